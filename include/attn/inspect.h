@@ -1,0 +1,47 @@
+// Looking into a record: statistics of every head, findings, and the page.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "attn/context.h"
+#include "attn/record.h"
+
+namespace attn {
+
+// Means over the queries that see at least one key, of one head.
+struct HeadStatistics {
+  int layer = 0, head = 0;
+  double entropy = 0;           // nats
+  double relative_entropy = 0;  // over ln(visible keys); 0 for a row with one key
+  double previous = 0;          // mass on the token before (over queries that have one)
+  double next = 0;
+  double self = 0;
+  double first = 0;    // mass on token 0
+  double special = 0;  // mass on special tokens
+  double distance = 0;  // mean |q - k|, in tokens
+  double max_probability = 0;
+};
+
+// layers x heads, in order.
+std::vector<HeadStatistics> head_statistics(const AttentionRecord& record,
+                                            const Context& context = Context());
+
+// A sentence or two for people: "Head 2.7 looks at the previous token (0.83 of its mass)".
+std::vector<std::string> findings(const AttentionRecord& record,
+                                  const std::vector<HeadStatistics>& statistics,
+                                  std::size_t count = 3);
+
+// One attention row [tokens], computed from the record (float64 inside).
+std::vector<double> attention_row(const AttentionRecord& record, int layer, int head,
+                                  std::int64_t query);
+
+// One self-contained HTML file: no network request, works from file://.
+std::string page(const AttentionRecord& record, const std::string& title = "");
+// Written beside the target and renamed, so that a full disk leaves no half page. Throws
+// attn::Error. Returns the absolute path.
+std::string write_page(const AttentionRecord& record, const std::string& path,
+                       const std::string& title = "");
+
+}  // namespace attn

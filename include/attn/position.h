@@ -1,0 +1,91 @@
+// Positions: where tokens stand. Sinusoidal and learned tables, rotary embedding (RoPE) with its
+// context extensions, ALiBi slopes, T5 buckets.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "attn/context.h"
+#include "attn/tensor.h"
+
+namespace attn {
+
+// Sinusoidal table (arXiv 1706.03762, 3.5): out[p][2i] = sin(p / base^(2i/d)), out[p][2i+1] = cos.
+// Writes [positions.size()][d_model]; odd d_model ends with a sine.
+void sinusoidal(std::span<const std::int64_t> positions, std::int64_t d_model, float* out,
+                double base = 10000.0);
+
+// out[i] = table[positions[i]], rows of d_model. Throws std::invalid_argument naming the limit when
+// a position is negative or at least `limit` (the rows of the table); never wraps.
+void learned_positions(const float* table, std::int64_t limit, std::int64_t d_model,
+                       std::span<const std::int64_t> positions, float* out);
+
+// Which two components rotate together.
+enum class RopeLayout : std::uint8_t {
+  half,        // i and i + D/2: GPT-NeoX, Hugging Face LLaMA
+  interleaved  // 2i and 2i + 1: GPT-J, original LLaMA
+};
+
+// How RoPE is stretched past its training length. Build one with the functions.
+struct RopeScaling {
+  enum class Kind : std::uint8_t { none, linear, ntk, dynamic_ntk, yarn, llama3 };
+  Kind kind = Kind::none;
+  double factor = 1.0;
+  std::int64_t original_length = 0;  // training length L0: dynamic_ntk, yarn, llama3
+  // yarn
+  double beta_fast = 32, beta_slow = 1;
+  bool truncate = true;           // round the correction range outwards
+  double attention_factor = 0;    // 0: 0.1 ln s + 1 (or from mscale / mscale_all_dim)
+  double mscale = 0, mscale_all_dim = 0;
+  bool paper_ramp = false;        // ramp linear in rotations (paper) instead of in index (code)
+  // llama3
+  double low_freq_factor = 1, high_freq_factor = 4;
+
+  // Position interpolation (arXiv 2306.15595): position / factor.
+  static RopeScaling linear(double factor);
+  // NTK-aware: base * factor^(D/(D-2)).
+  static RopeScaling ntk(double factor);
+  // Dynamic NTK: base * (s L/L0 - (s-1))^(D/(D-2)), L = max(sequence length, L0).
+  static RopeScaling dynamic_ntk(double factor, std::int64_t original_length);
+  // YaRN (arXiv 2309.00071).
+  static RopeScaling yarn(double factor, std::int64_t original_length);
+  // LLaMA 3.1.
+  static RopeScaling llama3(double factor = 8, double low_freq_factor = 1,
+                            double high_freq_factor = 4, std::int64_t original_length = 8192);
+};
+
+struct RopeOptions {
+  double base = 10000.0;
+  RopeLayout layout = RopeLayout::half;
+  double fraction = 1.0;  // of the head width that rotates, from the front; rounded to an even width
+  RopeScaling scaling = {};
+};
+
+// Frequencies of one rotary embedding: angle(p, i) = p * frequency[i], cos and sin times magnitude.
+struct RopeTable {
+  std::vector<double> frequency;  // [rotary width / 2]
+  double magnitude = 1.0;         // YaRN's attention factor
+};
+
+// `width` is the head width; `sequence_length` matters to dynamic_ntk only.
+RopeTable rope_table(const RopeOptions& options, std::int64_t width,
+                     std::int64_t sequence_length = 0);
+
+// Rotates x [B, H, L, D] in place; positions [L] (or empty: 0, 1, ...). float32 and float64.
+// Dynamic NTK takes the sequence length from the largest position + 1 unless given.
+void rope(const Tensor& x, std::span<const std::int64_t> positions, const RopeOptions& options = {},
+          std::int64_t sequence_length = 0);
+// The inverse rotation, which is also the gradient.
+void rope_inverse(const Tensor& x, std::span<const std::int64_t> positions,
+                  const RopeOptions& options = {}, std::int64_t sequence_length = 0);
+
+// ALiBi slopes of n heads (arXiv 2108.12409); max_bias 8 in the paper, `alibi_bias_max` in MPT.
+std::vector<float> alibi_slopes(std::int64_t heads, double max_bias = 8.0);
+
+// T5's bucket of relative position k_pos - q_pos.
+int t5_bucket(std::int64_t relative, bool bidirectional = true, int buckets = 32,
+              int max_distance = 128);
+
+}  // namespace attn

@@ -1,0 +1,40 @@
+// What a model's attention read for one text: enough to compute any attention row of any head
+// afterwards, without storing an n x n matrix. Models make records; statistics and pages read them.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "attn/mask.h"
+#include "attn/score.h"
+
+namespace attn {
+
+struct RecordToken {
+  std::string text;      // as a person would read it: "play", "##ing"
+  bool special = false;  // [CLS], [SEP], ...
+  std::int32_t word = -1;     // index of the word that it belongs to; -1 for special tokens
+  std::int32_t segment = 0;   // 0, or 1 for the second text of a pair
+};
+
+struct LayerRecord {
+  std::vector<float> q;           // [heads][tokens][width], as attention reads it (rotated)
+  std::vector<float> k;           // [kv_heads][tokens][width]
+  std::vector<float> value_norm;  // [heads][tokens]: ||f(x)||, the norm of a token's value after
+                                  // this head's slice of the output projection; may be empty
+  Mask mask = {};
+  Score score = {};
+};
+
+struct AttentionRecord {
+  std::string model;  // name for titles
+  std::vector<RecordToken> tokens;
+  std::int64_t heads = 0;
+  std::int64_t kv_heads = 0;
+  std::int64_t width = 0;  // of a head
+  std::vector<LayerRecord> layers;
+  bool truncated = false;
+};
+
+}  // namespace attn
