@@ -37,7 +37,8 @@ struct RopeScaling {
   // yarn
   double beta_fast = 32, beta_slow = 1;
   bool truncate = true;           // round the correction range outwards
-  double attention_factor = 0;    // 0: 0.1 ln s + 1 (or from mscale / mscale_all_dim)
+  double attention_factor = 0;    // magnitude; 0: 0.1 ln s + 1, or from the two below
+  // When both are set: (0.1 mscale ln s + 1) / (0.1 mscale_all_dim ln s + 1), as Transformers does.
   double mscale = 0, mscale_all_dim = 0;
   bool paper_ramp = false;        // ramp linear in rotations (paper) instead of in index (code)
   // llama3
@@ -59,7 +60,7 @@ struct RopeScaling {
 struct RopeOptions {
   double base = 10000.0;
   RopeLayout layout = RopeLayout::half;
-  double fraction = 1.0;  // of the head width that rotates, from the front; rounded to an even width
+  double fraction = 1.0;  // of the head width that rotates, from the front; rounded down to even
   RopeScaling scaling = {};
 };
 
@@ -77,7 +78,8 @@ RopeTable rope_table(const RopeOptions& options, std::int64_t width,
 // Dynamic NTK takes the sequence length from the largest position + 1 unless given.
 void rope(const Tensor& x, std::span<const std::int64_t> positions, const RopeOptions& options = {},
           std::int64_t sequence_length = 0);
-// The inverse rotation, which is also the gradient.
+// The inverse: rope_inverse(rope(x)) == x. Without a magnitude it is the gradient too; with a
+// magnitude m (YaRN) the gradient is m^2 times it.
 void rope_inverse(const Tensor& x, std::span<const std::int64_t> positions,
                   const RopeOptions& options = {}, std::int64_t sequence_length = 0);
 
