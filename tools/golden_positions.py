@@ -22,7 +22,7 @@ records = []
 
 def record(name, values):
     values = torch.as_tensor(values).flatten()
-    form = "%d" if values.dtype == torch.int64 else "%.9g"
+    form = {torch.int64: "%d", torch.float32: "%.9g", torch.float64: "%.17g"}[values.dtype]
     records.append(" ".join([name, str(values.numel())] + [form % v for v in values.tolist()]))
 
 

@@ -143,7 +143,7 @@ TEST(Rope, AgreesWithTransformers) {
     rope(Tensor(x.data(), {1, 2, 3, 8}), positions, options);
     rope(Tensor(x32.data(), {1, 2, 3, 8}), positions, options);
     for (std::size_t i = 0; i < 48; ++i) {
-      EXPECT_NEAR(x[i], golden[name][i], 2e-9) << name << " " << i;  // nine digits are stored
+      EXPECT_NEAR(x[i], golden[name][i], 1e-12) << name << " " << i;
       EXPECT_NEAR(x32[i], golden[name][i], 3e-7) << name << " " << i;
     }
   };
