@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# run_tests.sh: what `make test` does once the packages are there.
+#   release build (g++), sanitizer build (clang), then the tests of both, then Python and the page.
+# Everything is tried even when something fails; tools/summarize_tests.py counts in the end.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+root=$PWD
+results=$root/build/test-results
+rm -rf "$results"
+mkdir -p "$results"
+jobs=${CMAKE_BUILD_PARALLEL_LEVEL:-2}
+export OMP_WAIT_POLICY=passive PYTHONDONTWRITEBYTECODE=1
+notes=()
+phase() { printf '%s\n' "$*"; }
+
+build_start=$(date +%s)
+
+# Configures and builds a preset: build PRESET [-D...]. A failure is a failed test.
+build() {
+  local preset=$1
+  phase "Building $preset ..."
+  if cmake --preset "$@" >"$results/$preset-configure.log" 2>&1 &&
+      cmake --build --preset "$preset" >"$results/$preset-build.log" 2>&1; then
+    return 0
+  fi
+  tail -n 40 "$results/$preset-configure.log"
+  grep -A 12 -m 20 -E 'error|FAILED' "$results/$preset-build.log" 2>/dev/null | head -n 200
+  notes+=(--failed "$preset build")
+  return 1
+}
+
+python=''
+if reason=$(tools/venv.sh 2>&1 | tail -n 1; exit "${PIPESTATUS[0]}"); then
+  python=$root/build/venv/bin/python
+else
+  phase "No Python tests: $reason"
+fi
+
+release=() have_release='' have_sanitize=''
+if [ -n "$python" ]; then
+  release=(-DATTN_PYTHON=ON "-DPython_EXECUTABLE=$python")
+fi
+build release "${release[@]}" && have_release=1
+build sanitize && have_sanitize=1
+build_end=$(date +%s)
+
+# The model of the parity tests: fetched once, then from the cache; tests skip without it.
+if [ -n "$have_release" ]; then
+  build/release/bin/attn get minilm --path >/dev/null 2>"$results/get.log" ||
+    phase "No MiniLM, its tests are skipped: $(tail -n 1 "$results/get.log")"
+fi
+
+# run_ctest PRESET: all its tests, results to PRESET.xml.
+run_ctest() {
+  phase "Testing $1 ..."
+  ctest --preset "$1" -j "$jobs" --output-junit "$results/$1.xml" >"$results/$1.log" 2>&1
+  notes+=(--junit "$1=$results/$1.xml")
+}
+[ -z "$have_release" ] || run_ctest release
+[ -z "$have_sanitize" ] || run_ctest sanitize
+
+if [ -z "$python" ]; then
+  notes+=(--skipped "Python and page tests: $reason")
+elif [ -n "$have_release" ]; then
+  phase 'Testing Python and the page ...'
+  ATTN_BIN=$root/build/release/bin/attn PYTHONPATH=$root/build/release/python \
+    "$python" -m pytest tests -q -p no:cacheprovider --junitxml="$results/python.xml" \
+    >"$results/python.log" 2>&1 </dev/null
+  [ -s "$results/python.xml" ] || tail -n 20 "$results/python.log"
+  notes+=(--junit "python=$results/python.xml")
+fi
+run_end=$(date +%s)
+
+summary=0
+python3 tools/summarize_tests.py "${notes[@]}" \
+  --minutes "building=$((build_end - build_start))" "running=$((run_end - build_end))" || summary=$?
+exit "$summary"
