@@ -1,0 +1,223 @@
+// The only file that includes CLI11: it costs ten seconds to compile.
+#include "arguments.h"
+
+#include <CLI/CLI.hpp>
+#include <sstream>
+#include <stdexcept>
+
+namespace attn::cli {
+
+namespace {
+
+constexpr const char* kExamples = R"(Examples:
+  attn run minilm "A cat sleeps." "A kitten naps." "Stocks fell."
+  attn look minilm "The animal did not cross the street because it was tired." -o page.html
+  attn explain --shape 1,32,8,8192,8192,128 --mask causal --score alibi
+  attn get minilm
+  attn doctor
+
+`attn COMMAND --help` shows the options and examples of one command.)";
+
+constexpr const char* kRunExamples = R"(Examples:
+  attn run minilm "A cat sleeps." "A kitten naps." "Stocks fell."
+  attn run minilm -f sentences.txt            one text a line; empty lines are skipped
+  echo "A cat sleeps." | attn run minilm --json
+  attn run ./my-bert "A cat sleeps." --json --hidden
+  attn run minilm -- "--a text that begins with a dash")";
+
+constexpr const char* kLookExamples = R"(Examples:
+  attn look minilm "The cat sat on the mat because it was tired."
+  attn look minilm "A man plays." --pair "Someone makes music." -o pair.html
+  attn look minilm -f letter.txt --max-length 128 --findings 10
+  xdg-open "$(attn look minilm 'What does it look at?')")";
+
+constexpr const char* kExplainExamples = R"(Examples:
+  attn explain --shape 1,12,12,2048,2048,64
+  attn explain --shape 1,32,8,4096,4096,128 --mask causal --score alibi
+  attn explain --shape 1,8,8,8192,8192,64 --mask window:255,0 --threads 1
+  attn explain --shape 2,8,8,512,512,64 --mask "causal & (window(63, 0) | global(0))"
+  attn explain --shape 1,8,8,1,4096,64 --mask causal --query-start 4095 --json)";
+
+constexpr const char* kGetExamples = R"(Examples:
+  attn get                       list the models that are known by name
+  attn get minilm                obtain one into the cache
+  cd "$(attn get minilm --path)"
+  attn get minilm --offline      only look into the cache)";
+
+constexpr const char* kDoctorExamples = R"(Examples:
+  attn doctor
+  attn doctor --json > report.json)";
+
+// CLI11's messages may span lines and end with a full stop or not; ours are one line.
+[[noreturn]] void reject(const std::string& command, std::string what) {
+  while (!what.empty() && (what.back() == '\n' || what.back() == '.' || what.back() == ' ')) {
+    what.pop_back();
+  }
+  throw std::invalid_argument((command.empty() ? "" : command + ": ") + what + "; see attn " +
+                              (command.empty() ? "" : command + " ") + "--help");
+}
+
+std::string command_name(const CLI::App& app) {
+  const auto parsed = app.get_subcommands();
+  return parsed.empty() ? "" : parsed.front()->get_name();
+}
+
+// What CLI11 could not place: a mistyped option, a mistyped command, one text too many.
+[[noreturn]] void reject_extra(const CLI::App& app, const std::string& extra) {
+  const std::string command = command_name(app);
+  if (extra.size() > 1 && extra.front() == '-') {
+    reject(command, "unknown option '" + extra + "' (a text that begins with '-' goes after --)");
+  }
+  if (command.empty()) {
+    std::string known;
+    for (const CLI::App* sub : app.get_subcommands({})) {
+      known += (known.empty() ? "" : ", ") + sub->get_name();
+    }
+    reject(command, "unknown command '" + extra + "', must be one of " + known);
+  }
+  reject(command, "unexpected argument '" + extra + "' (quote a text that has spaces)");
+}
+
+}  // namespace
+
+Command parse(int argc, const char* const* argv) {
+  CLI::App app("attn: run a model, see what every head attends to, plan exact attention.", "attn");
+  Common common;
+  RunOptions run;
+  LookOptions look;
+  ExplainOptions explain;
+  GetOptions get;
+  DoctorOptions doctor;
+
+  app.require_subcommand(0, 1);
+  app.set_version_flag("--version", std::string("attn ") + version(), "Print the version and exit");
+  app.set_help_flag("-h,--help", "Print this help and exit");
+  app.add_option("--threads", common.threads, "Threads (default: as many as this process may use)")
+      ->check(CLI::Range(1, 4096))
+      ->type_name("N");
+  app.add_option("--isa", common.isa, "Instruction set: automatic, scalar, avx2, avx512, neon")
+      ->type_name("NAME");
+  app.add_flag("--json", common.json, "Print JSON instead of text");
+  app.footer(kExamples);
+  // After the settings that subcommands inherit, which must refuse extras through the parent.
+  const auto add = [&](const char* name, const char* what, const char* examples) {
+    CLI::App* sub = app.add_subcommand(name, what);
+    sub->fallthrough();
+    sub->footer(std::string(examples) +
+                "\n\n--threads N, --isa NAME and --json may follow every command.");
+    return sub;
+  };
+
+  CLI::App* sub = add("run", "Embed texts and compare them", kRunExamples);
+  sub->add_option("model", run.model, "Folder in Hugging Face layout, or a known name (attn get)")
+      ->required()
+      ->type_name("MODEL");
+  sub->add_option("text", run.texts, "Texts; without any and without -f: standard input")
+      ->type_name("TEXT");
+  sub->add_option("-f,--file", run.file, "File with one text a line ('-': standard input)")
+      ->type_name("FILE");
+  sub->add_flag("--hidden", run.hidden, "With --json: also the last hidden states");
+  sub->add_flag("--offline", run.offline, "Never download; use only the cache");
+
+  sub = add("look", "Write a page that shows what every head attends to", kLookExamples);
+  sub->add_option("model", look.model, "Folder in Hugging Face layout, or a known name (attn get)")
+      ->required()
+      ->type_name("MODEL");
+  sub->add_option("text", look.text, "One text; without it and without -f: standard input")
+      ->type_name("TEXT");
+  sub->add_option("-f,--file", look.file, "File with the text ('-': standard input)")
+      ->type_name("FILE");
+  sub->add_option("--pair", look.pair, "A second text, read as a pair with the first")
+      ->type_name("TEXT");
+  sub->add_option("--max-length", look.max_length, "Truncate to N tokens (default: the model's)")
+      ->check(CLI::Range(1, 1 << 24))
+      ->type_name("N");
+  sub->add_option("-o,--output", look.output, "The page")->type_name("FILE")->capture_default_str();
+  sub->add_option("--findings", look.findings,
+                  "Print N findings about the heads on standard output, before the page's path "
+                  "(default: 3, on standard error)")
+      ->check(CLI::Range(0, 10000))
+      ->type_name("N");
+  sub->add_flag("--offline", look.offline, "Never download; use only the cache");
+
+  sub = add("explain", "Say what an attention call would do and cost", kExplainExamples);
+  sub->add_option("--shape", explain.shape,
+                  "Batch, query heads, key/value heads, query and key length, head width")
+      ->required()
+      ->type_name("B,Hq,Hkv,Lq,Lk,D");
+  sub->add_option("--mask", explain.mask,
+                  "full, causal, window:LEFT,RIGHT, prefix:N, documents:..., joined by & and |")
+      ->type_name("MASK")
+      ->capture_default_str();
+  sub->add_option("--score", explain.score, "none, alibi, softcap:C, scale:S, joined by +")
+      ->type_name("SCORE")
+      ->capture_default_str();
+  sub->add_option("--dtype", explain.dtype, "float32 or float64")
+      ->check(CLI::IsMember({"float32", "float64"}))
+      ->type_name("TYPE")
+      ->capture_default_str();
+  sub->add_option("--value-width", explain.value_width, "Width of a value (default: D)")
+      ->check(CLI::Range(1, 1024))
+      ->type_name("N");
+  sub->add_option("--query-start", explain.query_start, "Position of query 0")
+      ->type_name("N")
+      ->capture_default_str();
+  sub->add_option("--cells", explain.cells, "Longest side of the mask's picture")
+      ->check(CLI::Range(1, 512))
+      ->type_name("N")
+      ->capture_default_str();
+  bool no_time = false;
+  sub->add_flag("--no-time", no_time, "Do not measure; leave the expected time out");
+
+  sub = add("get", "Obtain a model by name, or list the known ones", kGetExamples);
+  sub->add_option("name", get.name, "Name of a known model; none: list them")->type_name("NAME");
+  sub->add_flag("--path", get.path_only, "Print only the model's folder");
+  sub->add_flag("--offline", get.offline, "Never download; use only the cache");
+
+  add("doctor", "Describe this build and machine: what to paste into a bug report",
+      kDoctorExamples);
+
+  app.allow_extras();
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& answer) {  // --help, --version
+    std::ostringstream out;
+    app.exit(answer, out, out);
+    return Answer{out.str()};
+  } catch (const CLI::ParseError& error) {
+    const auto extras = app.remaining();
+    if (command_name(app).empty() && !extras.empty()) reject_extra(app, extras.front());
+    reject(command_name(app), error.what());
+  }
+  const auto extras = app.remaining(true);
+  if (!extras.empty()) reject_extra(app, extras.front());
+
+  const std::string command = command_name(app);
+  if (command.empty()) reject("", "a command is needed: run, look, explain, get or doctor");
+  isa_from_name(common.isa);
+  if (command == "run") {
+    if (!run.texts.empty() && !run.file.empty()) reject(command, "give texts or -f, not both");
+    if (run.hidden && !common.json) reject(command, "--hidden needs --json");
+    run.common = common;
+    return run;
+  }
+  if (command == "look") {
+    if (!look.text.empty() && !look.file.empty()) reject(command, "give a text or -f, not both");
+    look.common = common;
+    return look;
+  }
+  if (command == "explain") {
+    explain.measure = !no_time;
+    explain.common = common;
+    return explain;
+  }
+  if (command == "get") {
+    if (get.name.empty() && get.path_only) reject(command, "--path needs the name of a model");
+    get.common = common;
+    return get;
+  }
+  doctor.common = common;
+  return doctor;
+}
+
+}  // namespace attn::cli

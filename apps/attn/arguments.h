@@ -1,0 +1,84 @@
+// The command line as plain structs: parsed in one file, read by one file a command.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "attn/context.h"
+
+namespace attn::cli {
+
+struct Common {
+  int threads = 0;  // 0: automatic
+  std::string isa = "automatic";
+  bool json = false;
+
+  Context context() const { return Context({.threads = threads, .isa = isa_from_name(isa)}); }
+};
+
+struct RunOptions {
+  Common common;
+  std::string model;
+  std::vector<std::string> texts;
+  std::string file;  // "-": standard input
+  bool hidden = false;
+  bool offline = false;
+};
+
+struct LookOptions {
+  Common common;
+  std::string model;
+  std::string text;
+  std::string file;
+  std::optional<std::string> pair;
+  std::int64_t max_length = 0;
+  std::string output = "attention.html";
+  std::optional<std::size_t> findings;  // given: on standard output, before the path
+  bool offline = false;
+};
+
+struct ExplainOptions {
+  Common common;
+  std::string shape;
+  std::string mask = "full";
+  std::string score = "none";
+  std::string dtype = "float32";
+  std::int64_t value_width = 0;
+  std::int64_t query_start = 0;
+  std::int64_t cells = 32;
+  bool measure = true;
+};
+
+struct GetOptions {
+  Common common;
+  std::string name;  // empty: list
+  bool path_only = false;
+  bool offline = false;
+};
+
+struct DoctorOptions {
+  Common common;
+};
+
+// Text that the parser itself answers with: --help, --version.
+struct Answer {
+  std::string text;
+};
+
+using Command =
+    std::variant<Answer, RunOptions, LookOptions, ExplainOptions, GetOptions, DoctorOptions>;
+
+// Throws std::invalid_argument with one line that says what is wrong and where help is.
+Command parse(int argc, const char* const* argv);
+
+void run(const RunOptions& options);
+void look(const LookOptions& options);
+void explain(const ExplainOptions& options);
+void get(const GetOptions& options);
+void doctor(const DoctorOptions& options);
+
+}  // namespace attn::cli

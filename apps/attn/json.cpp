@@ -1,0 +1,144 @@
+#include "json.h"
+
+#include <charconv>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+namespace attn::cli {
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+// The double whose shortest decimal is the float's: 0.1f prints as 0.1, not 0.10000000149.
+Json number(float value) {
+  if (!std::isfinite(value)) return nullptr;
+  char digits[64];
+  const auto end = std::to_chars(digits, digits + sizeof digits, value).ptr;
+  double shortest = 0;
+  std::from_chars(digits, end, shortest);
+  return shortest;
+}
+
+template <class It>
+Json numbers(It begin, It end) {
+  Json list = Json::array();
+  for (; begin != end; ++begin) list.push_back(number(*begin));
+  return list;
+}
+
+// Bytes of a text that are not UTF-8 become U+FFFD: JSON is UTF-8.
+std::string text(const Json& value) {
+  return value.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+}  // namespace
+
+std::string json(const RunReport& report) {
+  Json texts = Json::array();
+  for (const RunReport::Text& t : report.texts) {
+    Json entry = {{"text", t.text},
+                  {"tokens", t.tokens},
+                  {"truncated", t.truncated},
+                  {"embedding", numbers(t.embedding.begin(), t.embedding.end())}};
+    if (!t.hidden.empty() && !t.tokens.empty()) {
+      const auto width = static_cast<std::ptrdiff_t>(t.hidden.size() / t.tokens.size());
+      Json rows = Json::array();
+      for (auto row = t.hidden.begin(); row != t.hidden.end(); row += width) {
+        rows.push_back(numbers(row, row + width));
+      }
+      entry["hidden"] = std::move(rows);
+    }
+    texts.push_back(std::move(entry));
+  }
+  return text(
+      {{"model", report.model}, {"texts", std::move(texts)}, {"similarity", report.similarity}});
+}
+
+std::string json(const LookReport& report) {
+  Json heads = Json::array();
+  for (const HeadStatistics& h : report.heads) {
+    heads.push_back({{"layer", h.layer},
+                     {"head", h.head},
+                     {"entropy", h.entropy},
+                     {"relative_entropy", h.relative_entropy},
+                     {"previous", h.previous},
+                     {"next", h.next},
+                     {"self", h.self},
+                     {"first", h.first},
+                     {"special", h.special},
+                     {"distance", h.distance},
+                     {"max_probability", h.max_probability}});
+  }
+  return text({{"model", report.model},
+               {"page", report.page},
+               {"tokens", report.tokens},
+               {"truncated", report.truncated},
+               {"findings", report.findings},
+               {"heads", std::move(heads)}});
+}
+
+std::string json(const ExplainReport& report) {
+  const AttentionShape& s = report.shape;
+  const PlanSummary& p = report.plan;
+  return text(
+      {{"shape", {s.batch, s.q_heads, s.kv_heads, s.q_len, s.k_len, s.width}},
+       {"value_width", s.v_width},
+       {"dtype", name(s.dtype)},
+       {"mask", report.mask},
+       {"score", report.score},
+       {"kernel", p.kernel},
+       {"isa", name(p.isa)},
+       {"threads", p.threads},
+       {"tiles",
+        {{"full", p.tiles_full}, {"partial", p.tiles_partial}, {"skipped", p.tiles_skipped}}},
+       {"row_block", p.row_block},
+       {"key_tile", p.key_tile},
+       {"segment", p.segment},
+       {"visible_pairs", p.visible_pairs},
+       {"empty_rows", p.empty_rows},
+       {"sees_future", p.sees_future},
+       {"flops", p.flops},
+       {"bytes", p.bytes},
+       {"score_matrix_bytes", p.score_matrix_bytes},
+       {"workspace_bytes", p.workspace_bytes},
+       {"expected_ms", report.expected_ms ? Json(*report.expected_ms) : Json(nullptr)},
+       {"expected_from", report.expected_from},
+       {"picture", report.picture}});
+}
+
+std::string json(const DoctorReport& report) {
+  const Machine& m = report.machine;
+  Json libraries = Json::object();
+  for (const auto& [library, version] : report.libraries) libraries[library] = version;
+  return text({{"version", report.version},
+               {"compiler", report.compiler},
+               {"isa", {{"used", report.isa}, {"available", report.isas}}},
+               {"cpu", m.cpu},
+               {"caches", {{"l1d", m.l1d_bytes}, {"l2", m.l2_bytes}, {"l3", m.l3_bytes}}},
+               {"threads",
+                {{"used", report.threads},
+                 {"usable", m.usable_threads},
+                 {"logical_cpus", m.logical_cpus},
+                 {"share_core", m.threads_share_core}}},
+               {"libraries", std::move(libraries)},
+               {"cache", {{"folder", report.cache}, {"models", report.models}}}});
+}
+
+std::string json(const std::vector<KnownModel>& models) {
+  Json list = Json::array();
+  for (const KnownModel& m : models) {
+    list.push_back({{"name", m.name},
+                    {"kind", m.kind},
+                    {"bytes", m.bytes},
+                    {"licence", m.licence},
+                    {"source", m.source}});
+  }
+  return text(list);
+}
+
+std::string json_folder(const std::string& name, const std::string& folder) {
+  return text({{"name", name}, {"path", folder}});
+}
+
+}  // namespace attn::cli

@@ -1,0 +1,66 @@
+// What the commands print with --json. Numbers are written as short as they read back exactly.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "attn/attention.h"
+#include "attn/inspect.h"
+#include "attn/model.h"
+
+namespace attn::cli {
+
+struct RunReport {
+  struct Text {
+    std::string text;
+    std::vector<std::string> tokens;
+    bool truncated = false;
+    std::vector<float> embedding;
+    std::vector<float> hidden;  // [tokens][width]; empty: not asked for
+  };
+  std::string model;
+  std::vector<Text> texts;
+  std::vector<std::vector<double>> similarity;  // cosine, [texts][texts]
+};
+
+struct LookReport {
+  std::string model;
+  std::string page;  // absolute path
+  std::vector<std::string> tokens;
+  bool truncated = false;
+  std::vector<std::string> findings;
+  std::vector<HeadStatistics> heads;
+};
+
+struct ExplainReport {
+  AttentionShape shape;
+  std::string mask;
+  std::string score;
+  PlanSummary plan;
+  std::optional<double> expected_ms;
+  std::string expected_from;  // how the time was estimated, or why it was not
+  std::string picture;
+};
+
+struct DoctorReport {
+  std::string version;
+  std::string compiler;
+  std::string isa;
+  std::vector<std::string> isas;
+  Machine machine;
+  int threads = 1;
+  std::vector<std::pair<std::string, std::string>> libraries;
+  std::string cache;
+  std::vector<std::string> models;  // in the cache
+};
+
+std::string json(const RunReport& report);
+std::string json(const LookReport& report);
+std::string json(const ExplainReport& report);
+std::string json(const DoctorReport& report);
+std::string json(const std::vector<KnownModel>& models);
+std::string json_folder(const std::string& name, const std::string& folder);
+
+}  // namespace attn::cli

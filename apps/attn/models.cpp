@@ -1,0 +1,40 @@
+#include "models.h"
+
+#include <fmt/format.h>
+
+#include "terminal.h"
+
+namespace attn::cli {
+
+Model load_model(const std::string& folder_or_name, bool offline, const Context& context) {
+  std::string folder;
+  {
+    Progress progress;
+    HeldSignals held;
+    folder = resolve_model(
+        folder_or_name,
+        {.offline = offline, .progress = [&](const std::string& step) { progress.show(step); }});
+  }
+  return Model::load(folder, context);
+}
+
+std::string get_model(const std::string& name, bool offline) {
+  Progress progress;
+  HeldSignals held;
+  return fetch_model(name, {.offline = offline,
+                            .progress = [&](const std::string& step) { progress.show(step); }});
+}
+
+std::vector<std::string> token_texts(const std::vector<RecordToken>& tokens) {
+  std::vector<std::string> texts;
+  for (const RecordToken& token : tokens) texts.push_back(token.text);
+  return texts;
+}
+
+void warn_if_truncated(const Encoding& encoding, const std::string& text, const Model& model) {
+  if (!encoding.truncated) return;
+  warn(fmt::format("truncated to {} tokens (the model reads up to {}): {}", encoding.ids.size(),
+                   model.info().max_length, shortened(text, 40)));
+}
+
+}  // namespace attn::cli

@@ -1,0 +1,19 @@
+// What the commands that take a MODEL share.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "attn/model.h"
+
+namespace attn::cli {
+
+// The folder of a known model or a folder as it is; downloads show progress and survive Ctrl-C
+// without leaving half a model.
+Model load_model(const std::string& folder_or_name, bool offline, const Context& context);
+std::string get_model(const std::string& name, bool offline);
+
+std::vector<std::string> token_texts(const std::vector<RecordToken>& tokens);
+void warn_if_truncated(const Encoding& encoding, const std::string& text, const Model& model);
+
+}  // namespace attn::cli

@@ -1,0 +1,137 @@
+#include "terminal.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+#include <sstream>
+
+#include "attn/error.h"
+
+namespace attn::cli {
+
+namespace {
+
+volatile std::sig_atomic_t held_signal = 0;
+constexpr int kHeld[] = {SIGINT, SIGTERM};
+struct sigaction previous_action[2];
+
+void remember(int signal) { held_signal = signal; }
+
+}  // namespace
+
+void print(std::string_view text) {
+  while (!text.empty()) {
+    const ssize_t written = ::write(STDOUT_FILENO, text.data(), text.size());
+    if (written < 0) {
+      if (errno == EINTR) continue;
+      throw Error(std::string("cannot write to standard output: ") + std::strerror(errno));
+    }
+    text.remove_prefix(static_cast<std::size_t>(written));
+  }
+}
+
+void warn(const std::string& what) {
+  const std::string line = "attn: warning: " + what + "\n";
+  std::fwrite(line.data(), 1, line.size(), stderr);
+}
+
+std::string shortened(const std::string& text, std::size_t columns) {
+  std::string line;
+  std::size_t characters = 0;
+  std::size_t cut = 0;  // bytes of the first columns - 1 characters
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if ((byte & 0xC0) != 0x80) {  // first byte of a character
+      if (characters + 1 == columns) cut = line.size();
+      if (++characters > columns) return line.substr(0, cut) + "…";
+    }
+    line += byte < 0x20 || byte == 0x7F ? ' ' : c;
+  }
+  return line;
+}
+
+std::string bold(const std::string& text) {
+  const char* no_color = std::getenv("NO_COLOR");
+  const char* terminal = std::getenv("TERM");
+  const bool plain = (no_color != nullptr && *no_color != '\0') || terminal == nullptr ||
+                     std::strcmp(terminal, "dumb") == 0 || isatty(STDOUT_FILENO) == 0;
+  return plain ? text : "\033[1m" + text + "\033[0m";
+}
+
+std::string bytes_text(double bytes) {
+  constexpr const char* kUnits[] = {"B", "kB", "MB", "GB", "TB", "PB"};
+  std::size_t unit = 0;
+  while (bytes >= 999.5 && unit + 1 < std::size(kUnits)) {
+    bytes /= 1000;
+    ++unit;
+  }
+  if (unit == 0) return fmt::format("{:.0f} B", bytes);
+  return fmt::format("{:.3g} {}", bytes, kUnits[unit]);
+}
+
+std::string read_text(const std::string& file) {
+  std::ostringstream text;
+  if (file == "-") {
+    if (isatty(STDIN_FILENO) != 0) {
+      std::fputs("attn: reading standard input; end with Ctrl-D\n", stderr);
+    }
+    std::cin >> std::noskipws;
+    std::string all{std::istreambuf_iterator<char>(std::cin), {}};
+    if (std::cin.bad()) throw Error("cannot read standard input");
+    return all;
+  }
+  errno = 0;
+  std::ifstream in(file, std::ios::binary);
+  if (!in) throw Error("cannot read '" + file + "': " + std::strerror(errno));
+  if (in.peek() == std::ifstream::traits_type::eof() && !in.eof()) {
+    throw Error("cannot read '" + file + "': " + std::strerror(errno != 0 ? errno : EIO));
+  }
+  std::string all{std::istreambuf_iterator<char>(in), {}};
+  if (in.bad()) throw Error("cannot read '" + file + "': " + std::strerror(errno));
+  return all;
+}
+
+std::vector<std::string> split_lines(const std::string& text) {
+  std::vector<std::string> lines;
+  std::istringstream in(text);
+  for (std::string line; std::getline(in, line);) {
+    if (!line.empty() && line.back() == '\r') line.pop_back();
+    if (line.find_first_not_of(" \t") != std::string::npos) lines.push_back(line);
+  }
+  return lines;
+}
+
+Progress::Progress() : terminal_(isatty(STDERR_FILENO) != 0) {}
+
+Progress::~Progress() {
+  if (terminal_) std::fputs("\r\033[K", stderr);
+}
+
+void Progress::show(const std::string& what) {
+  if (terminal_) fmt::print(stderr, "\r\033[K{}", shortened(what, 78));
+}
+
+HeldSignals::HeldSignals() {
+  struct sigaction action {};
+  action.sa_handler = remember;
+  action.sa_flags = SA_RESTART;
+  sigemptyset(&action.sa_mask);
+  for (int i = 0; i < 2; ++i) sigaction(kHeld[i], &action, &previous_action[i]);
+}
+
+HeldSignals::~HeldSignals() {
+  for (int i = 0; i < 2; ++i) sigaction(kHeld[i], &previous_action[i], nullptr);
+  if (held_signal != 0) std::raise(held_signal);
+}
+
+void prepare_signals() { std::signal(SIGPIPE, SIG_IGN); }
+
+}  // namespace attn::cli

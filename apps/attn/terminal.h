@@ -1,0 +1,55 @@
+// Standard streams and signals, as a command should treat them.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace attn::cli {
+
+// All of `text` to standard output, or attn::Error (closed pipe, full disk).
+void print(std::string_view text);
+// "attn: warning: ..." on standard error.
+void warn(const std::string& what);
+
+// One line of `text` for people: control characters become spaces, more than `columns` characters
+// end in an ellipsis.
+std::string shortened(const std::string& text, std::size_t columns);
+// Bold on a terminal, unless NO_COLOR is set.
+std::string bold(const std::string& text);
+// "90.9 MB", "17.2 GB": decimal units.
+std::string bytes_text(double bytes);
+
+// The file's content; "-" is standard input. Throws attn::Error.
+std::string read_text(const std::string& file);
+// One text a line, without empty lines.
+std::vector<std::string> split_lines(const std::string& text);
+
+// A line of progress on standard error, replaced by the next and cleared at the end; only on a
+// terminal.
+class Progress {
+ public:
+  Progress();
+  ~Progress();
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
+  void show(const std::string& what);
+
+ private:
+  bool terminal_;
+};
+
+// While one lives, Ctrl-C and SIGTERM wait: what is being written is finished or cleaned up first.
+// Children are not held, so a download stops at once. At its end the process dies of the signal.
+class HeldSignals {
+ public:
+  HeldSignals();
+  ~HeldSignals();
+  HeldSignals(const HeldSignals&) = delete;
+  HeldSignals& operator=(const HeldSignals&) = delete;
+};
+
+// Call at the start of main: a closed pipe becomes an error of the write.
+void prepare_signals();
+
+}  // namespace attn::cli
