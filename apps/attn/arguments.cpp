@@ -9,44 +9,44 @@ namespace attn::cli {
 
 namespace {
 
-constexpr const char* kExamples = R"(Examples:
+constexpr const char* kExamples = R"eg(Examples:
   attn run minilm "A cat sleeps." "A kitten naps." "Stocks fell."
   attn look minilm "The animal did not cross the street because it was tired." -o page.html
   attn explain --shape 1,32,8,8192,8192,128 --mask causal --score alibi
   attn get minilm
   attn doctor
 
-`attn COMMAND --help` shows the options and examples of one command.)";
+`attn COMMAND --help` shows the options and examples of one command.)eg";
 
-constexpr const char* kRunExamples = R"(Examples:
+constexpr const char* kRunExamples = R"eg(Examples:
   attn run minilm "A cat sleeps." "A kitten naps." "Stocks fell."
   attn run minilm -f sentences.txt            one text a line; empty lines are skipped
   echo "A cat sleeps." | attn run minilm --json
   attn run ./my-bert "A cat sleeps." --json --hidden
-  attn run minilm -- "--a text that begins with a dash")";
+  attn run minilm -- "--a text that begins with a dash")eg";
 
-constexpr const char* kLookExamples = R"(Examples:
+constexpr const char* kLookExamples = R"eg(Examples:
   attn look minilm "The cat sat on the mat because it was tired."
   attn look minilm "A man plays." --pair "Someone makes music." -o pair.html
   attn look minilm -f letter.txt --max-length 128 --findings 10
-  xdg-open "$(attn look minilm 'What does it look at?')")";
+  xdg-open "$(attn look minilm 'What does it look at?')")eg";
 
-constexpr const char* kExplainExamples = R"(Examples:
+constexpr const char* kExplainExamples = R"eg(Examples:
   attn explain --shape 1,12,12,2048,2048,64
   attn explain --shape 1,32,8,4096,4096,128 --mask causal --score alibi
   attn explain --shape 1,8,8,8192,8192,64 --mask window:255,0 --threads 1
   attn explain --shape 2,8,8,512,512,64 --mask "causal & (window(63, 0) | global(0))"
-  attn explain --shape 1,8,8,1,4096,64 --mask causal --query-start 4095 --json)";
+  attn explain --shape 1,8,8,1,4096,64 --mask causal --query-start 4095 --json)eg";
 
-constexpr const char* kGetExamples = R"(Examples:
+constexpr const char* kGetExamples = R"eg(Examples:
   attn get                       list the models that are known by name
   attn get minilm                obtain one into the cache
   cd "$(attn get minilm --path)"
-  attn get minilm --offline      only look into the cache)";
+  attn get minilm --offline      only look into the cache)eg";
 
-constexpr const char* kDoctorExamples = R"(Examples:
+constexpr const char* kDoctorExamples = R"eg(Examples:
   attn doctor
-  attn doctor --json > report.json)";
+  attn doctor --json > report.json)eg";
 
 // CLI11's messages may span lines and end with a full stop or not; ours are one line.
 [[noreturn]] void reject(const std::string& command, std::string what) {
@@ -93,7 +93,7 @@ Command parse(int argc, const char* const* argv) {
   app.set_version_flag("--version", std::string("attn ") + version(), "Print the version and exit");
   app.set_help_flag("-h,--help", "Print this help and exit");
   app.add_option("--threads", common.threads, "Threads (default: as many as this process may use)")
-      ->check(CLI::Range(1, 4096))
+      ->check(CLI::Range(1, 4096).description(""))
       ->type_name("N");
   app.add_option("--isa", common.isa, "Instruction set: automatic, scalar, avx2, avx512, neon")
       ->type_name("NAME");
@@ -130,13 +130,13 @@ Command parse(int argc, const char* const* argv) {
   sub->add_option("--pair", look.pair, "A second text, read as a pair with the first")
       ->type_name("TEXT");
   sub->add_option("--max-length", look.max_length, "Truncate to N tokens (default: the model's)")
-      ->check(CLI::Range(1, 1 << 24))
+      ->check(CLI::Range(1, 1 << 24).description(""))
       ->type_name("N");
   sub->add_option("-o,--output", look.output, "The page")->type_name("FILE")->capture_default_str();
   sub->add_option("--findings", look.findings,
                   "Print N findings about the heads on standard output, before the page's path "
                   "(default: 3, on standard error)")
-      ->check(CLI::Range(0, 10000))
+      ->check(CLI::Range(0, 10000).description(""))
       ->type_name("N");
   sub->add_flag("--offline", look.offline, "Never download; use only the cache");
 
@@ -153,17 +153,17 @@ Command parse(int argc, const char* const* argv) {
       ->type_name("SCORE")
       ->capture_default_str();
   sub->add_option("--dtype", explain.dtype, "float32 or float64")
-      ->check(CLI::IsMember({"float32", "float64"}))
+      ->check(CLI::IsMember({"float32", "float64"}).description(""))
       ->type_name("TYPE")
       ->capture_default_str();
   sub->add_option("--value-width", explain.value_width, "Width of a value (default: D)")
-      ->check(CLI::Range(1, 1024))
+      ->check(CLI::Range(1, 1024).description(""))
       ->type_name("N");
   sub->add_option("--query-start", explain.query_start, "Position of query 0")
       ->type_name("N")
       ->capture_default_str();
   sub->add_option("--cells", explain.cells, "Longest side of the mask's picture")
-      ->check(CLI::Range(1, 512))
+      ->check(CLI::Range(1, 512).description(""))
       ->type_name("N")
       ->capture_default_str();
   bool no_time = false;
@@ -189,8 +189,9 @@ Command parse(int argc, const char* const* argv) {
     if (command_name(app).empty() && !extras.empty()) reject_extra(app, extras.front());
     reject(command_name(app), error.what());
   }
-  const auto extras = app.remaining(true);
-  if (!extras.empty()) reject_extra(app, extras.front());
+  for (const std::string& extra : app.remaining(true)) {
+    if (extra != "--") reject_extra(app, extra);
+  }
 
   const std::string command = command_name(app);
   if (command.empty()) reject("", "a command is needed: run, look, explain, get or doctor");
