@@ -1,0 +1,57 @@
+"""Exact attention with any mask and score on the CPU, and a look into what every head attends to.
+
+    out = attn.attention(q, k, v, mask=attn.Mask.causal() & attn.Mask.window(512, 0))
+
+Arrays are NumPy, PyTorch or anything with DLPack, read without copies; results come back as the
+kind that q is. Wrong arguments raise ValueError, files and models that fail raise attn.Error.
+"""
+
+from . import reference
+from ._attn import (
+    Error,
+    HeadStatistics,
+    Mask,
+    Model,
+    Page,
+    Plan,
+    PlanSummary,
+    RopeScaling,
+    Score,
+    T5Bias,
+    __version__,
+    alibi_slopes,
+    attention,
+    isas,
+    load,
+    merge,
+    plan,
+    rope,
+    sinusoidal,
+    t5_bucket,
+    view,
+)
+
+__all__ = [
+    "Error",
+    "HeadStatistics",
+    "Mask",
+    "Model",
+    "Page",
+    "Plan",
+    "PlanSummary",
+    "RopeScaling",
+    "Score",
+    "T5Bias",
+    "__version__",
+    "alibi_slopes",
+    "attention",
+    "isas",
+    "load",
+    "merge",
+    "plan",
+    "reference",
+    "rope",
+    "sinusoidal",
+    "t5_bucket",
+    "view",
+]

@@ -1,0 +1,334 @@
+// attn.Mask.
+#include <nanobind/operators.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <array>
+#include <cstring>
+#include <stdexcept>
+
+#include "attn/mask.h"
+#include "bindings.h"
+
+namespace attn::python {
+
+using namespace nb::literals;
+
+namespace {
+
+Geometry geometry(std::int64_t q_len, std::int64_t k_len, std::int64_t batch, std::int64_t heads,
+                  std::int64_t query_start, nb::handle q_positions, nb::handle k_positions) {
+  return {.batch = batch,
+          .heads = heads,
+          .q_len = q_len,
+          .k_len = k_len,
+          .query_start = query_start,
+          .q_positions = import_integers(q_positions, "[mask] q_positions"),
+          .k_positions = import_integers(k_positions, "[mask] k_positions")};
+}
+
+// f(mask), without the GIL, so that a predicate on a worker thread can take it.
+template <class F>
+auto evaluate(const PyMask& m, F f) {
+  auto result = [&] {
+    nb::gil_scoped_release release;
+    return f(m.mask);
+  }();
+  m.check();
+  return result;
+}
+
+// The matrix of a mask, row by row.
+std::vector<std::uint8_t> matrix(const Mask& mask, const Geometry& g) {
+  if (g.q_len < 0 || g.k_len < 0 || g.batch < 0 || g.heads < 0) {
+    throw std::invalid_argument("[mask] a length, batch or heads is negative");
+  }
+  const auto width = static_cast<std::size_t>(g.k_len);
+  std::vector<std::uint8_t> cells(static_cast<std::size_t>(g.batch * g.heads * g.q_len) * width);
+  std::uint8_t* row = cells.data();
+  for (std::int64_t b = 0; b < g.batch; ++b) {
+    for (std::int64_t h = 0; h < g.heads; ++h) {
+      for (std::int64_t q = 0; q < g.q_len; ++q, row += width) {
+        for (const Interval& i : mask.row(g, b, h, q)) {
+          for (std::int64_t k = i.begin; k < i.end; k += i.step) row[k] = 1;
+        }
+      }
+    }
+  }
+  return cells;
+}
+
+using Bools = nb::ndarray<nb::numpy, bool, nb::ndim<4>>;
+
+template <class T>
+T as_python(const Geometry&, T value) {
+  return value;
+}
+Bools as_python(const Geometry& g, std::vector<std::uint8_t> cells) {
+  auto* kept = new std::vector<std::uint8_t>(std::move(cells));
+  const nb::capsule owner(
+      kept, [](void* p) noexcept { delete static_cast<std::vector<std::uint8_t>*>(p); });
+  return Bools(kept->data(),
+               {static_cast<std::size_t>(g.batch), static_cast<std::size_t>(g.heads),
+                static_cast<std::size_t>(g.q_len), static_cast<std::size_t>(g.k_len)},
+               owner);
+}
+
+PyMask joined(Mask mask, std::initializer_list<const PyMask*> parts) {
+  PyMask joint{std::move(mask)};
+  for (const PyMask* part : parts) {
+    joint.predicates.insert(joint.predicates.end(), part->predicates.begin(),
+                            part->predicates.end());
+  }
+  return joint;
+}
+
+PyMask dense(nb::handle object) {
+  const AnyArray array = import_array(object, "[mask] visible", 4);
+  const auto code = static_cast<nb::dlpack::dtype_code>(array.dtype().code);
+  if (code != nb::dlpack::dtype_code::Bool && code != nb::dlpack::dtype_code::Int &&
+      code != nb::dlpack::dtype_code::UInt) {
+    throw std::invalid_argument(
+        "[mask] visible must be bool or integers, nonzero where a query may see a key; an additive "
+        "float mask is a Score(bias=...)");
+  }
+  std::int64_t shape[4], strides[4];
+  const std::size_t missing = 4 - array.ndim();
+  for (std::size_t i = 0; i < 4; ++i) {
+    shape[i] = i < missing ? 1 : static_cast<std::int64_t>(array.shape(i - missing));
+    strides[i] = i < missing ? 0 : array.stride(i - missing);
+  }
+  const auto bytes = static_cast<std::int64_t>(array.itemsize());
+  for (std::int64_t& stride : strides) stride *= bytes;
+  const auto* data = static_cast<const std::uint8_t*>(static_cast<const void*>(array.data()));
+  if (bytes == 1) return {Mask::dense(data, shape, strides)};
+
+  // Wider integers: nonzero in any byte.
+  std::vector<std::uint8_t> visible;
+  for (std::int64_t b = 0; b < shape[0]; ++b) {
+    for (std::int64_t h = 0; h < shape[1]; ++h) {
+      for (std::int64_t q = 0; q < shape[2]; ++q) {
+        for (std::int64_t k = 0; k < shape[3]; ++k) {
+          const auto* at = data + b * strides[0] + h * strides[1] + q * strides[2] + k * strides[3];
+          std::uint64_t value = 0;
+          std::memcpy(&value, at, static_cast<std::size_t>(bytes));
+          visible.push_back(value != 0);
+        }
+      }
+    }
+  }
+  return {Mask::dense(visible.data(), shape)};
+}
+
+PyMask predicate(nb::callable function) {
+  auto state = std::make_shared<Predicate>(std::move(function));
+  Mask mask = Mask::predicate([state](std::int64_t batch, std::int64_t head, std::int64_t q,
+                                      std::span<std::uint8_t> visible) {
+    nb::gil_scoped_acquire acquire;
+    try {
+      const nb::object numpy = nb::module_::import_("numpy");
+      const nb::object keys = numpy.attr("arange")(visible.size());
+      const nb::object answer = numpy.attr("asarray")(state->function(batch, head, q, keys));
+      const nb::object flags = numpy.attr("ascontiguousarray")(
+          numpy.attr("broadcast_to")(answer, visible.size()).attr("astype")("bool"));
+      const AnyArray row = import_array(flags, "[mask] the predicate's answer", 1);
+      std::memcpy(visible.data(), row.data(), visible.size());
+    } catch (...) {
+      const std::lock_guard lock(state->mutex);
+      if (!state->error) state->error = std::current_exception();
+    }
+  });
+  return {std::move(mask), {std::move(state)}};
+}
+
+PyMask listed(const std::vector<PyMask>& masks, Mask (*join)(std::vector<Mask>)) {
+  PyMask joint;
+  std::vector<Mask> plain;
+  for (const PyMask& m : masks) {
+    plain.push_back(m.mask);
+    joint.predicates.insert(joint.predicates.end(), m.predicates.begin(), m.predicates.end());
+  }
+  joint.mask = join(std::move(plain));
+  return joint;
+}
+
+PaddingSide side_from_name(const std::string& side) {
+  if (side == "right") return PaddingSide::right;
+  if (side == "left") return PaddingSide::left;
+  throw std::invalid_argument("[mask] side is '" + side + "', must be right or left");
+}
+
+// A method that asks the whole geometry: f(mask, geometry), a plain value.
+template <class F>
+void question(nb::class_<PyMask>& mask, const char* name, const char* doc, F f) {
+  mask.def(
+      name,
+      [f](const PyMask& a, std::int64_t q_len, std::int64_t k_len, std::int64_t batch,
+          std::int64_t heads, std::int64_t query_start, nb::handle q_positions,
+          nb::handle k_positions) {
+        const Geometry g =
+            geometry(q_len, k_len, batch, heads, query_start, q_positions, k_positions);
+        return as_python(g, evaluate(a, [&](const Mask& x) { return f(x, g); }));
+      },
+      "q_len"_a, "k_len"_a, nb::kw_only(), "batch"_a = 1, "heads"_a = 1, "query_start"_a = 0,
+      "q_positions"_a = nb::none(), "k_positions"_a = nb::none(), doc);
+}
+
+using Picture = std::string (Mask::*)(const Geometry&, std::int64_t, std::int64_t,
+                                      std::int64_t) const;
+
+void picture(nb::class_<PyMask>& mask, const char* name, const char* doc, std::int64_t side,
+             Picture draw) {
+  mask.def(
+      name,
+      [draw](const PyMask& a, std::int64_t q_len, std::int64_t k_len, std::int64_t cells,
+             std::int64_t batch, std::int64_t heads, std::int64_t query_start,
+             nb::handle q_positions, nb::handle k_positions, std::int64_t batch_index,
+             std::int64_t head_index) {
+        const Geometry g =
+            geometry(q_len, k_len, batch, heads, query_start, q_positions, k_positions);
+        return evaluate(
+            a, [&](const Mask& x) { return (x.*draw)(g, cells, batch_index, head_index); });
+      },
+      "q_len"_a, "k_len"_a, nb::kw_only(), "cells"_a = side, "batch"_a = 1, "heads"_a = 1,
+      "query_start"_a = 0, "q_positions"_a = nb::none(), "k_positions"_a = nb::none(),
+      "batch_index"_a = 0, "head_index"_a = 0, doc);
+}
+
+}  // namespace
+
+Predicate::~Predicate() {
+  nb::gil_scoped_acquire acquire;
+  function = nb::object();
+  error = nullptr;
+}
+
+void PyMask::check() const {
+  for (const auto& predicate : predicates) {
+    std::exception_ptr error;
+    {
+      const std::lock_guard lock(predicate->mutex);
+      std::swap(error, predicate->error);
+    }
+    if (error) std::rethrow_exception(error);
+  }
+}
+
+void bind_masks(nb::module_& m) {
+  nb::class_<PyMask> mask(m, "Mask", R"(Which keys a query may see.
+
+An immutable value that knows no lengths. Combine with & and |. Queries stand at query_start + i and
+keys at j unless positions are given. The default is full().)");
+  mask.def(nb::init<>())
+      .def_static(
+          "full", [] { return PyMask{Mask::full()}; }, "Everything.")
+      .def_static(
+          "causal", [] { return PyMask{Mask::causal()}; }, "k_pos <= q_pos.")
+      .def_static(
+          "window",
+          [](std::int64_t left, std::int64_t right) { return PyMask{Mask::window(left, right)}; },
+          "left"_a, "right"_a,
+          "q_pos - left <= k_pos <= q_pos + right; a negative side is unlimited.")
+      .def_static(
+          "dilated_window",
+          [](std::int64_t left, std::int64_t right, std::int64_t step) {
+            return PyMask{Mask::dilated_window(left, right, step)};
+          },
+          "left"_a, "right"_a, "step"_a,
+          "Offsets -left*step, ..., -step, 0, step, ..., right*step.")
+      .def_static(
+          "global_tokens",
+          [](nb::handle positions) {
+            return PyMask{Mask::global_tokens(import_integers(positions, "[mask] positions"))};
+          },
+          "positions"_a, "Pairs whose query or key stands at one of these positions.")
+      .def_static(
+          "blocks",
+          [](std::int64_t size, std::vector<std::pair<std::int64_t, std::int64_t>> visible) {
+            return PyMask{Mask::blocks(size, std::move(visible))};
+          },
+          "size"_a, "visible_blocks"_a, "The listed (query block, key block) squares.")
+      .def_static(
+          "documents",
+          [](nb::handle lengths) {
+            return PyMask{Mask::documents(import_integers(lengths, "[mask] lengths"))};
+          },
+          "lengths"_a, "Packed documents: a query sees its own document only.")
+      .def_static(
+          "prefix", [](std::int64_t n) { return PyMask{Mask::prefix(n)}; }, "n"_a,
+          "Keys at positions below n, from everywhere.")
+      .def_static(
+          "padding",
+          [](nb::handle lengths, const std::string& side) {
+            return PyMask{
+                Mask::padding(import_integers(lengths, "[mask] lengths"), side_from_name(side))};
+          },
+          "lengths"_a, "side"_a = "right",
+          "Sequence b has lengths[b] real keys; the padded ones, right or left, are hidden.")
+      .def_static("dense", &dense, "visible"_a,
+                  "True or nonzero = may see; any shape that broadcasts to [B, H, Lq, Lk]. Copied.")
+      .def_static("predicate", &predicate, "function"_a,
+                  "function(batch, head, q, k) -> bools, where k is the array of all key indices. "
+                  "Called once a row; must be pure.")
+      .def_static(
+          "per_head",
+          [](const std::vector<PyMask>& masks) { return listed(masks, &Mask::per_head); },
+          "masks"_a, "One mask a query head.")
+      .def_static(
+          "per_batch",
+          [](const std::vector<PyMask>& masks) { return listed(masks, &Mask::per_batch); },
+          "masks"_a, "One mask a batch entry.")
+      .def_static(
+          "parse", [](const std::string& text) { return PyMask{Mask::parse(text)}; }, "text"_a,
+          "The inverse of str(): \"causal & window(255, 0)\".")
+      .def(
+          "__and__",
+          [](const PyMask& a, const PyMask& b) {
+            return joined(a.mask & b.mask, {&a, &b});
+          },
+          nb::is_operator())
+      .def(
+          "__or__",
+          [](const PyMask& a, const PyMask& b) {
+            return joined(a.mask | b.mask, {&a, &b});
+          },
+          nb::is_operator())
+      .def("__str__", [](const PyMask& a) { return a.mask.to_string(); })
+      .def("__repr__", [](const PyMask& a) { return "Mask(" + a.mask.to_string() + ")"; })
+      .def("_repr_svg_", [](const PyMask& a) -> nb::object {
+        // Per-head and per-batch masks fit no single picture; str() is shown instead.
+        try {
+          return nb::cast(evaluate(
+              a, [](const Mask& x) { return x.svg({.q_len = 32, .k_len = 32}, 32, 0, 0); }));
+        } catch (const std::invalid_argument&) {
+          return nb::none();
+        }
+      });
+
+  question(mask, "pairs", "Visible pairs, summed over batch and heads.",
+           [](const Mask& x, const Geometry& g) { return x.pairs(g); });
+  question(mask, "sees_future", "Does any query see a key at a later position?",
+           [](const Mask& x, const Geometry& g) { return x.sees_future(g); });
+  question(mask, "visible",
+           "The whole matrix of bools, [batch, heads, q_len, k_len]: for looking at small cases.",
+           &matrix);
+  mask.def(
+      "empty_rows",
+      [](const PyMask& a, std::int64_t q_len, std::int64_t k_len, std::int64_t batch,
+         std::int64_t heads, std::int64_t query_start, nb::handle q_positions,
+         nb::handle k_positions, std::int64_t batch_index, std::int64_t head_index) {
+        const Geometry g =
+            geometry(q_len, k_len, batch, heads, query_start, q_positions, k_positions);
+        return evaluate(a, [&](const Mask& x) { return x.empty_rows(g, batch_index, head_index); });
+      },
+      "q_len"_a, "k_len"_a, nb::kw_only(), "batch"_a = 1, "heads"_a = 1, "query_start"_a = 0,
+      "q_positions"_a = nb::none(), "k_positions"_a = nb::none(), "batch_index"_a = 0,
+      "head_index"_a = 0, "Indices of the queries that see no key.");
+  picture(mask, "ascii", "A picture in characters; rows are queries.", 32, &Mask::ascii);
+  picture(mask, "svg", "A picture as SVG; rows are queries.", 64, &Mask::svg);
+}
+
+}  // namespace attn::python

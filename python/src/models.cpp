@@ -1,0 +1,335 @@
+// attn.view, attn.load, attn.Page.
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <stdexcept>
+
+#include "attn/inspect.h"
+#include "attn/model.h"
+#include "bindings.h"
+
+namespace attn::python {
+
+using namespace nb::literals;
+
+namespace {
+
+// What the page shows, and the page itself when asked.
+struct Page {
+  std::shared_ptr<const AttentionRecord> record;
+  std::string title;
+
+  std::string html() const {
+    nb::gil_scoped_release release;
+    return page(*record, title);
+  }
+};
+
+// "&quot;" and "&amp;": what an attribute's value must not hold bare.
+std::string attribute(const std::string& html) {
+  std::string out;
+  out.reserve(html.size());
+  for (const char c : html) {
+    if (c == '&')
+      out += "&amp;";
+    else if (c == '"')
+      out += "&quot;";
+    else
+      out += c;
+  }
+  return out;
+}
+
+// [H, L, D] or [1, H, L, D] of float32 or float64, as contiguous float32.
+struct Heads {
+  std::int64_t heads = 0, length = 0, width = 0;
+  std::vector<float> values;
+};
+
+Heads import_heads(nb::handle object, const std::string& what) {
+  const Input in = import_broadcast(object, what);
+  if (in.array.ndim() < 3 || in.view.batch() != 1) {
+    throw std::invalid_argument(what + " has shape " + to_string(in.view.shape) +
+                                ", must be [heads, tokens, width] of one text");
+  }
+  const Doubles d = as_doubles(in.view);
+  return {in.view.heads(), in.view.length(), in.view.width(), {d.values.begin(), d.values.end()}};
+}
+
+// One array, or a list or tuple with one a layer.
+std::vector<nb::object> layers_of(nb::handle object) {
+  if (nb::isinstance<nb::list>(object) || nb::isinstance<nb::tuple>(object)) {
+    std::vector<nb::object> layers;
+    for (nb::handle layer : object) layers.push_back(nb::borrow(layer));
+    return layers;
+  }
+  return {nb::borrow(object)};
+}
+
+std::string layer_name(const char* what, std::size_t layer, std::size_t layers) {
+  return layers == 1 ? std::string("[view] ") + what
+                     : std::string("[view] ") + what + "[" + std::to_string(layer) + "]";
+}
+
+void check_equal(const std::string& what, std::int64_t value, const char* quantity,
+                 std::int64_t expected) {
+  if (value != expected) {
+    throw std::invalid_argument(what + " has " + quantity + " " + std::to_string(value) +
+                                ", must have " + std::to_string(expected));
+  }
+}
+
+Page view(nb::handle q, nb::handle k, const std::vector<std::string>& tokens, const PyMask* mask,
+          const PyScore* score, std::optional<double> scale, nb::handle v,
+          const std::vector<std::int64_t>& special, const std::string& title) {
+  const std::vector<nb::object> qs = layers_of(q), ks = layers_of(k);
+  const std::vector<nb::object> vs = v.is_none() ? std::vector<nb::object>{} : layers_of(v);
+  if (qs.empty() || ks.size() != qs.size() || (!vs.empty() && vs.size() != qs.size())) {
+    throw std::invalid_argument("[view] q has " + std::to_string(qs.size()) + " layers, k has " +
+                                std::to_string(ks.size()) +
+                                (vs.empty() ? "" : ", v has " + std::to_string(vs.size())));
+  }
+  const CallOptions call = call_options("[view]", mask, score, scale, 0, nb::none(), nb::none());
+  if (!call.mask.predicates.empty() || call.bias) {
+    throw std::invalid_argument(
+        "[view] a page keeps its mask and score: a predicate or a bias array cannot be kept, give "
+        "Mask.dense() or another score");
+  }
+  auto record = std::make_shared<AttentionRecord>();
+  record->model = title;
+  const auto length = static_cast<std::int64_t>(tokens.size());
+  for (std::size_t i = 0; i < tokens.size(); ++i) {
+    RecordToken token{.text = tokens[i], .word = static_cast<std::int32_t>(i)};
+    if (std::find(special.begin(), special.end(), static_cast<std::int64_t>(i)) != special.end()) {
+      token.special = true;
+      token.word = -1;
+    }
+    record->tokens.push_back(std::move(token));
+  }
+  for (const std::int64_t i : special) {
+    if (i < 0 || i >= length) {
+      throw std::invalid_argument("[view] special token " + std::to_string(i) +
+                                  " is not among the " + std::to_string(length) + " tokens");
+    }
+  }
+  for (std::size_t i = 0; i < qs.size(); ++i) {
+    const std::string q_name = layer_name("q", i, qs.size());
+    const std::string k_name = layer_name("k", i, qs.size());
+    Heads queries = import_heads(qs[i], q_name), keys = import_heads(ks[i], k_name);
+    if (i == 0) {
+      record->heads = queries.heads;
+      record->kv_heads = keys.heads;
+      record->width = queries.width;
+      if (keys.heads < 1 || queries.heads < 1 || queries.heads % keys.heads != 0) {
+        throw std::invalid_argument(q_name + " has heads " + std::to_string(queries.heads) +
+                                    ", must be a multiple of k's " + std::to_string(keys.heads));
+      }
+    }
+    check_equal(q_name, queries.length, "tokens", length);
+    check_equal(k_name, keys.length, "tokens", length);
+    check_equal(q_name, queries.heads, "heads", record->heads);
+    check_equal(k_name, keys.heads, "heads", record->kv_heads);
+    check_equal(q_name, queries.width, "width", record->width);
+    check_equal(k_name, keys.width, "width", record->width);
+    LayerRecord layer{.q = std::move(queries.values),
+                      .k = std::move(keys.values),
+                      .value_norm = {},
+                      .mask = call.options.mask,
+                      .score = call.options.score};
+    if (!vs.empty()) {
+      const std::string v_name = layer_name("v", i, qs.size());
+      const Heads values = import_heads(vs[i], v_name);
+      check_equal(v_name, values.length, "tokens", length);
+      check_equal(v_name, values.heads, "heads", record->kv_heads);
+      const std::int64_t group = record->heads / record->kv_heads;
+      for (std::int64_t h = 0; h < record->heads; ++h) {
+        const float* row = values.values.data() + (h / group) * length * values.width;
+        for (std::int64_t t = 0; t < length; ++t, row += values.width) {
+          double sum = 0;
+          for (std::int64_t d = 0; d < values.width; ++d) sum += double{row[d]} * row[d];
+          layer.value_norm.push_back(static_cast<float>(std::sqrt(sum)));
+        }
+      }
+    }
+    record->layers.push_back(std::move(layer));
+  }
+  return {std::move(record), title};
+}
+
+// Texts as encodings; one text or a list of them.
+std::vector<std::string> texts_of(nb::handle texts) {
+  if (nb::isinstance<nb::str>(texts)) return {nb::cast<std::string>(texts)};
+  return nb::cast<std::vector<std::string>>(texts);
+}
+
+// A context serves one caller at a time, and so does a model.
+struct PyModel {
+  Model model;
+  std::unique_ptr<std::mutex> busy = std::make_unique<std::mutex>();
+};
+
+nb::any matrix(const float* values, std::size_t rows, std::size_t columns) {
+  const Output out =
+      new_output(Kind::numpy, DType::f32,
+                 {static_cast<std::int64_t>(rows), static_cast<std::int64_t>(columns)});
+  if (rows * columns > 0) std::memcpy(out.view.data, values, rows * columns * sizeof(float));
+  return nb::borrow<nb::any>(out.object());
+}
+
+nb::any embed(const PyModel& m, nb::handle texts) {
+  const std::vector<std::string> list = texts_of(texts);
+  std::vector<float> flat;
+  {
+    nb::gil_scoped_release release;
+    const std::lock_guard one_at_a_time(*m.busy);
+    std::vector<Encoding> encodings;
+    for (const std::string& text : list) encodings.push_back(m.model.encode(text));
+    for (const std::vector<float>& vector : m.model.embed(encodings)) {
+      flat.insert(flat.end(), vector.begin(), vector.end());
+    }
+  }
+  const std::size_t columns =
+      list.empty() ? static_cast<std::size_t>(m.model.info().width) : flat.size() / list.size();
+  return matrix(flat.data(), list.size(), columns);
+}
+
+nb::any hidden(const PyModel& m, const std::string& text, const std::optional<std::string>& pair) {
+  std::vector<float> states;
+  std::size_t tokens = 0;
+  {
+    nb::gil_scoped_release release;
+    const std::lock_guard one_at_a_time(*m.busy);
+    const Encoding encoding = m.model.encode(text, pair);
+    tokens = encoding.ids.size();
+    states = m.model.hidden(encoding);
+  }
+  return matrix(states.data(), tokens, tokens == 0 ? 0 : states.size() / tokens);
+}
+
+Page look(const PyModel& m, const std::string& text, const std::optional<std::string>& pair,
+          std::int64_t max_length, const std::string& title) {
+  nb::gil_scoped_release release;
+  const std::lock_guard one_at_a_time(*m.busy);
+  auto record =
+      std::make_shared<AttentionRecord>(m.model.record(m.model.encode(text, pair, max_length)));
+  return {std::move(record), title.empty() ? text : title};
+}
+
+}  // namespace
+
+void bind_models(nb::module_& m) {
+  nb::class_<HeadStatistics>(m, "HeadStatistics", "Means over a head's queries.")
+      .def_ro("layer", &HeadStatistics::layer)
+      .def_ro("head", &HeadStatistics::head)
+      .def_ro("entropy", &HeadStatistics::entropy)
+      .def_ro("relative_entropy", &HeadStatistics::relative_entropy)
+      .def_ro("previous", &HeadStatistics::previous)
+      .def_ro("next", &HeadStatistics::next)
+      .def_ro("self_", &HeadStatistics::self)
+      .def_ro("first", &HeadStatistics::first)
+      .def_ro("special", &HeadStatistics::special)
+      .def_ro("distance", &HeadStatistics::distance)
+      .def_ro("max_probability", &HeadStatistics::max_probability);
+
+  nb::class_<Page>(m, "Page", R"(A page that shows what every head attends to.
+
+One self-contained HTML file. In a notebook it shows itself.)")
+      .def("html", &Page::html, "The file's text.")
+      .def(
+          "save",
+          [](const Page& p, nb::handle path) {
+            const auto file =
+                nb::cast<std::string>(nb::module_::import_("os").attr("fspath")(path));
+            nb::gil_scoped_release release;
+            return write_page(*p.record, file, p.title);
+          },
+          "path"_a, "Writes the file whole or not at all; returns its absolute path.")
+      .def(
+          "statistics",
+          [](const Page& p) {
+            nb::gil_scoped_release release;
+            return head_statistics(*p.record, Context());
+          },
+          "Statistics of every head, layer by layer.")
+      .def(
+          "findings",
+          [](const Page& p, std::size_t count) {
+            nb::gil_scoped_release release;
+            return findings(*p.record, head_statistics(*p.record, Context()), count);
+          },
+          "count"_a = 3, "What stands out, a sentence or two each.")
+      .def(
+          "row",
+          [](const Page& p, int layer, int head, std::int64_t query) {
+            return attention_row(*p.record, layer, head, query);
+          },
+          "layer"_a, "head"_a, "query"_a, "The attention of one query, [tokens].")
+      .def_prop_ro("tokens",
+                   [](const Page& p) {
+                     std::vector<std::string> texts;
+                     for (const RecordToken& t : p.record->tokens) texts.push_back(t.text);
+                     return texts;
+                   })
+      .def("_repr_html_", [](const Page& p) {
+        return "<iframe style=\"width:100%;height:720px;border:0\" sandbox=\"allow-scripts "
+               "allow-downloads\" srcdoc=\"" +
+               attribute(p.html()) + "\"></iframe>";
+      });
+
+  m.def("view", &view, "q"_a, "k"_a, "tokens"_a, nb::kw_only(), "mask"_a = nb::none(),
+        "score"_a = nb::none(), "scale"_a = nb::none(), "v"_a = nb::none(),
+        "special"_a = std::vector<std::int64_t>{}, "title"_a = "attention",
+        R"(A page from anybody's tensors.
+
+q [heads, tokens, width] and k [kv_heads, tokens, width] of one text, as attention reads them
+(rotated), or lists with one array a layer; tokens: their texts. v (optional, [kv_heads, tokens, Dv])
+gives the norms for the value-weighted view. special: indices of tokens such as [CLS].)");
+
+  nb::class_<PyModel>(m, "Model", "A model, loaded by attn.load().")
+      .def("embed", &embed, "texts"_a, "One vector a text, [texts, width] float32.")
+      .def("hidden", &hidden, "text"_a, "pair"_a = nb::none(),
+           "The last hidden states, [tokens, width] float32.")
+      .def(
+          "tokens",
+          [](const PyModel& model, const std::string& text,
+             const std::optional<std::string>& pair) {
+            std::vector<std::string> texts;
+            for (const RecordToken& t : model.model.encode(text, pair).tokens) {
+              texts.push_back(t.text);
+            }
+            return texts;
+          },
+          "text"_a, "pair"_a = nb::none(), "The text's tokens, special ones included.")
+      .def("view", &look, "text"_a, "pair"_a = nb::none(), nb::kw_only(), "max_length"_a = 0,
+           "title"_a = "", "The page of what every head attends to.")
+      .def_prop_ro("path", [](const PyModel& x) { return x.model.info().path; })
+      .def_prop_ro("family", [](const PyModel& x) { return x.model.info().family; })
+      .def_prop_ro("layers", [](const PyModel& x) { return x.model.info().layers; })
+      .def_prop_ro("heads", [](const PyModel& x) { return x.model.info().heads; })
+      .def_prop_ro("width", [](const PyModel& x) { return x.model.info().width; })
+      .def_prop_ro("max_length", [](const PyModel& x) { return x.model.info().max_length; })
+      .def_prop_ro("parameters", [](const PyModel& x) { return x.model.info().parameters; })
+      .def("__repr__", [](const PyModel& x) {
+        const ModelInfo& i = x.model.info();
+        return "Model(" + i.family + ", " + std::to_string(i.layers) + " layers, " +
+               std::to_string(i.heads) + " heads, " + i.path + ")";
+      });
+  m.def(
+      "load",
+      [](nb::handle path, int threads, const std::string& isa, bool offline) {
+        const auto name = nb::cast<std::string>(nb::module_::import_("os").attr("fspath")(path));
+        const Context own({.threads = threads, .isa = isa_from_name(isa)});
+        nb::gil_scoped_release release;
+        return PyModel{Model::load(resolve_model(name, {.offline = offline}), own)};
+      },
+      "path"_a, nb::kw_only(), "threads"_a = 0, "isa"_a = "automatic", "offline"_a = false,
+      "A model from a folder in Hugging Face layout, or by a known name such as minilm, which is "
+      "obtained when it is not in the cache (offline: only the cache).");
+}
+
+}  // namespace attn::python

@@ -1,0 +1,29 @@
+// The extension module attn._attn. python/attn/__init__.py gives its words their place.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include "attn/context.h"
+#include "attn/error.h"
+#include "bindings.h"
+
+NB_MODULE(_attn, m) {
+  namespace nb = nanobind;
+  m.doc() = "Exact attention, any mask, on the CPU; what every head attends to.";
+  // std::invalid_argument is a ValueError already.
+  nb::exception<attn::Error>(m, "Error", PyExc_RuntimeError);
+  m.attr("__version__") = attn::version();
+  m.def(
+      "isas",
+      [] {
+        std::vector<std::string> names;
+        for (const attn::Isa isa : attn::supported_isas()) names.emplace_back(attn::name(isa));
+        return names;
+      },
+      "Instruction sets that this build and CPU have, best first.");
+  attn::python::bind_masks(m);
+  attn::python::bind_scores(m);
+  attn::python::bind_attention(m);
+  attn::python::bind_positions(m);
+  attn::python::bind_models(m);
+}
