@@ -10,27 +10,20 @@ namespace {
 constexpr std::align_val_t kAlignment{64};
 using Code = nb::dlpack::dtype_code;
 
-std::string type_name(nb::handle object) {
+std::string class_name(nb::handle object) {
   return nb::cast<std::string>(nb::handle(object.type()).attr("__qualname__"));
 }
 
 std::string dtype_name(const nb::dlpack::dtype& type) {
   const std::string bits = std::to_string(type.bits);
   switch (static_cast<Code>(type.code)) {
-    case Code::Int:
-      return "int" + bits;
-    case Code::UInt:
-      return "uint" + bits;
-    case Code::Float:
-      return "float" + bits;
-    case Code::Bfloat:
-      return "bfloat" + bits;
-    case Code::Complex:
-      return "complex" + bits;
-    case Code::Bool:
-      return "bool";
-    default:
-      return "an unknown type";
+    case Code::Int: return "int" + bits;
+    case Code::UInt: return "uint" + bits;
+    case Code::Float: return "float" + bits;
+    case Code::Bfloat: return "bfloat" + bits;
+    case Code::Complex: return "complex" + bits;
+    case Code::Bool: return "bool";
+    default: return "an unknown type";
   }
 }
 
@@ -68,8 +61,7 @@ T element(const AnyArray& array, std::int64_t offset) {
   const nb::dlpack::dtype type = array.dtype();
   const auto at = [&]<class S>(S) { return static_cast<T>(static_cast<const S*>(data)[offset]); };
   switch (static_cast<Code>(type.code)) {
-    case Code::Bool:
-      return at(std::uint8_t{});
+    case Code::Bool: return at(std::uint8_t{});
     case Code::Int:
       if (type.bits == 8) return at(std::int8_t{});
       if (type.bits == 16) return at(std::int16_t{});
@@ -80,8 +72,7 @@ T element(const AnyArray& array, std::int64_t offset) {
       if (type.bits == 16) return at(std::uint16_t{});
       if (type.bits == 32) return at(std::uint32_t{});
       return at(std::uint64_t{});
-    default:
-      return type.bits == 32 ? at(float{}) : at(double{});
+    default: return type.bits == 32 ? at(float{}) : at(double{});
   }
 }
 
@@ -108,7 +99,7 @@ Kind kind_of(nb::handle object) {
 
 AnyArray import_array(nb::handle object, const std::string& what, std::size_t dimensions) {
   if (!is_array(object)) {
-    throw nb::type_error((what + " is a " + type_name(object) +
+    throw nb::type_error((what + " is a " + class_name(object) +
                           ", must be an array (NumPy, PyTorch or another with DLPack)")
                              .c_str());
   }
@@ -119,7 +110,7 @@ AnyArray import_array(nb::handle object, const std::string& what, std::size_t di
   }
   AnyArray array;
   if (!nb::try_cast(object, array)) {
-    throw std::invalid_argument(what + " is a " + type_name(object) +
+    throw std::invalid_argument(what + " is a " + class_name(object) +
                                 " whose memory cannot be read here (it must be on the CPU)");
   }
   if (array.device_type() != nb::device::cpu::value) {
@@ -206,12 +197,9 @@ nb::object Output::object() const {
                                            dlpack_type(view.dtype)));
   };
   switch (kind) {
-    case Kind::torch:
-      return exported(nb::pytorch{});
-    case Kind::jax:
-      return exported(nb::jax{});
-    case Kind::numpy:
-      break;
+    case Kind::torch: return exported(nb::pytorch{});
+    case Kind::jax: return exported(nb::jax{});
+    case Kind::numpy: break;
   }
   return exported(nb::numpy{});
 }
