@@ -39,6 +39,7 @@ libclang-rt-14-dev: the sanitizers' run-time library
 libomp-dev: OpenMP for clang
 clang-format-14: the pinned formatter
 python3-dev: the Python module
+ccache: compiles the library once for its build and the Python wheel
 LIST
       ;;
     page)

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # run_tests.sh: what `make test` does once the packages are there.
-#   release build (g++), sanitizer build (clang), then the tests of both, then Python and the page.
+#   release build (g++), sanitizer build (clang), Python wheel; then the tests of all three, and of
+#   the page.
 # Everything is tried even when something fails; tools/summarize_tests.py counts in the end.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -10,6 +11,9 @@ rm -rf "$results"
 mkdir -p "$results"
 jobs=${CMAKE_BUILD_PARALLEL_LEVEL:-2}
 export OMP_WAIT_POLICY=passive PYTHONDONTWRITEBYTECODE=1
+if command -v ccache >/dev/null; then
+  export CMAKE_CXX_COMPILER_LAUNCHER=ccache CCACHE_BASEDIR=$root CCACHE_NOHASHDIR=true
+fi
 notes=()
 phase() { printf '%s\n' "$*"; }
 
@@ -29,19 +33,28 @@ build() {
   return 1
 }
 
-python=''
+have_release='' have_sanitize='' python=''
+build release && have_release=1
+build sanitize && have_sanitize=1
+
+# What `pip install .` gives, in build/venv; same flags and depth as the release build, so that
+# ccache knows its objects.
 if reason=$(tools/venv.sh 2>&1 | tail -n 1; exit "${PIPESTATUS[0]}"); then
-  python=$root/build/venv/bin/python
+  phase 'Building the Python wheel ...'
+  if CXX=g++ build/venv/bin/pip wheel . --no-build-isolation --no-deps --disable-pip-version-check \
+      -C build-dir=build/wheel -C cmake.define.ATTN_WERROR=ON -w "$results/wheel" \
+      >"$results/wheel.log" 2>&1 </dev/null &&
+      build/venv/bin/pip install --disable-pip-version-check --no-deps --no-index --force-reinstall \
+        "$results"/wheel/*.whl >>"$results/wheel.log" 2>&1 </dev/null; then
+    python=$root/build/venv/bin/python
+  else
+    tail -n 40 "$results/wheel.log"
+    notes+=(--failed 'Python wheel')
+    reason='the wheel does not build'
+  fi
 else
   phase "No Python tests: $reason"
 fi
-
-release=() have_release='' have_sanitize=''
-if [ -n "$python" ]; then
-  release=(-DATTN_PYTHON=ON "-DPython_EXECUTABLE=$python")
-fi
-build release "${release[@]}" && have_release=1
-build sanitize && have_sanitize=1
 build_end=$(date +%s)
 
 # The model of the parity tests: fetched once, then from the cache; tests skip without it.
@@ -63,9 +76,8 @@ if [ -z "$python" ]; then
   notes+=(--skipped "Python and page tests: $reason")
 elif [ -n "$have_release" ]; then
   phase 'Testing Python and the page ...'
-  ATTN_BIN=$root/build/release/bin/attn PYTHONPATH=$root/build/release/python \
-    "$python" -m pytest tests -q -p no:cacheprovider --junitxml="$results/python.xml" \
-    >"$results/python.log" 2>&1 </dev/null
+  ATTN_BIN=$root/build/release/bin/attn "$python" -m pytest tests -q -p no:cacheprovider \
+    --junitxml="$results/python.xml" >"$results/python.log" 2>&1 </dev/null
   [ -s "$results/python.xml" ] || tail -n 20 "$results/python.log"
   notes+=(--junit "python=$results/python.xml")
 fi
