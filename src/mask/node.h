@@ -81,8 +81,8 @@ struct Mask::Node {
     std::vector<Mask> masks;
   };
 
-  std::variant<Full, Causal, Window, DilatedWindow, GlobalTokens, Blocks, Documents, Prefix, Padding,
-               Dense, Custom, PerHead, PerBatch, All, Any>
+  std::variant<Full, Causal, Window, DilatedWindow, GlobalTokens, Blocks, Documents, Prefix,
+               Padding, Dense, Custom, PerHead, PerBatch, All, Any>
       data;
 };
 
