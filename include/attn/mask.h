@@ -63,7 +63,8 @@ class Mask {
   // q_pos - left <= k_pos <= q_pos + right, both ends inclusive; a negative side is unlimited.
   // Mistral's sliding_window W is window(W - 1, 0); Longformer's one-sided w is window(w, w).
   static Mask window(std::int64_t left, std::int64_t right);
-  // Offsets -left*step, ..., -step, 0, step, ..., right*step: left and right count keys. Step >= 1.
+  // Offsets -left*step, ..., -step, 0, step, ..., right*step: left and right count keys; a negative
+  // side is unlimited. Step >= 1.
   static Mask dilated_window(std::int64_t left, std::int64_t right, std::int64_t step);
   // Pairs whose query or key stands at one of these positions.
   static Mask global_tokens(std::vector<std::int64_t> positions);
@@ -116,10 +117,16 @@ class Mask {
   std::string svg(const Geometry& geometry, std::int64_t cells = 64, std::int64_t batch = 0,
                   std::int64_t head = 0) const;
 
-  // "causal & window(255, 0)"
+  // "causal & window(255, 0)". dense and predicate are named only.
   std::string to_string() const;
-  // The inverse, for command lines: "causal & (window(255,0) | global(0))"; `:` and `,` forms such
-  // as "window:255,0" too. Throws std::invalid_argument, pointing at what it does not know.
+  // The inverse, for command lines: "causal & (window(255, 0) | global(0))", or "window:255,0".
+  //   mask  = all { "|" all }              all  = one { "&" one }
+  //   one   = "(" mask ")" | name | name "(" list ")" | name ":" list
+  //   names = full, causal, window(left, right), dilated(left, right, step), global(positions),
+  //           blocks(size; q-k, q-k, ...), documents(lengths), prefix(n), padding(lengths),
+  //           padding-left(lengths), per_head(mask; mask; ...), per_batch(mask; mask; ...)
+  // Spaces are free, _ and - the same in names. Throws std::invalid_argument with the column of
+  // what it does not understand and what is known.
   static Mask parse(const std::string& text);
 
   struct Node;
