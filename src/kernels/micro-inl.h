@@ -1,0 +1,274 @@
+// Micro-kernels: the two products of a strip of rows with a panel of keys or of value columns, and
+// packing into the layouts that they read. Included once a target.
+//
+// Every score is one chain of fused multiply-adds over the width, every output one chain over
+// ascending keys, whatever the strip height; so the height (1...kRows) moves no bit.
+#if defined(ATTN_KERNELS_MICRO_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef ATTN_KERNELS_MICRO_INL_H_
+#undef ATTN_KERNELS_MICRO_INL_H_
+#else
+#define ATTN_KERNELS_MICRO_INL_H_
+#endif
+
+#include <hwy/highway.h>
+
+#include <cstdint>
+
+HWY_BEFORE_NAMESPACE();
+namespace attn::kernels::HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+// Sizes by register count: accumulators, two panel vectors and a broadcast fill the registers.
+template <class T>
+struct Blocking {
+  using D = hn::ScalableTag<T>;
+  static constexpr std::int64_t kLanes = static_cast<std::int64_t>(hn::MaxLanes(D()));
+#if HWY_TARGET == HWY_AVX3
+  static constexpr int kRows = 14;
+#elif HWY_TARGET == HWY_NEON
+  static constexpr int kRows = 12;
+#elif HWY_TARGET == HWY_AVX2
+  static constexpr int kRows = 6;
+#else
+  static constexpr int kRows = 4;
+#endif
+  static constexpr std::int64_t kPanel = 2 * kLanes;
+  static constexpr std::int64_t kTile = 256;
+  static constexpr std::int64_t kSegment = 1024;
+  // Elements between the rows of a score strip: padded, lest rows meet in the same cache sets.
+  static constexpr std::int64_t kStride = kTile + (kLanes < 4 ? 4 : kLanes);
+};
+
+// scores[r][0...kPanel) = sum over d of q[d][r] * k[d][...].
+template <int kM, class T>
+HWY_NOINLINE void score_panel(const T* HWY_RESTRICT q, const T* HWY_RESTRICT k, std::int64_t width,
+                              T* HWY_RESTRICT scores) {
+  using B = Blocking<T>;
+  const typename B::D d;
+  hn::Vec<typename B::D> low[kM], high[kM];
+#pragma GCC unroll 16
+  for (int r = 0; r < kM; ++r) {
+    low[r] = hn::Zero(d);
+    high[r] = hn::Zero(d);
+  }
+#pragma GCC unroll 2
+  for (std::int64_t i = 0; i < width; ++i) {
+    const auto k_low = hn::Load(d, k);
+    const auto k_high = hn::Load(d, k + B::kLanes);
+#pragma GCC unroll 16
+    for (int r = 0; r < kM; ++r) {
+      const auto element = hn::Set(d, q[r]);
+      low[r] = hn::MulAdd(element, k_low, low[r]);
+      high[r] = hn::MulAdd(element, k_high, high[r]);
+    }
+    q += kM;
+    k += B::kPanel;
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < kM; ++r) {
+    hn::Store(low[r], d, scores + r * B::kStride);
+    hn::Store(high[r], d, scores + r * B::kStride + B::kLanes);
+  }
+}
+
+// out[r][0...kPanel) = out * factor[r] + sum over keys of p[r][key] * v[key][...]. A null factor is
+// one.
+template <int kM, class T>
+HWY_NOINLINE void value_panel(const T* HWY_RESTRICT p, const T* HWY_RESTRICT v, std::int64_t keys,
+                              const T* HWY_RESTRICT factor, T* HWY_RESTRICT out) {
+  using B = Blocking<T>;
+  const typename B::D d;
+  hn::Vec<typename B::D> low[kM], high[kM];
+#pragma GCC unroll 16
+  for (int r = 0; r < kM; ++r) {
+    low[r] = hn::Load(d, out + r * B::kPanel);
+    high[r] = hn::Load(d, out + r * B::kPanel + B::kLanes);
+  }
+  if (factor != nullptr) {
+#pragma GCC unroll 16
+    for (int r = 0; r < kM; ++r) {
+      const auto f = hn::Set(d, factor[r]);
+      low[r] = hn::Mul(low[r], f);
+      high[r] = hn::Mul(high[r], f);
+    }
+  }
+#pragma GCC unroll 2
+  for (std::int64_t i = 0; i < keys; ++i) {
+    const auto v_low = hn::Load(d, v);
+    const auto v_high = hn::Load(d, v + B::kLanes);
+#pragma GCC unroll 16
+    for (int r = 0; r < kM; ++r) {
+      const auto element = hn::Set(d, p[r * B::kStride]);
+      low[r] = hn::MulAdd(element, v_low, low[r]);
+      high[r] = hn::MulAdd(element, v_high, high[r]);
+    }
+    ++p;
+    v += B::kPanel;
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < kM; ++r) {
+    hn::Store(low[r], d, out + r * B::kPanel);
+    hn::Store(high[r], d, out + r * B::kPanel + B::kLanes);
+  }
+}
+
+// One row, only its visible keys: the same chain as value_panel without the terms 0 * v, which a
+// non-finite v would turn into NaN.
+template <class T>
+void value_row(const T* HWY_RESTRICT p, const T* HWY_RESTRICT v, const std::uint64_t* visible,
+               std::int64_t begin, std::int64_t end, T factor, T* HWY_RESTRICT out) {
+  using B = Blocking<T>;
+  const typename B::D d;
+  auto low = hn::Mul(hn::Load(d, out), hn::Set(d, factor));
+  auto high = hn::Mul(hn::Load(d, out + B::kLanes), hn::Set(d, factor));
+  for (std::int64_t i = begin; i < end; ++i) {
+    if ((visible[i / 64] >> (i % 64) & 1) == 0) continue;
+    const auto element = hn::Set(d, p[i]);
+    low = hn::MulAdd(element, hn::Load(d, v + i * B::kPanel), low);
+    high = hn::MulAdd(element, hn::Load(d, v + i * B::kPanel + B::kLanes), high);
+  }
+  hn::Store(low, d, out);
+  hn::Store(high, d, out + B::kLanes);
+}
+
+// out[c][r] = factor * in[r][c] for 4 rows and 4 columns.
+template <class T>
+HWY_INLINE void transpose_4x4(const T* HWY_RESTRICT in, std::int64_t in_stride, T factor,
+                              T* HWY_RESTRICT out, std::int64_t out_stride) {
+#if HWY_TARGET != HWY_SCALAR
+  if constexpr (sizeof(T) == 4) {
+    const hn::FixedTag<T, 4> d;
+    const auto f = hn::Set(d, factor);
+    const auto a = hn::Mul(hn::LoadU(d, in), f);
+    const auto b = hn::Mul(hn::LoadU(d, in + in_stride), f);
+    const auto c = hn::Mul(hn::LoadU(d, in + 2 * in_stride), f);
+    const auto e = hn::Mul(hn::LoadU(d, in + 3 * in_stride), f);
+    const auto ac_low = hn::InterleaveLower(d, a, c), ac_high = hn::InterleaveUpper(d, a, c);
+    const auto be_low = hn::InterleaveLower(d, b, e), be_high = hn::InterleaveUpper(d, b, e);
+    hn::StoreU(hn::InterleaveLower(d, ac_low, be_low), d, out);
+    hn::StoreU(hn::InterleaveUpper(d, ac_low, be_low), d, out + out_stride);
+    hn::StoreU(hn::InterleaveLower(d, ac_high, be_high), d, out + 2 * out_stride);
+    hn::StoreU(hn::InterleaveUpper(d, ac_high, be_high), d, out + 3 * out_stride);
+    return;
+  }
+#endif
+  for (int r = 0; r < 4; ++r) {
+    for (int c = 0; c < 4; ++c) out[c * out_stride + r] = factor * in[r * in_stride + c];
+  }
+}
+
+// out[c][r] = factor * in[r][c], rows x columns; out rows are out_stride apart.
+template <class T>
+void transpose(const T* HWY_RESTRICT in, std::int64_t in_stride, std::int64_t rows,
+               std::int64_t columns, T factor, T* HWY_RESTRICT out, std::int64_t out_stride) {
+  std::int64_t r = 0;
+  while (r < rows && rows >= 4) {
+    if (r > rows - 4) r = rows - 4;  // the last four overlap the ones before
+    std::int64_t c = 0;
+    for (; c + 4 <= columns; c += 4) {
+      transpose_4x4(in + r * in_stride + c, in_stride, factor, out + c * out_stride + r,
+                    out_stride);
+    }
+    for (; c < columns; ++c) {
+      for (std::int64_t i = r; i < r + 4; ++i)
+        out[c * out_stride + i] = factor * in[i * in_stride + c];
+    }
+    r += 4;
+  }
+  for (; r < rows; ++r) {
+    for (std::int64_t c = 0; c < columns; ++c)
+      out[c * out_stride + r] = factor * in[r * in_stride + c];
+  }
+}
+
+#if HWY_TARGET != HWY_SCALAR
+// Four floats from each of the rows 0, 4, 8, ... of a strided matrix, one row a 128-bit block.
+HWY_INLINE hn::Vec<hn::FixedTag<float, 4>> load_blocks(hn::FixedTag<float, 4> d, const float* p,
+                                                       std::int64_t /*stride*/) {
+  return hn::LoadU(d, p);
+}
+template <class D, hwy::EnableIf<(hn::MaxLanes(D()) > 4)>* = nullptr>
+HWY_INLINE hn::Vec<D> load_blocks(D d, const float* p, std::int64_t stride) {
+  const hn::Half<D> half;
+  const auto rows = static_cast<std::int64_t>(hn::MaxLanes(half));
+  return hn::Combine(d, load_blocks(half, p + rows * stride, stride), load_blocks(half, p, stride));
+}
+#endif
+
+// Keys [count][width] -> panels [kTile / kPanel][width][kPanel]; keys past `count` are zero.
+template <class T>
+void pack_keys(const T* HWY_RESTRICT k, std::int64_t stride, std::int64_t count, std::int64_t width,
+               T* HWY_RESTRICT out) {
+  using B = Blocking<T>;
+  for (std::int64_t j = 0; j < count; j += B::kPanel) {
+    const std::int64_t keys = count - j < B::kPanel ? count - j : B::kPanel;
+    T* panel = out + j * width;
+    const T* from = k + j * stride;
+    if (keys < B::kPanel) {
+      for (std::int64_t i = 0; i < width * B::kPanel; ++i) panel[i] = 0;
+      transpose(from, stride, keys, width, T(1), panel, B::kPanel);
+      continue;
+    }
+    std::int64_t c = 0;
+#if HWY_TARGET != HWY_SCALAR
+    if constexpr (sizeof(T) == 4) {
+      // Whole vectors of keys, four columns at a time, transposed within 128-bit blocks.
+      const typename B::D d;
+      for (; c + 4 <= width; c += 4) {
+        for (std::int64_t half = 0; half < B::kPanel; half += B::kLanes) {
+          const T* corner = from + half * stride + c;
+          const auto k0 = load_blocks(d, corner, stride),
+                     k1 = load_blocks(d, corner + stride, stride);
+          const auto k2 = load_blocks(d, corner + 2 * stride, stride);
+          const auto k3 = load_blocks(d, corner + 3 * stride, stride);
+          const auto low02 = hn::InterleaveLower(d, k0, k2),
+                     high02 = hn::InterleaveUpper(d, k0, k2);
+          const auto low13 = hn::InterleaveLower(d, k1, k3),
+                     high13 = hn::InterleaveUpper(d, k1, k3);
+          T* to = panel + c * B::kPanel + half;
+          hn::Store(hn::InterleaveLower(d, low02, low13), d, to);
+          hn::Store(hn::InterleaveUpper(d, low02, low13), d, to + B::kPanel);
+          hn::Store(hn::InterleaveLower(d, high02, high13), d, to + 2 * B::kPanel);
+          hn::Store(hn::InterleaveUpper(d, high02, high13), d, to + 3 * B::kPanel);
+        }
+      }
+    }
+#endif
+    transpose(from + c, stride, keys, width - c, T(1), panel + c * B::kPanel, B::kPanel);
+  }
+}
+
+// Values [count][width] -> panels [width / kPanel][kTile][kPanel], columns past `width` zero.
+// Returns whether all are finite.
+template <class T>
+bool pack_values(const T* HWY_RESTRICT v, std::int64_t stride, std::int64_t count,
+                 std::int64_t width, T* HWY_RESTRICT out) {
+  using B = Blocking<T>;
+  const typename B::D d;
+  auto poison = hn::Zero(d);  // 0 * x sums to NaN when any x is not finite
+  const auto zero = hn::Zero(d);
+  for (std::int64_t c = 0; c < width; c += B::kPanel, out += B::kTile * B::kPanel) {
+    const std::int64_t columns = width - c < B::kPanel ? width - c : B::kPanel;
+    for (std::int64_t i = 0; i < count; ++i) {
+      const T* from = v + i * stride + c;
+      T* to = out + i * B::kPanel;
+      if (columns == B::kPanel) {
+        const auto low = hn::LoadU(d, from), high = hn::LoadU(d, from + B::kLanes);
+        poison = hn::MulAdd(zero, low, hn::MulAdd(zero, high, poison));
+        hn::Store(low, d, to);
+        hn::Store(high, d, to + B::kLanes);
+      } else {
+        for (std::int64_t j = 0; j < B::kPanel; ++j) to[j] = j < columns ? from[j] : T(0);
+        poison = hn::MulAdd(zero, hn::Load(d, to),
+                            hn::MulAdd(zero, hn::Load(d, to + B::kLanes), poison));
+      }
+    }
+  }
+  return hn::AllTrue(d, hn::Eq(poison, poison));
+}
+
+}  // namespace attn::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif

@@ -1,0 +1,188 @@
+// What happens to a strip of raw scores (in log2 units) before softmax: soft cap, bias, ALiBi, T5,
+// custom. Included once a target.
+#if defined(ATTN_KERNELS_SCORES_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef ATTN_KERNELS_SCORES_INL_H_
+#undef ATTN_KERNELS_SCORES_INL_H_
+#else
+#define ATTN_KERNELS_SCORES_INL_H_
+#endif
+
+#include <hwy/contrib/math/math-inl.h>
+#include <hwy/highway.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+
+#include "kernels/forward.h"
+#include "kernels/micro-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace attn::kernels::HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+constexpr double kLog2e = 1.4426950408889634074;
+constexpr double kLn2 = 0.69314718055994530942;
+
+// Natural to log2 units; a finite minimum stays finite, because -infinity would hide its pair.
+template <class T>
+HWY_INLINE T to_log2(T x) {
+  const T y = x * T(kLog2e);
+  const bool overflow = y == -std::numeric_limits<T>::infinity() && x != y;
+  return overflow ? std::numeric_limits<T>::lowest() : y;
+}
+
+// A strip of scores and where it stands.
+template <class T>
+struct Strip {
+  T* scores = nullptr;               // [rows][kStride]
+  std::uint64_t* visible = nullptr;  // [rows][kTile / 64]
+  int rows = 0;
+  const std::int64_t* token = nullptr;  // [rows] query index
+  const std::int32_t* head = nullptr;   // [rows] query head
+  std::int64_t batch = 0;
+  std::int64_t k_begin = 0;         // key of column 0
+  std::int64_t begin = 0, end = 0;  // columns in use, multiples of a panel (end: or the last key)
+};
+
+inline std::int64_t q_position(const ForwardParams& p, std::int64_t i) {
+  return p.q_positions != nullptr ? p.q_positions[i] : p.query_start + i;
+}
+inline std::int64_t k_position(const ForwardParams& p, std::int64_t j) {
+  return p.k_positions != nullptr ? p.k_positions[j] : j;
+}
+
+template <class T>
+void soft_cap(const Strip<T>& strip, T cap) {
+  using B = Blocking<T>;
+  const typename B::D d;
+  const auto c = hn::Set(d, cap), inverse = hn::Set(d, T(1) / cap);
+  for (int r = 0; r < strip.rows; ++r) {
+    T* s = strip.scores + r * B::kStride;
+    for (std::int64_t j = strip.begin / B::kLanes * B::kLanes; j < strip.end; j += B::kLanes) {
+      hn::Store(hn::Mul(c, hn::CallTanh(d, hn::Mul(hn::Load(d, s + j), inverse))), d, s + j);
+    }
+  }
+}
+
+// Adds terms to a row and marks pairs that became -infinity as hidden.
+template <class T>
+void hide(T* s, std::uint64_t* visible, std::int64_t j) {
+  visible[j / 64] &= ~(std::uint64_t{1} << (j % 64));
+  s[j] = -std::numeric_limits<T>::infinity();
+}
+
+template <class T>
+void add_bias(const Strip<T>& strip, const Bias& bias) {
+  using B = Blocking<T>;
+  constexpr T kHidden = -std::numeric_limits<T>::infinity();
+  for (int r = 0; r < strip.rows; ++r) {
+    T* s = strip.scores + r * B::kStride;
+    std::uint64_t* visible = strip.visible + r * (B::kTile / 64);
+    const T* row = static_cast<const T*>(bias.data) + strip.batch * bias.strides[0] +
+                   strip.head[r] * bias.strides[1] + strip.token[r] * bias.strides[2];
+    const std::int64_t step = bias.strides[3];
+    bool hides = false;
+    if (step == 1) {
+      const T* from = row + strip.k_begin;
+      for (std::int64_t j = strip.begin; j < strip.end; ++j) {
+        hides |= from[j] == kHidden;
+        s[j] += to_log2(from[j]);
+      }
+    } else {
+      for (std::int64_t j = strip.begin; j < strip.end; ++j) {
+        const T value = row[(strip.k_begin + j) * step];
+        hides |= value == kHidden;
+        s[j] += to_log2(value);
+      }
+    }
+    if (!hides) continue;
+    for (std::int64_t j = strip.begin; j < strip.end; ++j) {
+      if (row[(strip.k_begin + j) * step] == kHidden) hide(s, visible, j);
+    }
+  }
+}
+
+template <class T>
+void add_alibi(const Strip<T>& strip, const ForwardParams& p) {
+  using B = Blocking<T>;
+  for (int r = 0; r < strip.rows; ++r) {
+    T* s = strip.scores + r * B::kStride;
+    const T slope = T(p.alibi_slopes[strip.head[r]]) * T(kLog2e);
+    const std::int64_t q = q_position(p, strip.token[r]);
+    for (std::int64_t j = strip.begin; j < strip.end; ++j) {
+      const std::int64_t distance = q - k_position(p, strip.k_begin + j);
+      s[j] -= slope * T(distance < 0 ? -distance : distance);
+    }
+  }
+}
+
+template <class T>
+void add_t5(const Strip<T>& strip, const ForwardParams& p) {
+  using B = Blocking<T>;
+  const std::int64_t reach = p.t5_reach;
+  for (int r = 0; r < strip.rows; ++r) {
+    T* s = strip.scores + r * B::kStride;
+    const float* table = p.t5 + strip.head[r] * (2 * reach + 1) + reach;
+    const std::int64_t q = q_position(p, strip.token[r]);
+    for (std::int64_t j = strip.begin; j < strip.end; ++j) {
+      const std::int64_t relative = k_position(p, strip.k_begin + j) - q;
+      s[j] += T(table[std::clamp(relative, -reach, reach)]) * T(kLog2e);
+    }
+  }
+}
+
+// One call a head: the rows of a head are `group` apart.
+template <class T>
+void call_custom(const Strip<T>& strip, const ScoreFunction& custom, std::int64_t group) {
+  using B = Blocking<T>;
+  const std::int64_t count = strip.end - strip.begin;
+  for (int first = 0; first < strip.rows && first < group; ++first) {
+    std::int64_t tokens[B::kRows];
+    int rows = 0;
+    for (std::int64_t r = first; r < strip.rows; r += group) {
+      tokens[rows++] = strip.token[r];
+      T* s = strip.scores + r * B::kStride + strip.begin;
+      for (std::int64_t j = 0; j < count; ++j) s[j] *= T(kLn2);
+    }
+    ScoreTile tile;
+    tile.batch = strip.batch;
+    tile.head = strip.head[first];
+    tile.q = {tokens, static_cast<std::size_t>(rows)};
+    tile.k_begin = strip.k_begin + strip.begin;
+    tile.k_count = count;
+    tile.stride = group * B::kStride;
+    T* scores = strip.scores + first * B::kStride + strip.begin;
+    if constexpr (sizeof(T) == 4)
+      tile.s32 = scores;
+    else
+      tile.s64 = scores;
+    custom(tile);
+    for (std::int64_t r = first; r < strip.rows; r += group) {
+      T* s = strip.scores + r * B::kStride;
+      std::uint64_t* visible = strip.visible + r * (B::kTile / 64);
+      for (std::int64_t j = strip.begin; j < strip.end; ++j) {
+        if (s[j] == -std::numeric_limits<T>::infinity())
+          hide(s, visible, j);
+        else
+          s[j] = to_log2(s[j]);
+      }
+    }
+  }
+}
+
+// Everything but ALiBi alone, which the softmax pass adds on its way.
+template <class T>
+void modify_scores(const Strip<T>& strip, const ForwardParams& p) {
+  if (p.soft_cap > 0) soft_cap(strip, T(p.soft_cap * kLog2e));
+  if (p.bias.data != nullptr) add_bias(strip, p.bias);
+  if (p.alibi_slopes != nullptr) add_alibi(strip, p);
+  if (p.t5 != nullptr) add_t5(strip, p);
+  if (p.custom != nullptr) call_custom(strip, *p.custom, p.group);
+}
+
+}  // namespace attn::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif
