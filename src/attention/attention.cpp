@@ -1,0 +1,238 @@
+// Plan and run: validation, the choice of row blocks, and the loop over them.
+#include "attn/attention.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <optional>
+
+#include "attention/explain.h"
+#include "attention/parallel.h"
+#include "attention/schedule.h"
+#include "attn/position.h"
+#include "base/check.h"
+#include "kernels/forward.h"
+
+namespace attn {
+
+namespace {
+
+struct Unit {
+  std::int64_t batch, kv_head, block;
+};
+
+// Query rows a block: as many as keep queries and outputs in half of the L2 cache, at most 512
+// (packing keys then costs under 2 %), and small enough to give every thread a few blocks.
+std::int64_t choose_row_block(const AttentionShape& shape, const kernels::ForwardKernel& kernel,
+                              const Context& context) {
+  constexpr std::int64_t kMost = 512, kBlocksAThread = 4;
+  const std::int64_t group = shape.q_heads / shape.kv_heads;
+  const std::int64_t l2 = context.machine().l2_bytes > 0 ? context.machine().l2_bytes : 512 << 10;
+  const std::int64_t row_bytes =
+      (shape.width + shape.v_width) * static_cast<std::int64_t>(size_of(shape.dtype));
+  std::int64_t rows = std::clamp(l2 / 2 / row_bytes, 4 * kernel.strip, kMost);
+  const std::int64_t units = shape.batch * shape.kv_heads;
+  const std::int64_t all_rows = shape.q_len * group;
+  while (rows > 8 * kernel.strip && context.threads() > 1 &&
+         units * ((all_rows + rows - 1) / rows) < kBlocksAThread * context.threads()) {
+    rows /= 2;
+  }
+  return std::max(rows, group);
+}
+
+// T5's table by relative position, [heads][2 * reach + 1].
+std::vector<float> t5_by_distance(const T5Bias& t5, std::int64_t heads, std::int64_t reach) {
+  std::vector<float> out;
+  out.reserve(static_cast<std::size_t>(heads * (2 * reach + 1)));
+  for (std::int64_t h = 0; h < heads; ++h) {
+    for (std::int64_t relative = -reach; relative <= reach; ++relative) {
+      const int bucket = t5_bucket(relative, t5.bidirectional, t5.buckets, t5.max_distance);
+      out.push_back(t5.table[static_cast<std::size_t>(bucket * heads + h)]);
+    }
+  }
+  return out;
+}
+
+kernels::Matrix matrix(const ConstTensor& t) {
+  return {t.data, t.strides[0], t.strides[1], t.strides[2]};
+}
+
+}  // namespace
+
+struct Plan::Impl {
+  AttentionShape shape;
+  AttentionOptions options;
+  Context context;
+  const kernels::ForwardKernel* kernel = nullptr;
+  kernels::ForwardParams params;  // all but the tensors
+  std::vector<float> alibi, t5;
+  std::optional<MaskSchedule> schedule;
+  std::int64_t block_tokens = 1;
+  std::vector<Unit> units;  // heaviest first
+  std::size_t workspace = 0;
+  PlanSummary summary;
+
+  explicit Impl(const Context& c) : context(c) {}
+
+  void run_unit(const kernels::ForwardParams& p, int thread, std::int64_t index) const;
+};
+
+Plan plan(const AttentionShape& given, const AttentionOptions& options, const Context& context) {
+  check_options(given, options);
+  auto impl = std::make_shared<Plan::Impl>(context);
+  Plan::Impl& plan = *impl;
+  plan.shape = checked_shape(given);
+  plan.options = options;
+  const AttentionShape& shape = plan.shape;
+  const Score& score = plan.options.score;
+  plan.kernel = &kernels::forward_kernel(context.isa(), shape.dtype);
+
+  const std::int64_t group = shape.q_heads / shape.kv_heads;
+  plan.block_tokens =
+      std::max<std::int64_t>(1, choose_row_block(shape, *plan.kernel, context) / group);
+  plan.block_tokens = std::min(plan.block_tokens, std::max<std::int64_t>(1, shape.q_len));
+  const Geometry geometry{.batch = shape.batch,
+                          .heads = shape.q_heads,
+                          .q_len = shape.q_len,
+                          .k_len = shape.k_len,
+                          .query_start = options.query_start,
+                          .q_positions = options.q_positions,
+                          .k_positions = options.k_positions};
+  plan.schedule.emplace(options.mask, geometry, shape.kv_heads, plan.kernel->tile,
+                        plan.block_tokens);
+
+  PlanSummary& summary = plan.summary;
+  std::vector<double> cost;
+  for (std::int64_t b = 0; b < shape.batch; ++b) {
+    for (std::int64_t h = 0; h < shape.kv_heads; ++h) {
+      const GroupSchedule& tiles = plan.schedule->group(b, h);
+      summary.tiles_full += tiles.tiles_full;
+      summary.tiles_partial += tiles.tiles_partial;
+      summary.tiles_skipped += tiles.tiles_skipped;
+      for (std::int64_t block = 0; block < plan.schedule->blocks(); ++block) {
+        plan.units.push_back({b, h, block});
+        cost.push_back(tiles.cost[static_cast<std::size_t>(block)]);
+      }
+    }
+  }
+  std::vector<std::size_t> order(plan.units.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::stable_sort(order.begin(), order.end(),
+                   [&](std::size_t a, std::size_t b) { return cost[a] > cost[b]; });
+  std::vector<Unit> sorted;
+  sorted.reserve(order.size());
+  for (std::size_t i : order) sorted.push_back(plan.units[i]);
+  plan.units = std::move(sorted);
+  plan.workspace =
+      plan.kernel->workspace_bytes(plan.block_tokens * group, shape.width, shape.v_width);
+
+  kernels::ForwardParams& p = plan.params;
+  p.group = group;
+  p.q_len = shape.q_len;
+  p.k_len = shape.k_len;
+  p.width = shape.width;
+  p.v_width = shape.v_width;
+  p.scale = score.scale.value_or(1.0 / std::sqrt(static_cast<double>(shape.width)));
+  p.soft_cap = score.soft_cap;
+  if (!score.bias.empty()) {
+    p.bias.data = score.bias.data;
+    for (std::size_t i = 0; i < 4; ++i) {
+      p.bias.strides[i] = score.bias.shape[i] == 1 ? 0 : score.bias.strides[i];
+    }
+  }
+  if (score.alibi_slopes) {
+    plan.alibi = score.alibi_slopes->empty() ? alibi_slopes(shape.q_heads) : *score.alibi_slopes;
+    p.alibi_slopes = plan.alibi.data();
+  }
+  if (score.t5) {
+    p.t5_reach = std::max(score.t5->max_distance, score.t5->buckets);
+    plan.t5 = t5_by_distance(*score.t5, shape.q_heads, p.t5_reach);
+    p.t5 = plan.t5.data();
+  }
+  if (!score.sinks.empty()) p.sinks = score.sinks.data();
+  if (score.custom) p.custom = &score.custom;
+  p.query_start = options.query_start;
+  if (!options.q_positions.empty()) p.q_positions = plan.options.q_positions.data();
+  if (!options.k_positions.empty()) p.k_positions = plan.options.k_positions.data();
+
+  const auto bytes = static_cast<double>(size_of(shape.dtype));
+  const auto batch = static_cast<double>(shape.batch), heads = static_cast<double>(shape.q_heads);
+  const auto q_len = static_cast<double>(shape.q_len), k_len = static_cast<double>(shape.k_len);
+  const auto widths = static_cast<double>(shape.width + shape.v_width);
+  summary.kernel = std::string("flash forward, ") + name(shape.dtype);
+  summary.isa = context.isa();
+  summary.threads = context.threads();
+  summary.row_block = plan.block_tokens * group;
+  summary.key_tile = plan.kernel->tile;
+  summary.segment = plan.kernel->segment;
+  summary.visible_pairs = plan.schedule->visible_pairs();
+  summary.flops = 2.0 * static_cast<double>(summary.visible_pairs) * widths;
+  summary.bytes =
+      batch * bytes * widths * (heads * q_len + static_cast<double>(shape.kv_heads) * k_len);
+  summary.score_matrix_bytes = batch * heads * q_len * k_len * bytes;
+  summary.workspace_bytes = static_cast<std::int64_t>(plan.workspace) * context.threads();
+  summary.empty_rows = plan.schedule->empty_rows();
+  summary.sees_future = plan.schedule->sees_future();
+
+  Plan result;
+  result.impl_ = std::move(impl);
+  return result;
+}
+
+void Plan::Impl::run_unit(const kernels::ForwardParams& p, int thread, std::int64_t index) const {
+  const Unit& unit = units[static_cast<std::size_t>(index)];
+  const GroupSchedule& group = schedule->group(unit.batch, unit.kv_head);
+  kernels::ForwardBlock block;
+  block.batch = unit.batch;
+  block.kv_head = unit.kv_head;
+  block.token_begin = unit.block * block_tokens;
+  block.token_count = std::min(block_tokens, shape.q_len - block.token_begin);
+  kernels::Schedule& tiles = block.schedule;
+  const std::int64_t first = group.run_begin[static_cast<std::size_t>(unit.block)];
+  tiles.runs = group.runs.data() + first;
+  tiles.run_count = group.run_begin[static_cast<std::size_t>(unit.block) + 1] - first;
+  tiles.slot_of_head = group.slot_of_head.data();
+  tiles.slots = static_cast<std::int64_t>(group.variants.size());
+  tiles.block_tokens = block.token_count;
+  bool partial = false;
+  for (std::int64_t i = 0; i < tiles.run_count; ++i) partial = partial || tiles.runs[i].partial;
+  if (partial && group.uses_bits) {
+    tiles.bits = group.bits.data();
+  } else if (partial) {
+    // Kept between calls: a run allocates nothing once its threads have warmed up.
+    thread_local std::vector<std::int64_t> begin;
+    thread_local std::vector<Interval> intervals;
+    schedule->block_intervals(group, block.token_begin, block.token_count, begin, intervals);
+    tiles.interval_begin = begin.data();
+    tiles.intervals = intervals.data();
+  }
+  kernel->run(p, block, context.workspace(thread, workspace));
+}
+
+void Plan::run(const ConstTensor& q, const ConstTensor& k, const ConstTensor& v, const Tensor& out,
+               const Observed& observed) const {
+  const Impl& plan = *impl_;
+  check_inputs(plan.shape, q, k, v);
+  check_output(plan.shape, out, observed);
+  kernels::ForwardParams p = plan.params;
+  p.q = matrix(q);
+  p.k = matrix(k);
+  p.v = matrix(v);
+  p.out = matrix(out);
+  p.lse = matrix(observed.lse);
+  parallel_units(plan.context.threads(), static_cast<std::int64_t>(plan.units.size()),
+                 [&](int thread, std::int64_t unit) { plan.run_unit(p, thread, unit); });
+}
+
+const PlanSummary& Plan::summary() const { return impl_->summary; }
+
+std::string Plan::explain() const {
+  return explain_plan(impl_->shape, impl_->options, impl_->summary);
+}
+
+void attention(const ConstTensor& q, const ConstTensor& k, const ConstTensor& v, const Tensor& out,
+               const AttentionOptions& options, const Context& context, const Observed& observed) {
+  plan(AttentionShape::of(q, k, v), options, context).run(q, k, v, out, observed);
+}
+
+}  // namespace attn

@@ -1,0 +1,40 @@
+// One parallel loop over numbered units of work, taken in order by whoever is free.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <exception>
+
+#include "kernels/forward.h"
+
+namespace attn {
+
+// Calls work(thread, unit) for every unit in [0, units), the first ones first. An exception stops
+// the others at their next unit and is thrown again here.
+template <class Work>
+void parallel_units(int threads, std::int64_t units, const Work& work) {
+  if (threads > units) threads = static_cast<int>(units);
+  if (threads <= 1) {
+    const kernels::FloatMode mode;
+    for (std::int64_t unit = 0; unit < units; ++unit) work(0, unit);
+    return;
+  }
+  std::atomic<std::int64_t> next{0};
+  std::atomic<int> thread_number{0};
+  std::exception_ptr error;
+#pragma omp parallel num_threads(threads)
+  {
+    const kernels::FloatMode mode;
+    const int thread = thread_number.fetch_add(1);
+    try {
+      for (std::int64_t unit; (unit = next.fetch_add(1)) < units;) work(thread, unit);
+    } catch (...) {
+      next.store(units);
+#pragma omp critical(attn_parallel_units)
+      error = std::current_exception();
+    }
+  }
+  if (error) std::rethrow_exception(error);
+}
+
+}  // namespace attn

@@ -1,0 +1,252 @@
+#include "attention/schedule.h"
+
+#include <algorithm>
+#include <bit>
+#include <map>
+
+namespace attn {
+
+namespace {
+
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+std::int64_t size_of(const Interval& i) { return ceil_div(i.end - i.begin, i.step); }
+
+// Counts, for the rows of a block, how many touch and how many cover each tile.
+class TileCounts {
+ public:
+  TileCounts(std::int64_t k_len, std::int64_t tile)
+      : k_len_(k_len), tile_(tile), tiles_(ceil_div(k_len, tile)) {}
+
+  void clear() {
+    touched_.assign(static_cast<std::size_t>(tiles_) + 1, 0);
+    covered_.assign(static_cast<std::size_t>(tiles_) + 1, 0);
+    last_touched_ = -1;
+  }
+
+  void add_row(const Interval* intervals, std::size_t count) {
+    last_touched_ = -1;
+    for (std::size_t n = 0; n < count; ++n) add(intervals[n]);
+  }
+
+  void add_row_bits(const std::uint64_t* words) {
+    const std::int64_t words_a_tile = tile_ / 64;
+    for (std::int64_t t = 0; t < tiles_; ++t) {
+      std::int64_t seen = 0;
+      const std::int64_t end = std::min((t + 1) * words_a_tile, ceil_div(k_len_, 64));
+      for (std::int64_t w = t * words_a_tile; w < end; ++w) seen += std::popcount(words[w]);
+      if (seen == 0) continue;
+      bump(touched_, t, t + 1);
+      if (seen == std::min(tile_, k_len_ - t * tile_)) bump(covered_, t, t + 1);
+    }
+  }
+
+  // Calls f(begin, end, partial) for each run of visited tiles, after all rows are in.
+  template <class F>
+  void for_runs(std::int64_t rows, F&& f) const {
+    std::int64_t touched = 0, covered = 0;
+    std::int64_t begin = 0;
+    int kind = 0;  // 0 skipped, 1 partial, 2 full
+    for (std::int64_t t = 0; t <= tiles_; ++t) {
+      int next = 0;
+      if (t < tiles_) {
+        touched += touched_[static_cast<std::size_t>(t)];
+        covered += covered_[static_cast<std::size_t>(t)];
+        next = touched == 0 ? 0 : covered == rows ? 2 : 1;
+      }
+      if (next == kind && t < tiles_) continue;
+      if (kind != 0) f(begin, t, kind == 1);
+      kind = next;
+      begin = t;
+    }
+  }
+
+ private:
+  static void bump(std::vector<std::int64_t>& counts, std::int64_t begin, std::int64_t end) {
+    ++counts[static_cast<std::size_t>(begin)];
+    --counts[static_cast<std::size_t>(end)];
+  }
+
+  // A tile that two intervals of a row touch counts twice in touched_, which only zero matters for.
+  void add(const Interval& i) {
+    if (i.begin >= i.end) return;
+    const std::int64_t last = i.begin + (size_of(i) - 1) * i.step;
+    if (i.step <= tile_) {
+      const std::int64_t from = std::max(i.begin / tile_, last_touched_ + 1), to = last / tile_ + 1;
+      if (from < to) bump(touched_, from, to);
+      last_touched_ = std::max(last_touched_, to - 1);
+    } else {
+      for (std::int64_t k = i.begin; k <= last; k += i.step)
+        bump(touched_, k / tile_, k / tile_ + 1);
+    }
+    if (i.step != 1) return;
+    const std::int64_t from = ceil_div(i.begin, tile_);
+    const std::int64_t to = i.end == k_len_ ? tiles_ : i.end / tile_;
+    if (from < to) bump(covered_, from, to);
+  }
+
+  std::int64_t k_len_, tile_, tiles_;
+  std::int64_t last_touched_ = -1;
+  std::vector<std::int64_t> touched_, covered_;  // differences
+};
+
+}  // namespace
+
+MaskSchedule::MaskSchedule(const Mask& mask, const Geometry& geometry, std::int64_t kv_heads,
+                           std::int64_t tile, std::int64_t block_tokens)
+    : mask_(mask, geometry),
+      geometry_(geometry),
+      kv_heads_(kv_heads),
+      tile_(tile),
+      block_tokens_(block_tokens),
+      blocks_(ceil_div(geometry.q_len, block_tokens)) {
+  const std::int64_t size = geometry.heads / std::max<std::int64_t>(kv_heads, 1);
+  std::map<std::vector<int>, int> known;  // variants of the heads of a group -> schedule
+  for (std::int64_t b = 0; b < geometry.batch; ++b) {
+    for (std::int64_t h = 0; h < kv_heads; ++h) {
+      std::vector<int> of_head;
+      for (std::int64_t j = 0; j < size; ++j) of_head.push_back(mask_.variant(b, h * size + j));
+      const auto [place, added] = known.try_emplace(of_head, static_cast<int>(groups_.size()));
+      group_index_.push_back(place->second);
+      if (!added) continue;
+      GroupSchedule group;
+      for (int variant : of_head) {
+        auto slot = std::find(group.variants.begin(), group.variants.end(), variant);
+        group.slot_of_head.push_back(static_cast<std::int32_t>(slot - group.variants.begin()));
+        if (slot == group.variants.end()) group.variants.push_back(variant);
+      }
+      for (int variant : group.variants)
+        group.uses_bits = group.uses_bits || !mask_.structured(variant);
+      schedule_group(group);
+      groups_.push_back(std::move(group));
+    }
+  }
+  measure_variants();
+}
+
+void MaskSchedule::schedule_group(GroupSchedule& group) const {
+  TileCounts counts(geometry_.k_len, tile_);
+  const std::int64_t tiles = ceil_div(geometry_.k_len, tile_);
+  const std::int64_t row_words = ceil_div(geometry_.k_len, 64), tile_words = tile_ / 64;
+  const auto slots = static_cast<std::int64_t>(group.variants.size());
+  const auto group_heads = static_cast<double>(group.slot_of_head.size());
+  bool full = true;
+  for (int variant : group.variants) full = full && mask_.full(variant);
+
+  std::vector<Interval> row;
+  std::vector<std::uint64_t> words;
+  group.run_begin.push_back(0);
+  for (std::int64_t begin = 0; begin < geometry_.q_len; begin += block_tokens_) {
+    const std::int64_t tokens = std::min(block_tokens_, geometry_.q_len - begin);
+    double keys = 0;
+    const auto add_run = [&](std::int64_t first, std::int64_t last, bool partial) {
+      group.runs.push_back({static_cast<std::int32_t>(first), static_cast<std::int32_t>(last),
+                            partial, static_cast<std::int64_t>(group.bits.size())});
+      (partial ? group.tiles_partial : group.tiles_full) += last - first;
+      keys += static_cast<double>((last - first) * tile_) * (partial ? 0.6 : 1.0);
+      if (!partial || !group.uses_bits) return;
+      for (std::int64_t t = first; t < last; ++t) {
+        for (std::int64_t slot = 0; slot < slots; ++slot) {
+          for (std::int64_t i = 0; i < tokens; ++i) {
+            for (std::int64_t w = t * tile_words; w < (t + 1) * tile_words; ++w) {
+              group.bits.push_back(
+                  w < row_words
+                      ? words[static_cast<std::size_t>((slot * tokens + i) * row_words + w)]
+                      : 0);
+            }
+          }
+        }
+      }
+    };
+    if (full) {
+      if (tiles > 0) add_run(0, tiles, false);
+    } else {
+      counts.clear();
+      if (group.uses_bits) words.assign(static_cast<std::size_t>(slots * tokens * row_words), 0);
+      for (std::int64_t slot = 0; slot < slots; ++slot) {
+        const int variant = group.variants[static_cast<std::size_t>(slot)];
+        for (std::int64_t i = 0; i < tokens; ++i) {
+          if (group.uses_bits) {
+            std::uint64_t* to = words.data() + (slot * tokens + i) * row_words;
+            mask_.row_bits(variant, begin + i, to);
+            counts.add_row_bits(to);
+          } else {
+            row.clear();
+            mask_.row_intervals(variant, begin + i, row);
+            counts.add_row(row.data(), row.size());
+          }
+        }
+      }
+      counts.for_runs(slots * tokens, add_run);
+    }
+    group.cost.push_back(keys * static_cast<double>(tokens) * group_heads);
+    group.run_begin.push_back(static_cast<std::int64_t>(group.runs.size()));
+  }
+  group.tiles_skipped = tiles * blocks_ - group.tiles_full - group.tiles_partial;
+}
+
+void MaskSchedule::block_intervals(const GroupSchedule& group, std::int64_t token_begin,
+                                   std::int64_t tokens, std::vector<std::int64_t>& begin,
+                                   std::vector<Interval>& intervals) const {
+  begin.clear();
+  intervals.clear();
+  for (int variant : group.variants) {
+    if (mask_.full(variant)) {
+      begin.insert(begin.end(), static_cast<std::size_t>(tokens) + 1, -1);
+      continue;
+    }
+    for (std::int64_t i = 0; i < tokens; ++i) {
+      begin.push_back(static_cast<std::int64_t>(intervals.size()));
+      mask_.row_intervals(variant, token_begin + i, intervals);
+    }
+    begin.push_back(static_cast<std::int64_t>(intervals.size()));
+  }
+}
+
+void MaskSchedule::measure_variants() {
+  std::vector<std::int64_t> uses(static_cast<std::size_t>(mask_.variants()), 0);
+  for (std::int64_t b = 0; b < geometry_.batch; ++b) {
+    for (std::int64_t h = 0; h < geometry_.heads; ++h)
+      ++uses[static_cast<std::size_t>(mask_.variant(b, h))];
+  }
+  const bool placed = !geometry_.k_positions.empty();
+  std::vector<Interval> row;
+  std::vector<std::uint64_t> words(static_cast<std::size_t>(ceil_div(geometry_.k_len, 64)));
+  for (int variant = 0; variant < mask_.variants(); ++variant) {
+    const std::int64_t use = uses[static_cast<std::size_t>(variant)];
+    for (std::int64_t q = 0; q < geometry_.q_len; ++q) {
+      std::int64_t pairs = 0, latest = -1;
+      const auto see = [&](std::int64_t k) { latest = std::max(latest, geometry_.k_position(k)); };
+      if (mask_.full(variant) && !placed) {
+        pairs = geometry_.k_len;
+        latest = geometry_.k_len - 1;
+      } else if (mask_.structured(variant)) {
+        row.clear();
+        mask_.row_intervals(variant, q, row);
+        for (const Interval& i : row) {
+          pairs += size_of(i);
+          if (placed) {
+            for (std::int64_t k = i.begin; k < i.end; k += i.step) see(k);
+          } else {
+            latest = i.begin + (size_of(i) - 1) * i.step;
+          }
+        }
+      } else {
+        mask_.row_bits(variant, q, words.data());
+        for (std::size_t w = 0; w < words.size(); ++w) {
+          pairs += std::popcount(words[w]);
+          for (std::uint64_t rest = words[w]; rest != 0; rest &= rest - 1) {
+            see(static_cast<std::int64_t>(w) * 64 + std::countr_zero(rest));
+          }
+        }
+      }
+      visible_pairs_ += pairs * use;
+      if (pairs == 0)
+        empty_rows_ += use;
+      else if (latest > geometry_.q_position(q))
+        sees_future_ = true;
+    }
+  }
+}
+
+}  // namespace attn

@@ -1,0 +1,60 @@
+// From a mask to tiles: for every block of query rows, the runs of key tiles that it must visit.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "attn/attention.h"
+#include "kernels/forward.h"
+#include "mask/bound.h"
+
+namespace attn {
+
+// Blocks of one kind of head group: groups whose heads have the same masks share one.
+struct GroupSchedule {
+  std::vector<int> variants;               // of BoundMask, one a slot
+  std::vector<std::int32_t> slot_of_head;  // [group]
+  std::vector<kernels::TileRun> runs;      // of all blocks
+  std::vector<std::int64_t> run_begin;     // [blocks + 1]
+  std::vector<std::uint64_t> bits;         // of partial tiles, when a slot is not structured
+  std::vector<double> cost;                // [blocks] rows x keys
+  bool uses_bits = false;
+  std::int64_t tiles_full = 0, tiles_partial = 0, tiles_skipped = 0;
+};
+
+class MaskSchedule {
+ public:
+  // `tile` keys a tile, `block_tokens` query tokens a block.
+  MaskSchedule(const Mask& mask, const Geometry& geometry, std::int64_t kv_heads, std::int64_t tile,
+               std::int64_t block_tokens);
+
+  std::int64_t blocks() const { return blocks_; }
+  const GroupSchedule& group(std::int64_t batch, std::int64_t kv_head) const {
+    return groups_[static_cast<std::size_t>(
+        group_index_[static_cast<std::size_t>(batch * kv_heads_ + kv_head)])];
+  }
+
+  // Intervals of one block's rows, in `begin` and `intervals` (overwritten), as kernels::Schedule
+  // wants them. Evaluated when the block runs, so that a plan's memory does not grow with rows.
+  void block_intervals(const GroupSchedule& group, std::int64_t token_begin, std::int64_t tokens,
+                       std::vector<std::int64_t>& begin, std::vector<Interval>& intervals) const;
+
+  // Over batch and query heads.
+  std::int64_t visible_pairs() const { return visible_pairs_; }
+  std::int64_t empty_rows() const { return empty_rows_; }
+  bool sees_future() const { return sees_future_; }
+
+ private:
+  void schedule_group(GroupSchedule& group) const;
+  void measure_variants();
+
+  BoundMask mask_;
+  Geometry geometry_;
+  std::int64_t kv_heads_, tile_, block_tokens_, blocks_;
+  std::vector<GroupSchedule> groups_;
+  std::vector<int> group_index_;  // [batch * kv_heads]
+  std::int64_t visible_pairs_ = 0, empty_rows_ = 0;
+  bool sees_future_ = false;
+};
+
+}  // namespace attn
