@@ -36,11 +36,11 @@ struct RopeScaling {
   std::int64_t original_length = 0;  // training length L0: dynamic_ntk, yarn, llama3
   // yarn
   double beta_fast = 32, beta_slow = 1;
-  bool truncate = true;           // round the correction range outwards
-  double attention_factor = 0;    // magnitude; 0: 0.1 ln s + 1, or from the two below
+  bool truncate = true;         // round the correction range outwards
+  double attention_factor = 0;  // magnitude; 0: 0.1 ln s + 1, or from the two below
   // When both are set: (0.1 mscale ln s + 1) / (0.1 mscale_all_dim ln s + 1), as Transformers does.
   double mscale = 0, mscale_all_dim = 0;
-  bool paper_ramp = false;        // ramp linear in rotations (paper) instead of in index (code)
+  bool paper_ramp = false;  // ramp linear in rotations (paper) instead of in index (code)
   // llama3
   double low_freq_factor = 1, high_freq_factor = 4;
 
