@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "attn/mask.h"
@@ -11,6 +12,16 @@
 
 namespace attn {
 namespace {
+
+void put(std::string& out, std::string_view part) { out += part; }
+void put(std::string& out, std::int64_t part) { out += std::to_string(part); }
+
+template <typename... Parts>
+std::string cat(const Parts&... parts) {
+  std::string out;
+  (put(out, parts), ...);
+  return out;
+}
 
 // One axis cut into cells of `pool` indices; the last may be shorter.
 struct Axis {
@@ -39,29 +50,24 @@ struct Picture {
 
 // "0..63", with the positions where they are others.
 std::string range_text(std::int64_t length, std::int64_t first, std::int64_t last) {
-  if (length == 0) return "none";
-  const std::string indices = "0.." + std::to_string(length - 1);
-  if (first == 0 && last == length - 1) return indices;
-  return indices + " at positions " + std::to_string(first) + ".." + std::to_string(last);
+  if (first == 0 && last == length - 1) return cat("0..", length - 1);
+  return cat("0..", length - 1, " at positions ", first, "..", last);
 }
 
 // "12 of 64 pairs visible (18.8 %)"
 std::string share_text(const Picture& picture) {
   const std::int64_t total = picture.queries.length * picture.keys.length;
-  std::string text =
-      std::to_string(picture.visible) + " of " + std::to_string(total) + " pairs visible";
+  const std::string text = cat(picture.visible, " of ", total, " pairs visible");
   if (total == 0) return text;
   const auto tenths = static_cast<std::int64_t>(
       1000.0 * static_cast<double>(picture.visible) / static_cast<double>(total) + 0.5);
-  return text + " (" + std::to_string(tenths / 10) + "." + std::to_string(tenths % 10) + " %)";
+  return cat(text, " (", tenths / 10, ".", tenths % 10, " %)");
 }
 
 std::string cell_text(const Picture& picture, const char* times) {
-  const auto counted = [](std::int64_t pool, const char* one, const char* more) {
-    return std::to_string(pool) + " " + (pool == 1 ? one : more);
-  };
-  return "one cell: " + counted(picture.queries.pool, "query", "queries") + " " + times + " " +
-         counted(picture.keys.pool, "key", "keys");
+  return cat("one cell: ", picture.queries.pool,
+             picture.queries.pool == 1 ? " query " : " queries ", times, " ", picture.keys.pool,
+             picture.keys.pool == 1 ? " key" : " keys");
 }
 
 Picture draw(const Mask& mask, const Geometry& geometry, std::int64_t cells, std::int64_t batch,
@@ -148,9 +154,9 @@ std::array<std::string, 4> level_paths(const Picture& picture) {
   };
   std::array<std::string, 4> paths;
   const auto close = [&](const Run& run, std::int64_t bottom) {
-    const std::string width = std::to_string(run.end - run.begin);
-    paths[run.level] += "M" + std::to_string(run.begin) + " " + std::to_string(run.top) + "h" +
-                        width + "v" + std::to_string(bottom - run.top) + "h-" + width + "z";
+    const std::int64_t width = run.end - run.begin;
+    paths[run.level] +=
+        cat("M", run.begin, " ", run.top, "h", width, "v", bottom - run.top, "h-", width, "z");
   };
   std::vector<Run> open, runs;
   for (std::int64_t r = 0; r < picture.queries.cells; ++r) {
@@ -179,10 +185,10 @@ std::array<std::string, 4> level_paths(const Picture& picture) {
   return paths;
 }
 
-// About five cells of an axis to be labelled, the first among them.
-std::int64_t tick_every(std::int64_t cells) {
+// Every how many cells of an axis a label stands: at most eight, and far enough apart.
+std::int64_t tick_every(const Axis& axis, std::int64_t label_cells) {
   std::int64_t every = 1;
-  for (std::int64_t i = 0; cells / every > 6; ++i) every = i % 2 == 0 ? every * 4 : every * 2;
+  while (axis.cells / every > 8 || every < label_cells) every *= 2;
   return every;
 }
 
@@ -200,15 +206,14 @@ constexpr const char* kStyle = R"(<style>
 )";
 
 std::string text_at(std::int64_t x, std::int64_t y, const char* anchor, const std::string& text) {
-  return "<text x=\"" + std::to_string(x) + "\" y=\"" + std::to_string(y) + "\" text-anchor=\"" +
-         anchor + "\">" + escaped(text) + "</text>\n";
+  return cat("<text x=\"", x, "\" y=\"", y, "\" text-anchor=\"", anchor, "\">", escaped(text),
+             "</text>\n");
 }
 
 std::string rect(const char* name, std::int64_t x, std::int64_t y, std::int64_t width,
                  std::int64_t height) {
-  return std::string("<rect class=\"") + name + "\" x=\"" + std::to_string(x) + "\" y=\"" +
-         std::to_string(y) + "\" width=\"" + std::to_string(width) + "\" height=\"" +
-         std::to_string(height) + "\"/>\n";
+  return cat("<rect class=\"", name, "\" x=\"", x, "\" y=\"", y, "\" width=\"", width,
+             "\" height=\"", height, "\"/>\n");
 }
 
 }  // namespace
@@ -247,54 +252,52 @@ std::string Mask::svg(const Geometry& geometry, std::int64_t cells, std::int64_t
                       std::int64_t head) const {
   const Picture picture = draw(*this, geometry, cells, batch, head);
   const std::int64_t rows = picture.queries.cells, columns = picture.keys.cells;
-  constexpr std::int64_t kSide = 384, kLeft = 76, kTop = 74, kRight = 24, kBottom = 66;
+  constexpr std::int64_t kSide = 384, kLeft = 76, kTop = 74, kRight = 24, kBottom = 82;
   const std::int64_t size =
       std::clamp<std::int64_t>(kSide / std::max<std::int64_t>({rows, columns, 1}), 2, 24);
   const std::int64_t width = columns * size, height = rows * size;
   const std::int64_t text_width = 8 * static_cast<std::int64_t>(picture.title.size());
   const std::int64_t full_width =
-      kLeft + std::max<std::int64_t>({width, text_width - 48, 330}) + kRight;
+      kLeft + std::max<std::int64_t>({width, text_width - 48, 400}) + kRight;
   const std::int64_t full_height = kTop + height + kBottom;
-  const auto number = [](std::int64_t value) { return std::to_string(value); };
 
   std::string svg =
-      "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"attn-mask\" role=\"img\" "
-      "viewBox=\"0 0 " +
-      number(full_width) + " " + number(full_height) + "\" width=\"" + number(full_width) +
-      "\" height=\"" + number(full_height) + "\">\n<title>Mask " + escaped(picture.title) + ": " +
-      share_text(picture) + "</title>\n" + kStyle;
+      cat("<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"attn-mask\" role=\"img\" ",
+          "viewBox=\"0 0 ", full_width, " ", full_height, "\" width=\"", full_width, "\" height=\"",
+          full_height, "\">\n<title>Mask ", escaped(picture.title), ": ", share_text(picture),
+          "</title>\n", kStyle);
   svg += rect("ground", 0, 0, full_width, full_height);
-  svg += "<text class=\"title\" x=\"24\" y=\"26\">" + escaped(picture.title) + "</text>\n";
+  svg += cat("<text class=\"title\" x=\"24\" y=\"26\">", escaped(picture.title), "</text>\n");
 
   // Axes: the name, then the index at which every so many cells start.
   svg += text_at(kLeft, 48, "start", "keys \u2192  " + picture.key_text);
-  svg += "<text transform=\"translate(32 " + number(kTop) +
-         ") rotate(90)\" text-anchor=\"start\">queries \u2192</text>\n";
-  for (std::int64_t c = 0; c < columns; c += tick_every(columns)) {
-    svg += text_at(kLeft + c * size, kTop - 6, "start", number(picture.keys.begin(c)));
+  svg += cat("<text transform=\"translate(32 ", kTop, ") rotate(90)\">queries \u2192</text>\n");
+  const auto digits = static_cast<std::int64_t>(std::to_string(picture.keys.length).size());
+  const std::int64_t column_step = tick_every(picture.keys, (8 * digits + 8) / size);
+  const std::int64_t row_step = tick_every(picture.queries, 12 / size);
+  for (std::int64_t c = 0; c < columns; c += column_step) {
+    svg += text_at(kLeft + c * size, kTop - 6, "start", cat(picture.keys.begin(c)));
   }
-  for (std::int64_t r = 0; r < rows; r += tick_every(rows)) {
-    svg += text_at(kLeft - 6, kTop + r * size + 10, "end", number(picture.queries.begin(r)));
+  for (std::int64_t r = 0; r < rows; r += row_step) {
+    svg += text_at(kLeft - 6, kTop + r * size + 10, "end", cat(picture.queries.begin(r)));
   }
 
   svg += rect("none", kLeft, kTop, width, height);
-  svg += "<g transform=\"translate(" + number(kLeft) + " " + number(kTop) + ") scale(" +
-         number(size) + ")\" shape-rendering=\"crispEdges\">\n";
+  svg += cat("<g transform=\"translate(", kLeft, " ", kTop, ") scale(", size,
+             ")\" shape-rendering=\"crispEdges\">\n");
   constexpr const char* kNames[] = {"none", "some", "half", "all"};
   const std::array<std::string, 4> paths = level_paths(picture);
   for (std::size_t level = kSome; level <= kAll; ++level) {
     if (paths[level].empty()) continue;
-    svg += std::string("<path class=\"") + kNames[level] + "\" d=\"" + paths[level] + "\"/>\n";
+    svg += cat("<path class=\"", kNames[level], "\" d=\"", paths[level], "\"/>\n");
   }
   svg += "</g>\n";
   if (size >= 8) {
     svg += "<path class=\"grid\" fill=\"none\" d=\"";
-    for (std::int64_t r = 1; r < rows; ++r) {
-      svg += "M" + number(kLeft) + " " + number(kTop + r * size) + "h" + number(width);
-    }
-    for (std::int64_t c = 1; c < columns; ++c) {
-      svg += "M" + number(kLeft + c * size) + " " + number(kTop) + "v" + number(height);
-    }
+    for (std::int64_t r = 1; r < rows; ++r)
+      svg += cat("M", kLeft, " ", kTop + r * size, "h", width);
+    for (std::int64_t c = 1; c < columns; ++c)
+      svg += cat("M", kLeft + c * size, " ", kTop, "v", height);
     svg += "\"/>\n";
   }
 
@@ -315,9 +318,10 @@ std::string Mask::svg(const Geometry& geometry, std::int64_t cells, std::int64_t
     swatch(kAll, "visible", 76);
     swatch(kNone, "hidden", 0);
   }
-  std::string note = share_text(picture);
+  svg += text_at(kLeft, legend + 31, "start", share_text(picture));
+  std::string note = "queries " + picture.query_text;
   if (picture.pooled()) note += "; " + cell_text(picture, "\u00d7");
-  svg += text_at(kLeft, legend + 32, "start", note);
+  svg += text_at(kLeft, legend + 50, "start", note);
   return svg + "</svg>\n";
 }
 
