@@ -16,7 +16,8 @@
 
 namespace attn {
 
-// Tokens of one text (or a pair), special tokens included.
+// Tokens of one text (or a pair), special tokens included. Words of a pair are counted on from the
+// first text to the second.
 struct Encoding {
   std::vector<std::int32_t> ids;
   std::vector<std::int32_t> type_ids;  // 0, or 1 for the second text of a pair
@@ -30,10 +31,13 @@ struct ModelInfo {
   std::string path;
   std::int64_t layers = 0, heads = 0, kv_heads = 0, head_width = 0, width = 0;
   std::int64_t feed_forward_width = 0, vocabulary = 0;
-  std::int64_t max_length = 0;  // longest text in tokens; longer ones are truncated
+  std::int64_t max_length = 0;  // longest text in tokens unless asked otherwise; the rest is cut off
+  std::int64_t max_positions = 0;  // longest text that can be asked for
   std::int64_t parameters = 0;
 };
 
+// A model is immutable and cheap to copy, but its copies share the context given to load(): one
+// calling thread at a time.
 class Model {
  public:
   // A folder with config.json, model.safetensors and vocab.txt. Throws attn::Error with file,
@@ -42,7 +46,8 @@ class Model {
 
   const ModelInfo& info() const;
 
-  // max_length 0: the model's.
+  // At most max_length tokens (0: the model's own), special tokens included. Throws
+  // std::invalid_argument when that is more than the model has positions.
   Encoding encode(const std::string& text, const std::optional<std::string>& pair = {},
                   std::int64_t max_length = 0) const;
   // Last hidden states [tokens][width].
@@ -79,5 +84,8 @@ std::string fetch_model(const std::string& name, const FetchOptions& options = {
 
 // A folder as it is, or a known model's folder.
 std::string resolve_model(const std::string& folder_or_name, const FetchOptions& options = {});
+
+// Name and version of the library that computes dense products: "oneDNN 2.6.3".
+std::string dense_library();
 
 }  // namespace attn

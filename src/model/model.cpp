@@ -1,0 +1,220 @@
+#include "attn/model.h"
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <stdexcept>
+
+#include "model/bert.h"
+#include "model/config.h"
+#include "model/file.h"
+#include "model/safetensors.h"
+#include "model/wordpiece.h"
+#include "nn/dense.h"
+
+namespace attn {
+namespace {
+
+// Texts run together until a pack has this many tokens: enough to keep the products busy, little
+// enough to stay within some megabytes.
+constexpr std::int64_t kPackTokens = 2048;
+
+std::vector<float> pool(const float* hidden, std::int64_t tokens, std::int64_t width,
+                        const PoolingConfig& config) {
+  std::vector<float> out(hidden, hidden + width);  // the first token, [CLS]
+  if (config.pooling == Pooling::max) {
+    for (std::int64_t t = 1; t < tokens; ++t) {
+      for (std::int64_t j = 0; j < width; ++j) {
+        float& largest = out[static_cast<std::size_t>(j)];
+        largest = std::max(largest, hidden[t * width + j]);
+      }
+    }
+  } else if (config.pooling == Pooling::mean) {
+    for (std::int64_t j = 0; j < width; ++j) {
+      double sum = 0;
+      for (std::int64_t t = 0; t < tokens; ++t) sum += hidden[t * width + j];
+      out[static_cast<std::size_t>(j)] = static_cast<float>(sum / static_cast<double>(tokens));
+    }
+  }
+  if (config.normalize) {
+    double square = 0;
+    for (const float x : out) square += static_cast<double>(x) * x;
+    const double length = std::max(std::sqrt(square), 1e-12);
+    for (float& x : out) x = static_cast<float>(x / length);
+  }
+  return out;
+}
+
+// ||v_j W_O|| for every head h and token j, W_O restricted to the head's columns: [heads][tokens].
+std::vector<float> value_norms(const Bert::Seen& seen, std::int64_t tokens,
+                               const BertConfig& config, const Context& context) {
+  const std::int64_t width = config.width;
+  const std::int64_t head_width = config.head_width();
+  std::vector<float> norms(static_cast<std::size_t>(config.heads * tokens));
+  std::vector<float> projected(static_cast<std::size_t>(tokens * width));
+  for (std::int64_t h = 0; h < config.heads; ++h) {
+    nn::dense({.rows = tokens,
+               .in = head_width,
+               .out = width,
+               .x = seen.v + h * head_width,
+               .x_stride = width,
+               .w = seen.output_weight + h * head_width,
+               .w_stride = width,
+               .y = projected.data()},
+              context);
+    for (std::int64_t t = 0; t < tokens; ++t) {
+      double square = 0;
+      for (std::int64_t j = 0; j < width; ++j) {
+        const double x = projected[static_cast<std::size_t>(t * width + j)];
+        square += x * x;
+      }
+      norms[static_cast<std::size_t>(h * tokens + t)] = static_cast<float>(std::sqrt(square));
+    }
+  }
+  return norms;
+}
+
+// [tokens][heads * width] to [heads][tokens][width].
+std::vector<float> by_head(const float* x, std::int64_t tokens, std::int64_t heads,
+                           std::int64_t width) {
+  std::vector<float> out;
+  out.reserve(static_cast<std::size_t>(tokens * heads * width));
+  for (std::int64_t h = 0; h < heads; ++h) {
+    for (std::int64_t t = 0; t < tokens; ++t) {
+      const float* const row = x + (t * heads + h) * width;
+      out.insert(out.end(), row, row + width);
+    }
+  }
+  return out;
+}
+
+std::string read_vocabulary(const std::string& folder) {
+  const std::string path = folder + "/vocab.txt";
+  auto text = read_file_if_present(path);
+  if (!text) throw Error(path + ": is missing; only WordPiece vocabularies are known");
+  return *std::move(text);
+}
+
+}  // namespace
+
+struct Model::Impl {
+  Impl(const std::string& folder, const Context& where)
+      : context(where),
+        config(read_folder_config(folder)),
+        tokenizer(read_vocabulary(folder), config.tokenizer, config.bert.vocabulary,
+                  folder + "/vocab.txt"),
+        weights(folder + "/model.safetensors"),
+        bert(config.bert, weights) {
+    info.family = "bert";
+    info.path = folder;
+    info.layers = config.bert.layers;
+    info.heads = info.kv_heads = config.bert.heads;
+    info.head_width = config.bert.head_width();
+    info.width = config.bert.width;
+    info.feed_forward_width = config.bert.feed_forward_width;
+    info.vocabulary = config.bert.vocabulary;
+    info.max_length = config.max_length;
+    info.max_positions = config.bert.positions;
+    info.parameters = weights.parameters();
+  }
+
+  void check(const Encoding& text, const char* function) const {
+    const std::string where = std::string("[") + function + "] ";
+    if (text.ids.empty()) throw std::invalid_argument(where + "the text has no tokens");
+    if (text.type_ids.size() != text.ids.size()) {
+      throw std::invalid_argument(where + std::to_string(text.ids.size()) + " ids, " +
+                                  std::to_string(text.type_ids.size()) + " type ids");
+    }
+    if (static_cast<std::int64_t>(text.ids.size()) > info.max_positions) {
+      throw std::invalid_argument(where + "the text has " + std::to_string(text.ids.size()) +
+                                  " tokens, the model has " + std::to_string(info.max_positions) +
+                                  " positions");
+    }
+  }
+  PackedTexts pack(const Encoding& text, const char* function) const {
+    check(text, function);
+    PackedTexts packed;
+    packed.add(text.ids, text.type_ids);
+    return packed;
+  }
+
+  Context context;
+  FolderConfig config;
+  WordPiece tokenizer;
+  Safetensors weights;
+  Bert bert;
+  ModelInfo info;
+};
+
+Model Model::load(const std::string& folder, const Context& context) {
+  Model model;
+  model.impl_ = std::make_shared<const Impl>(folder, context);
+  return model;
+}
+
+const ModelInfo& Model::info() const { return impl_->info; }
+
+Encoding Model::encode(const std::string& text, const std::optional<std::string>& pair,
+                       std::int64_t max_length) const {
+  if (max_length < 0 || max_length > impl_->info.max_positions) {
+    throw std::invalid_argument("[encode] max_length is " + std::to_string(max_length) +
+                                ", the model has " + std::to_string(impl_->info.max_positions) +
+                                " positions");
+  }
+  return impl_->tokenizer.encode(text, pair, max_length == 0 ? impl_->info.max_length : max_length);
+}
+
+std::vector<float> Model::hidden(const Encoding& text) const {
+  return impl_->bert.run(impl_->pack(text, "hidden"), impl_->context);
+}
+
+std::vector<std::vector<float>> Model::embed(std::span<const Encoding> texts) const {
+  for (const Encoding& text : texts) impl_->check(text, "embed");
+  std::vector<std::vector<float>> out;
+  out.reserve(texts.size());
+  std::size_t next = 0;
+  while (next < texts.size()) {
+    PackedTexts packed;
+    do {
+      packed.add(texts[next].ids, texts[next].type_ids);
+      ++next;
+    } while (next < texts.size() &&
+             packed.tokens() + static_cast<std::int64_t>(texts[next].ids.size()) <= kPackTokens);
+    const std::vector<float> hidden = impl_->bert.run(packed, impl_->context);
+    const float* row = hidden.data();
+    for (const std::int64_t length : packed.lengths) {
+      out.push_back(pool(row, length, impl_->info.width, impl_->config.pooling));
+      row += length * impl_->info.width;
+    }
+  }
+  return out;
+}
+
+AttentionRecord Model::record(const Encoding& text) const {
+  const ModelInfo& info = impl_->info;
+  AttentionRecord record;
+  record.model = std::filesystem::path(info.path).lexically_normal().filename().string();
+  if (record.model.empty() || record.model == ".") record.model = info.family;
+  record.tokens = text.tokens;
+  record.heads = info.heads;
+  record.kv_heads = info.kv_heads;
+  record.width = info.head_width;
+  record.truncated = text.truncated;
+  const PackedTexts packed = impl_->pack(text, "record");
+  if (text.tokens.size() != text.ids.size()) {
+    throw std::invalid_argument("[record] " + std::to_string(text.ids.size()) + " ids, " +
+                                std::to_string(text.tokens.size()) + " tokens");
+  }
+  impl_->bert.run(packed, impl_->context, [&](const Bert::Seen& seen) {
+    LayerRecord layer;
+    layer.q = by_head(seen.q, packed.tokens(), info.heads, info.head_width);
+    layer.k = by_head(seen.k, packed.tokens(), info.heads, info.head_width);
+    layer.value_norm = value_norms(seen, packed.tokens(), impl_->config.bert, impl_->context);
+    record.layers.push_back(std::move(layer));
+  });
+  return record;
+}
+
+std::string dense_library() { return nn::dense_library(); }
+
+}  // namespace attn

@@ -1,0 +1,45 @@
+// Layers between the products: bias and activation, layer norm, embedding. float32, rows contiguous
+// unless a stride says otherwise; vectorised, threads from the context.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "attn/context.h"
+
+namespace attn::nn {
+
+enum class Activation : std::uint8_t {
+  none,
+  relu,
+  gelu,      // x Φ(x), by erf (arXiv 1606.08415)
+  gelu_tanh  // 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³)))
+};
+
+// y = activation(y + bias), in place; y [rows][width], rows `stride` apart; bias [width] or null.
+void bias_activate(std::int64_t rows, std::int64_t width, float* y, std::int64_t stride,
+                   const float* bias, Activation activation, const Context& context);
+
+struct LayerNormParams {
+  std::int64_t rows = 0, width = 0;
+  const float* x = nullptr;         // [rows][width]
+  const float* residual = nullptr;  // added to x first, or null
+  const float* weight = nullptr;    // [width]
+  const float* bias = nullptr;      // [width]
+  float epsilon = 0;                // added to the variance (of n, not n - 1)
+  float* y = nullptr;               // [rows][width]; may be x or residual
+};
+void layer_norm(const LayerNormParams& params, const Context& context);
+
+struct EmbeddingTable {
+  const float* rows = nullptr;  // [count][width]
+  std::int64_t count = 0;
+};
+// y[i] = words[ids[i]] + positions[at[i]] + types[type_ids[i]], summed left to right. Throws
+// std::invalid_argument naming the index that is outside its table.
+void embedding_sum(std::int64_t width, const EmbeddingTable& words,
+                   std::span<const std::int32_t> ids, const EmbeddingTable& positions,
+                   std::span<const std::int32_t> at, const EmbeddingTable& types,
+                   std::span<const std::int32_t> type_ids, float* y);
+
+}  // namespace attn::nn
