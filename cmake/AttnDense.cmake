@@ -37,7 +37,7 @@ message(STATUS "Dense products: ${ATTN_DENSE_FOUND}")
 
 function(attn_link_dense target)
   if(ATTN_DENSE_FOUND STREQUAL "onednn")
-    target_link_libraries(${target} PRIVATE dnnl::dnnl)
+    target_link_libraries(${target} PRIVATE DNNL::dnnl)
     target_compile_definitions(${target} PRIVATE ATTN_DENSE_ONEDNN)
   else()
     target_link_libraries(${target} PRIVATE PkgConfig::cblas)
