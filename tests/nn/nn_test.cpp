@@ -1,0 +1,196 @@
+// Layers against plain double loops.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <random>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "nn/dense.h"
+#include "nn/layers.h"
+
+namespace attn::nn {
+namespace {
+
+std::vector<float> random(std::size_t count, unsigned seed) {
+  std::mt19937 generator(seed);
+  std::normal_distribution<float> normal;
+  std::vector<float> out(count);
+  for (float& x : out) x = normal(generator);
+  return out;
+}
+
+double activate(double x, Activation activation) {
+  switch (activation) {
+    case Activation::none: return x;
+    case Activation::relu: return std::max(x, 0.0);
+    case Activation::gelu: return 0.5 * x * (1 + std::erf(x / std::sqrt(2.0)));
+    case Activation::gelu_tanh:
+      return 0.5 * x * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+  }
+  return 0;
+}
+
+struct DenseCase {
+  std::int64_t rows, in, out;
+  std::int64_t slack = 0;  // added to every stride
+  bool bias = true;
+  Activation activation = Activation::none;
+  int threads = 1;
+};
+
+void PrintTo(const DenseCase& c, std::ostream* os) {
+  *os << c.rows << "x" << c.in << "x" << c.out << " slack " << c.slack << " bias " << c.bias
+      << " activation " << static_cast<int>(c.activation) << " threads " << c.threads;
+}
+
+class Dense : public testing::TestWithParam<DenseCase> {};
+
+TEST_P(Dense, MatchesDoubleLoopsAndStaysInItsRows) {
+  const DenseCase& c = GetParam();
+  const std::int64_t x_stride = c.in + c.slack, w_stride = c.in + 2 * c.slack,
+                     y_stride = c.out + c.slack;
+  const auto x = random(static_cast<std::size_t>(c.rows * x_stride), 1);
+  const auto w = random(static_cast<std::size_t>(c.out * w_stride), 2);
+  const auto bias = random(static_cast<std::size_t>(c.out), 3);
+  constexpr float kGuard = 12345;
+  std::vector<float> y(static_cast<std::size_t>(c.rows * y_stride), kGuard);
+  dense({.rows = c.rows,
+         .in = c.in,
+         .out = c.out,
+         .x = x.data(),
+         .x_stride = x_stride,
+         .w = w.data(),
+         .w_stride = w_stride,
+         .bias = c.bias ? bias.data() : nullptr,
+         .y = y.data(),
+         .y_stride = y_stride,
+         .activation = c.activation},
+        Context({.threads = c.threads}));
+  for (std::int64_t i = 0; i < c.rows; ++i) {
+    for (std::int64_t j = 0; j < y_stride; ++j) {
+      const float got = y[static_cast<std::size_t>(i * y_stride + j)];
+      if (j >= c.out) {
+        ASSERT_EQ(got, kGuard) << i << ", " << j;
+        continue;
+      }
+      double sum = c.bias ? bias[static_cast<std::size_t>(j)] : 0, magnitude = std::abs(sum);
+      for (std::int64_t d = 0; d < c.in; ++d) {
+        const double term = static_cast<double>(x[static_cast<std::size_t>(i * x_stride + d)]) *
+                            w[static_cast<std::size_t>(j * w_stride + d)];
+        sum += term;
+        magnitude += std::abs(term);
+      }
+      // Rounding of in + 2 additions, and the activation's own.
+      const double bound = magnitude * static_cast<double>(c.in + 2) * 6e-8 + 1e-6;
+      ASSERT_TRUE(std::abs(got - activate(sum, c.activation)) <= bound)
+          << i << ", " << j << ": " << got << " against " << activate(sum, c.activation);
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Sizes, Dense,
+    testing::Values(DenseCase{1, 1, 1}, DenseCase{1, 384, 384}, DenseCase{7, 33, 65, 3},
+                    DenseCase{9, 384, 1536, 0, true, Activation::gelu, 2},
+                    DenseCase{31, 129, 17, 5, false, Activation::gelu_tanh, 2},
+                    DenseCase{64, 32, 384, 352, false}, DenseCase{127, 64, 63, 1, true,
+                                                                  Activation::relu},
+                    DenseCase{3, 0, 5}, DenseCase{0, 4, 5}));
+
+TEST(Dense, RefusesWhatItCannotDo) {
+  const Context context;
+  std::vector<float> numbers(16);
+  EXPECT_THROW(dense({.rows = 2, .in = 4, .out = 2, .x = numbers.data(), .x_stride = 3,
+                      .w = numbers.data(), .y = numbers.data()}, context),
+               std::invalid_argument);
+  EXPECT_THROW(dense({.rows = std::int64_t{1} << 31, .in = 1, .out = 1}, context),
+               std::invalid_argument);
+  EXPECT_FALSE(dense_library().empty());
+}
+
+TEST(Activations, MatchTheirDefinitions) {
+  std::vector<float> points;
+  for (double x = -12; x <= 12; x += 1.0 / 512) points.push_back(static_cast<float>(x));
+  for (const float x : {-1e30F, 1e30F, -0.0F, 1e-20F, -1e-20F, 88.0F, -88.0F}) points.push_back(x);
+  for (const Activation activation :
+       {Activation::relu, Activation::gelu, Activation::gelu_tanh}) {
+    auto y = points;
+    bias_activate(1, static_cast<std::int64_t>(y.size()), y.data(), 0, nullptr, activation,
+                  Context());
+    for (std::size_t i = 0; i < points.size(); ++i) {
+      const double wanted = activate(points[i], activation);
+      ASSERT_TRUE(std::abs(y[i] - wanted) <= 3e-7 * std::max(1.0, std::abs(double{points[i]})))
+          << "activation " << static_cast<int>(activation) << " of " << points[i] << ": " << y[i]
+          << " against " << wanted;
+    }
+  }
+}
+
+TEST(Activations, LetNaNThrough) {
+  for (const Activation activation :
+       {Activation::relu, Activation::gelu, Activation::gelu_tanh}) {
+    std::vector<float> y(19, std::numeric_limits<float>::quiet_NaN());
+    bias_activate(1, 19, y.data(), 19, nullptr, activation, Context());
+    for (const float x : y) EXPECT_TRUE(std::isnan(x)) << static_cast<int>(activation);
+  }
+}
+
+TEST(LayerNorm, MatchesDouble) {
+  for (const std::int64_t width : {1, 7, 8, 17, 64, 384, 769}) {
+    const std::int64_t rows = 5;
+    const auto size = static_cast<std::size_t>(rows * width);
+    auto x = random(size, 4);
+    for (float& v : x) v = v * 3 + 20;  // a mean far from 0
+    const auto residual = random(size, 5);
+    const auto weight = random(static_cast<std::size_t>(width), 6);
+    const auto bias = random(static_cast<std::size_t>(width), 7);
+    for (const bool with_residual : {false, true}) {
+      auto y = x;  // in place
+      layer_norm({.rows = rows, .width = width, .x = y.data(),
+                  .residual = with_residual ? residual.data() : nullptr, .weight = weight.data(),
+                  .bias = bias.data(), .epsilon = 1e-12F, .y = y.data()},
+                 Context());
+      for (std::int64_t i = 0; i < rows; ++i) {
+        const auto at = [&](std::int64_t j) {
+          const auto k = static_cast<std::size_t>(i * width + j);
+          // The sum is rounded to float before it is normalised.
+          return static_cast<double>(with_residual ? x[k] + residual[k] : x[k]);
+        };
+        double mean = 0, variance = 0;
+        for (std::int64_t j = 0; j < width; ++j) mean += at(j) / static_cast<double>(width);
+        for (std::int64_t j = 0; j < width; ++j) {
+          variance += (at(j) - mean) * (at(j) - mean) / static_cast<double>(width);
+        }
+        for (std::int64_t j = 0; j < width && width > 1; ++j) {
+          const auto k = static_cast<std::size_t>(j);
+          const double wanted =
+              (at(j) - mean) / std::sqrt(variance + 1e-12) * weight[k] + bias[k];
+          ASSERT_TRUE(std::abs(y[static_cast<std::size_t>(i * width + j)] - wanted) <= 2e-5)
+              << width << ": " << i << ", " << j;
+        }
+        if (width == 1) EXPECT_FLOAT_EQ(y[static_cast<std::size_t>(i)], bias[0]);
+      }
+    }
+  }
+}
+
+TEST(Embedding, SumsAndNamesWhatIsOutside) {
+  const std::vector<float> words = {1, 2, 3, 4}, positions = {10, 20, 30, 40}, types = {100, 200};
+  const EmbeddingTable w{words.data(), 2}, p{positions.data(), 2}, t{types.data(), 1};
+  std::vector<float> y(4);
+  const std::vector<std::int32_t> ids = {1, 0}, at = {0, 1}, type_ids = {0, 0};
+  embedding_sum(2, w, ids, p, at, t, type_ids, y.data());
+  EXPECT_EQ(y, (std::vector<float>{113, 224, 131, 242}));
+  const std::vector<std::int32_t> high = {2, 0}, low = {-1, 0}, other = {0};
+  EXPECT_THROW(embedding_sum(2, w, high, p, at, t, type_ids, y.data()), std::invalid_argument);
+  EXPECT_THROW(embedding_sum(2, w, low, p, at, t, type_ids, y.data()), std::invalid_argument);
+  EXPECT_THROW(embedding_sum(2, w, ids, p, high, t, type_ids, y.data()), std::invalid_argument);
+  EXPECT_THROW(embedding_sum(2, w, ids, p, at, t, high, y.data()), std::invalid_argument);
+  EXPECT_THROW(embedding_sum(2, w, ids, p, other, t, type_ids, y.data()), std::invalid_argument);
+}
+
+}  // namespace
+}  // namespace attn::nn
