@@ -55,11 +55,11 @@ std::vector<std::string> vocabulary() {
   for (char c = '!'; c <= '~'; ++c) {
     if (c >= 'A' && c <= 'Z') continue;
     pieces.emplace_back(1, c);
-    if ((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9')) pieces.push_back(std::string("##") + c);
+    if ((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9')) pieces.push_back({'#', '#', c});
   }
   for (const std::string_view word : split(kWords)) pieces.emplace_back(word);
   for (const std::string_view ending : split(kEndings)) {
-    pieces.push_back("##" + std::string(ending));
+    pieces.emplace_back("##").append(ending);
   }
   return pieces;
 }

@@ -40,14 +40,15 @@ std::vector<char*> pointers(std::vector<std::string>& texts) {
   return out;
 }
 
-// Reads until the other end closes, keeping the end of it. A noted signal is passed on once.
+// Reads until the other end closes, keeping the end of it. A noted signal is passed on once, to the
+// whole group of the child: what it started must end too before its files can be cleared away.
 std::string drain(int fd, pid_t child, std::size_t keep) {
   std::string output;
   bool told = false;
   std::array<char, 4096> buffer{};
   for (;;) {
     if (!told && SignalPause::noted() != 0) {
-      kill(child, SignalPause::noted());
+      kill(-child, SignalPause::noted());
       told = true;
     }
     pollfd waiting{fd, POLLIN, 0};
@@ -96,14 +97,20 @@ ProcessResult run_process(const std::vector<std::string>& arguments,
   posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
   posix_spawn_file_actions_adddup2(&actions, ends[1], STDERR_FILENO);
 
+  posix_spawnattr_t attributes;
+  posix_spawnattr_init(&attributes);
+  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP);
+  posix_spawnattr_setpgroup(&attributes, 0);
+
   std::vector<std::string> argument_texts = arguments;
   std::vector<std::string> environment_texts = merged_environment(environment);
   const std::vector<char*> argv = pointers(argument_texts);
   const std::vector<char*> envp = pointers(environment_texts);
   pid_t child = 0;
   const int failed =
-      posix_spawnp(&child, argv[0], &actions, nullptr, argv.data(), envp.data());
+      posix_spawnp(&child, argv[0], &actions, &attributes, argv.data(), envp.data());
   posix_spawn_file_actions_destroy(&actions);
+  posix_spawnattr_destroy(&attributes);
   close(ends[1]);
   if (failed != 0) {
     close(ends[0]);

@@ -57,7 +57,7 @@ TEST(BertConfig, NamesWhatItDoesNotKnow) {
       {changed("384", "-384"), "hidden_size is -384"},
       {changed("384", "384.5"), "hidden_size is 384.5"},
       {changed("384", "\"384\""), "hidden_size is a string"},
-      {changed("384", "99999999999999999999"), "hidden_size is 1e+20"},
+      {changed("384", "99999999999999999999"), "hidden_size is 1000000"},
       {changed("384", "385"), "hidden_size is 385, not a multiple of 12 heads"},
       {changed("384", "12300"), "heads of width 1025, at most 1024"},
       {changed("1e-12", "-1"), "layer_norm_eps is -1"},

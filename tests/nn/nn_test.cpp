@@ -171,7 +171,9 @@ TEST(LayerNorm, MatchesDouble) {
           ASSERT_TRUE(std::abs(y[static_cast<std::size_t>(i * width + j)] - wanted) <= 2e-5)
               << width << ": " << i << ", " << j;
         }
-        if (width == 1) EXPECT_FLOAT_EQ(y[static_cast<std::size_t>(i)], bias[0]);
+        if (width == 1) {
+          EXPECT_FLOAT_EQ(y[static_cast<std::size_t>(i)], bias[0]);
+        }
       }
     }
   }
