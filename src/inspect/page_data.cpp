@@ -1,0 +1,191 @@
+#include "inspect/page_data.h"
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <span>
+#include <stdexcept>
+
+#include "attn/position.h"
+#include "inspect/pack.h"
+#include "inspect/rows.h"
+
+namespace attn::inspect {
+
+namespace {
+
+using nlohmann::json;
+
+json to_json(const std::vector<HeadStatistics>& statistics) {
+  json list = json::array();
+  for (const HeadStatistics& s : statistics) {
+    list.push_back({{"entropy", s.entropy},
+                    {"relative_entropy", s.relative_entropy},
+                    {"previous", s.previous},
+                    {"next", s.next},
+                    {"self", s.self},
+                    {"first", s.first},
+                    {"special", s.special},
+                    {"distance", s.distance},
+                    {"max_probability", s.max_probability}});
+  }
+  return list;
+}
+
+json to_json(const std::vector<MaskRun>& runs) {
+  json list = json::array();
+  for (const MaskRun& run : runs) {
+    json entry = json::array({run.rows});
+    for (const MovingInterval& i : run.intervals) {
+      entry.push_back({i.begin, i.begin_step, i.end, i.end_step, i.step});
+    }
+    list.push_back(std::move(entry));
+  }
+  return list;
+}
+
+// Masks are numbered; equal ones share a number.
+class MaskTable {
+ public:
+  explicit MaskTable(const AttentionRecord& record) : geometry_(geometry(record)) {}
+
+  // One number for all heads, or a list with one a head.
+  json add(const Mask& mask) {
+    for (const auto& [node, known] : known_) {
+      if (node == &mask.node()) return known;
+    }
+    std::vector<std::size_t> ids;
+    bool same = true;
+    for (std::int64_t h = 0; h < geometry_.heads; ++h) {
+      ids.push_back(number(mask_runs(mask, geometry_, h)));
+      same = same && ids.back() == ids.front();
+    }
+    json result = same ? json(ids.front()) : json(ids);
+    known_.emplace_back(&mask.node(), result);
+    return result;
+  }
+
+  json table() const {
+    json list = json::array();
+    for (const std::vector<MaskRun>& runs : runs_) list.push_back(to_json(runs));
+    return list;
+  }
+
+ private:
+  std::size_t number(std::vector<MaskRun> runs) {
+    for (std::size_t i = 0; i < runs_.size(); ++i) {
+      if (runs_[i] == runs) return i;
+    }
+    runs_.push_back(std::move(runs));
+    return runs_.size() - 1;
+  }
+
+  Geometry geometry_;
+  std::vector<std::vector<MaskRun>> runs_;
+  std::vector<std::pair<const Mask::Node*, json>> known_;
+};
+
+// Groups of `size` values, each with its own exponent; returns the exponents.
+json pack_groups(Packer& packer, std::span<const float> values, std::int64_t size) {
+  json exponents = json::array();
+  for (std::size_t at = 0; at < values.size(); at += static_cast<std::size_t>(size)) {
+    const auto group = values.subspan(at, static_cast<std::size_t>(size));
+    const int exponent = group_exponent(group);
+    exponents.push_back(exponent);
+    packer.halves(group, exponent);
+  }
+  packer.align();
+  return exponents;
+}
+
+json pack_score(Packer& packer, const AttentionRecord& record, const Score& score,
+                std::int64_t tokens) {
+  json j = {{"scale", scale_of(score, record.width)}, {"soft_cap", score.soft_cap}};
+  if (!score.sinks.empty()) j["sinks"] = score.sinks;
+  if (score.t5) {
+    // T5 is a number a distance and head, and so is ALiBi: they travel together.
+    j["relative"] = true;
+    for (std::int64_t h = 0; h < record.heads; ++h) {
+      const std::vector<double> bias = relative_bias(score, h, record.heads, tokens);
+      packer.floats(std::vector<float>(bias.begin(), bias.end()));
+    }
+  } else if (score.alibi_slopes) {
+    j["alibi"] = score.alibi_slopes->empty() ? alibi_slopes(record.heads) : *score.alibi_slopes;
+  }
+  if (!score.bias.empty()) {
+    const Shape& shape = score.bias.shape;
+    j["bias"] = {shape[1], shape[2], shape[3]};
+    std::vector<float> row(static_cast<std::size_t>(shape[3]));
+    for (std::int64_t h = 0; h < shape[1]; ++h) {
+      for (std::int64_t q = 0; q < shape[2]; ++q) {
+        for (std::int64_t k = 0; k < shape[3]; ++k) {
+          row[static_cast<std::size_t>(k)] = static_cast<float>(bias_at(score.bias, h, q, k));
+        }
+        packer.floats(row);
+      }
+    }
+  }
+  return j;
+}
+
+json tokens_json(const AttentionRecord& record) {
+  json text = json::array(), special = json::array(), word = json::array(), segment = json::array();
+  for (const RecordToken& t : record.tokens) {
+    text.push_back(valid_utf8(t.text));
+    special.push_back(t.special ? 1 : 0);
+    word.push_back(t.word);
+    segment.push_back(t.segment);
+  }
+  return {{"text", text}, {"special", special}, {"word", word}, {"segment", segment}};
+}
+
+}  // namespace
+
+PageData page_data(const AttentionRecord& record, const std::string& title) {
+  const auto n = static_cast<std::int64_t>(record.tokens.size());
+  PageData data;
+  MaskTable masks(record);
+  json layers = json::array();
+  for (std::size_t l = 0; l < record.layers.size(); ++l) {
+    const LayerRecord& layer = record.layers[l];
+    if (layer.score.custom) {
+      throw std::invalid_argument("[page] layer " + std::to_string(l) +
+                                  " has a custom score function, which a page cannot carry");
+    }
+    Packer packer;
+    json j;
+    j["mask"] = masks.add(layer.mask);
+    j["q_exponent"] = pack_groups(packer, layer.q, n * record.width);
+    j["k_exponent"] = pack_groups(packer, layer.k, n * record.width);
+    if (!layer.value_norm.empty()) j["norm_exponent"] = pack_groups(packer, layer.value_norm, n);
+    j["score"] = pack_score(packer, record, layer.score, n);
+    layers.push_back(std::move(j));
+    data.layers.push_back(packer.base85());
+  }
+  const std::vector<HeadStatistics> statistics = head_statistics(record);
+  json found = json::array();
+  for (const std::string& text : findings(record, statistics)) found.push_back(valid_utf8(text));
+  const json all = {{"format", 1},
+                    {"title", valid_utf8(title)},
+                    {"model", valid_utf8(record.model)},
+                    {"truncated", record.truncated},
+                    {"tokens", tokens_json(record)},
+                    {"heads", record.heads},
+                    {"kv_heads", record.kv_heads},
+                    {"width", record.width},
+                    {"masks", masks.table()},
+                    {"layers", layers},
+                    {"statistics", to_json(statistics)},
+                    {"uniform", to_json(uniform_statistics(record))},
+                    {"findings", found}};
+  // Pure ASCII without '<': nothing can end the script element or open a comment.
+  const std::string text = all.dump(-1, ' ', true);
+  for (char c : text) {
+    if (c == '<')
+      data.json += "\\u003c";
+    else
+      data.json += c;
+  }
+  return data;
+}
+
+}  // namespace attn::inspect

@@ -1,0 +1,19 @@
+// A record as the page reads it.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "attn/inspect.h"
+
+namespace attn::inspect {
+
+struct PageData {
+  std::string json;                 // safe inside a script element
+  std::vector<std::string> layers;  // packed numbers, one text a layer
+};
+
+// The record is checked before. Throws std::invalid_argument for a custom score, which is code.
+PageData page_data(const AttentionRecord& record, const std::string& title);
+
+}  // namespace attn::inspect

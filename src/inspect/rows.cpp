@@ -1,0 +1,218 @@
+#include "inspect/rows.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <span>
+#include <stdexcept>
+
+#include "attn/position.h"
+
+namespace attn::inspect {
+
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+[[noreturn]] void refuse(const char* function, const std::string& what) {
+  throw std::invalid_argument("[" + std::string(function) + "] " + what);
+}
+
+void check_size(const char* function, std::size_t layer, const char* name, std::size_t have,
+                std::int64_t want) {
+  if (have == static_cast<std::size_t>(want)) return;
+  refuse(function, "layer " + std::to_string(layer) + " has " + std::to_string(have) +
+                       " values in " + name + ", needs " + std::to_string(want));
+}
+
+void check_score(const char* function, std::size_t layer, const AttentionRecord& record,
+                 const Score& score) {
+  const std::string where = "layer " + std::to_string(layer) + ": ";
+  const std::int64_t n = static_cast<std::int64_t>(record.tokens.size());
+  const auto heads = static_cast<std::size_t>(record.heads);
+  if (!score.sinks.empty() && score.sinks.size() != heads) {
+    refuse(function, where + std::to_string(score.sinks.size()) + " sinks for " +
+                         std::to_string(heads) + " heads");
+  }
+  if (score.alibi_slopes && !score.alibi_slopes->empty() && score.alibi_slopes->size() != heads) {
+    refuse(function, where + std::to_string(score.alibi_slopes->size()) + " ALiBi slopes for " +
+                         std::to_string(heads) + " heads");
+  }
+  if (score.t5 && score.t5->table.size() != static_cast<std::size_t>(score.t5->buckets) * heads) {
+    refuse(function, where + "T5 table has " + std::to_string(score.t5->table.size()) +
+                         " values, needs " + std::to_string(score.t5->buckets) + " x " +
+                         std::to_string(heads));
+  }
+  if (!score.bias.empty()) {
+    const Shape& s = score.bias.shape;
+    const bool fits = s[0] == 1 && (s[1] == 1 || s[1] == record.heads) &&
+                      (s[2] == 1 || s[2] == n) && (s[3] == 1 || s[3] == n);
+    const bool floats = score.bias.dtype == DType::f32 || score.bias.dtype == DType::f64;
+    if (!fits || !floats) {
+      refuse(function, where + "bias is " + name(score.bias.dtype) + " " + to_string(s) +
+                           ", needs float32 or float64 [1, 1 or " + std::to_string(record.heads) +
+                           ", 1 or " + std::to_string(n) + ", 1 or " + std::to_string(n) + "]");
+    }
+  }
+}
+
+}  // namespace
+
+Geometry geometry(const AttentionRecord& record) {
+  const auto tokens = static_cast<std::int64_t>(record.tokens.size());
+  return {.batch = 1, .heads = record.heads, .q_len = tokens, .k_len = tokens};
+}
+
+void check_record(const AttentionRecord& record, const char* function) {
+  const auto n = static_cast<std::int64_t>(record.tokens.size());
+  if (n == 0) refuse(function, "the record has no tokens");
+  if (record.layers.empty()) refuse(function, "the record has no layers");
+  if (record.width < 1) refuse(function, "head width is " + std::to_string(record.width));
+  if (record.heads < 1 || record.kv_heads < 1 || record.heads % record.kv_heads != 0) {
+    refuse(function, std::to_string(record.heads) + " heads is not a multiple of " +
+                         std::to_string(record.kv_heads) + " key/value heads");
+  }
+  for (std::size_t l = 0; l < record.layers.size(); ++l) {
+    const LayerRecord& layer = record.layers[l];
+    check_size(function, l, "q", layer.q.size(), record.heads * n * record.width);
+    check_size(function, l, "k", layer.k.size(), record.kv_heads * n * record.width);
+    if (!layer.value_norm.empty()) {
+      check_size(function, l, "value_norm", layer.value_norm.size(), record.heads * n);
+    }
+    check_score(function, l, record, layer.score);
+    layer.mask.row(geometry(record), 0, record.heads - 1, 0);  // throws when the mask does not fit
+  }
+}
+
+double scale_of(const Score& score, std::int64_t width) {
+  return score.scale ? *score.scale : 1.0 / std::sqrt(static_cast<double>(width));
+}
+
+std::vector<double> relative_bias(const Score& score, std::int64_t head, std::int64_t heads,
+                                  std::int64_t tokens) {
+  if (!score.alibi_slopes && !score.t5) return {};
+  std::vector<double> bias(static_cast<std::size_t>(2 * tokens - 1));
+  double slope = 0;
+  if (score.alibi_slopes) {
+    const std::vector<float> slopes =
+        score.alibi_slopes->empty() ? alibi_slopes(heads) : *score.alibi_slopes;
+    slope = slopes[static_cast<std::size_t>(head)];
+  }
+  for (std::int64_t r = 1 - tokens; r < tokens; ++r) {
+    double& b = bias[static_cast<std::size_t>(r + tokens - 1)];
+    b = -slope * static_cast<double>(std::abs(r));
+    if (score.t5) {
+      const T5Bias& t5 = *score.t5;
+      const int bucket = t5_bucket(r, t5.bidirectional, t5.buckets, t5.max_distance);
+      b += t5.table[static_cast<std::size_t>(bucket * heads + head)];
+    }
+  }
+  return bias;
+}
+
+double bias_at(const ConstTensor& bias, std::int64_t head, std::int64_t q, std::int64_t k) {
+  if (bias.empty()) return 0;
+  const std::int64_t h = bias.shape[1] > 1 ? head : 0, i = bias.shape[2] > 1 ? q : 0;
+  const std::int64_t j = bias.shape[3] > 1 ? k : 0;
+  return bias.dtype == DType::f64 ? bias.row<double>(0, h, i)[j] : bias.row<float>(0, h, i)[j];
+}
+
+HeadRows::HeadRows(const AttentionRecord& record, int layer, int head)
+    : record_(record),
+      layer_(record.layers[static_cast<std::size_t>(layer)]),
+      head_(head),
+      tokens_(static_cast<std::int64_t>(record.tokens.size())),
+      width_(record.width),
+      geometry_(geometry(record)),
+      scale_(scale_of(layer_.score, record.width)),
+      keys_(static_cast<std::size_t>(tokens_ * width_)),
+      relative_(relative_bias(layer_.score, head, record.heads, tokens_)),
+      scores_(static_cast<std::size_t>(tokens_)) {
+  const std::int64_t kv_head = head / (record.heads / record.kv_heads);
+  const float* k = layer_.k.data() + kv_head * tokens_ * width_;
+  for (std::int64_t j = 0; j < tokens_; ++j) {
+    for (std::int64_t d = 0; d < width_; ++d) {
+      keys_[static_cast<std::size_t>(d * tokens_ + j)] = k[j * width_ + d];
+    }
+  }
+}
+
+RowSummary HeadRows::row(std::int64_t q, double* out) {
+  const Score& score = layer_.score;
+  std::fill(out, out + tokens_, 0.0);
+  const std::vector<Interval> intervals = layer_.mask.row(geometry_, 0, head_, q);
+  RowSummary summary;
+  if (intervals.empty()) return summary;
+
+  // Products with all keys from the first visible one to the last; hidden ones between are not read
+  // afterwards.
+  const std::int64_t begin = intervals.front().begin;
+  std::int64_t end = begin;
+  for (const Interval& i : intervals) end = std::max(end, i.end);
+  double* s = scores_.data();
+  std::fill(s + begin, s + end, 0.0);
+  const float* query = layer_.q.data() + (head_ * tokens_ + q) * width_;
+  for (std::int64_t d = 0; d < width_; ++d) {
+    const double x = query[d];
+    const double* k = keys_.data() + d * tokens_;
+    for (std::int64_t j = begin; j < end; ++j) s[j] += x * k[j];
+  }
+  for (std::int64_t j = begin; j < end; ++j) s[j] *= scale_;
+  if (score.soft_cap > 0) {
+    for (std::int64_t j = begin; j < end; ++j) {
+      s[j] = score.soft_cap * std::tanh(s[j] / score.soft_cap);
+    }
+  }
+  if (!score.bias.empty()) {
+    for (std::int64_t j = begin; j < end; ++j) s[j] += bias_at(score.bias, head_, q, j);
+  }
+  if (!relative_.empty()) {
+    for (std::int64_t j = begin; j < end; ++j) {
+      s[j] += relative_[static_cast<std::size_t>(j - q + tokens_ - 1)];
+    }
+  }
+  if (score.custom) {
+    score.custom({.batch = 0,
+                  .head = head_,
+                  .q = std::span(&q, 1),
+                  .k_begin = begin,
+                  .k_count = end - begin,
+                  .stride = end - begin,
+                  .s64 = s + begin});
+  }
+
+  const bool sink = !score.sinks.empty();
+  const double sink_logit = sink ? score.sinks[static_cast<std::size_t>(head_)] : -kInfinity;
+  double most = sink_logit;
+  for (const Interval& i : intervals) {
+    for (std::int64_t j = i.begin; j < i.end; j += i.step) {
+      if (s[j] == -kInfinity) continue;
+      ++summary.entries;
+      most = std::max(most, s[j]);
+      if (std::isnan(s[j])) most = s[j];  // a NaN that is seen is shown
+    }
+  }
+  if (summary.entries == 0) return summary;
+  summary.empty = false;
+
+  double sum = 0, weighted = 0;  // Z and sum of e^(s - m) (s - m)
+  const auto add = [&](double x) {
+    const double e = std::exp(x);
+    sum += e;
+    if (e > 0) weighted += e * x;
+    return e;
+  };
+  if (sink) add(sink_logit - most);
+  for (const Interval& i : intervals) {
+    for (std::int64_t j = i.begin; j < i.end; j += i.step) out[j] = add(s[j] - most);
+  }
+  for (const Interval& i : intervals) {
+    for (std::int64_t j = i.begin; j < i.end; j += i.step) out[j] /= sum;
+  }
+  summary.entries += sink ? 1 : 0;
+  summary.entropy = std::max(0.0, std::log(sum) - weighted / sum);
+  if (std::isnan(sum)) summary.entropy = sum;
+  return summary;
+}
+
+}  // namespace attn::inspect

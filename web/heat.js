@@ -1,0 +1,171 @@
+// The heat map: rows look from, columns look at.
+
+const heatView = {
+  layout(frame, host) {
+    const count = frame.view.count, { zoom } = app.state, ratio = devicePixelRatio || 1;
+    const label = Math.min(120, labelWidth(frame.view, 12)) + 10;
+    const fit = (left, top) => {
+      const room = Math.min(host.clientWidth - left - 14, host.clientHeight - top - 14);
+      return Math.max(1, Math.min(44 * ratio, Math.floor((room / count) * ratio))) / ratio;
+    };
+    this.labelled = (zoom > 1 ? zoom : fit(label + 24, label + 24)) >= 10;
+    this.left = this.labelled ? label + 24 : 132;
+    this.top = this.labelled ? label + 24 : 58;
+    this.cell = zoom > 1 ? zoom : fit(this.left, this.top);
+    this.count = count;
+    this.width = this.left + count * this.cell + 14;
+    this.height = this.top + count * this.cell + 14;
+    // A picture smaller than its window stands in the middle.
+    this.shift = Math.max(0, Math.floor((host.clientWidth - this.width) / 2));
+    return [Math.max(this.width, host.clientWidth), Math.max(this.height, host.clientHeight)];
+  },
+
+  hit({ x, y, left, top }) {
+    const sx = this.shift ? x - this.shift : x;
+    const k = Math.floor((sx - this.left) / this.cell), q = Math.floor((y - this.top) / this.cell);
+    const inQ = q >= 0 && q < this.count && y - top >= this.top, inK = k >= 0 && k < this.count && sx - left >= this.left;
+    if (inQ && inK) return { q, k };
+    if (inQ && x - left < this.left + this.shift) return { q };
+    if (inK && y - top < this.top) return { k };
+    return {};
+  },
+
+  most(frame) {
+    let most = 0;
+    if (frame.picture) for (const v of frame.picture.cells) if (v > most) most = v;
+    return most;
+  },
+
+  // The picture at one pixel a cell.
+  image(frame) {
+    const { scale } = app.state, key = [frame.key, scale, currentTheme()].join("/");
+    if (this.kept?.key === key && this.kept.picture === frame.picture) return this.kept;
+    const { side, cells, pool } = frame.picture, most = this.most(frame);
+    const canvas = document.createElement("canvas");
+    canvas.width = canvas.height = side;
+    const context = canvas.getContext("2d"), image = context.createImageData(side, side), data = image.data;
+    const hidden = pool === 1 ? this.hiddenCells(frame) : null, grey = hiddenRgb();
+    for (let i = 0; i < cells.length; i++) {
+      const colour = hidden && hidden[i] ? grey : rampRgb(position(cells[i], most, scale));
+      data[4 * i] = colour[0];
+      data[4 * i + 1] = colour[1];
+      data[4 * i + 2] = colour[2];
+      data[4 * i + 3] = 255;
+    }
+    context.putImageData(image, 0, 0);
+    return this.kept = { key, picture: frame.picture, canvas, most };
+  },
+
+  // Pairs that the mask hides in every head of the view; null when it hides none.
+  hiddenCells(frame) {
+    const { view } = frame, side = view.count;
+    const isFull = ([l, h]) => {
+      const mask = record.meta.layers[l].mask, runs = record.meta.masks[Array.isArray(mask) ? mask[h] : mask];
+      return runs.length === 1 && String(runs[0][1]) === `0,0,${record.n},0,1`;
+    };
+    if (view.heads.some(isFull)) return null;
+    const hidden = new Uint8Array(side * side).fill(1);
+    for (const [l, h] of view.heads) {
+      for (let q = 0; q < record.n; q++) {
+        if (view.of[q] < 0) continue;
+        const spans = record.intervals(l, h, q), base = view.of[q] * side;
+        for (let i = 0; i < spans.length; i += 3) {
+          for (let k = spans[i]; k < spans[i + 1]; k += spans[i + 2]) if (view.of[k] >= 0) hidden[base + view.of[k]] = 0;
+        }
+      }
+    }
+    return hidden;
+  },
+
+  paint(painter, box, frame) {
+    const muted = cssColour("muted"), panel = cssColour("panel"), query = cssColour("query"), key = cssColour("key");
+    const sx = this.shift, x0 = sx + this.left, y0 = this.top, cell = this.cell, size = this.count * cell;
+    if (frame.picture) {
+      const { canvas, most } = this.image(frame), drawn = frame.picture.side * frame.picture.pool * cell;
+      painter.image(canvas, x0, y0, drawn, drawn);
+      if (drawn > size) painter.rect(x0 + size, y0, drawn - size, drawn, panel);
+      if (drawn > size) painter.rect(x0, y0 + size, drawn, drawn - size, panel);
+      painter.frame(x0 - 0.5, y0 - 0.5, size + 1, size + 1, cssColour("rule"));
+      if (cell >= 32 && this.count <= 40 && frame.picture.pool === 1) this.numbers(painter, frame, most, x0, y0);
+    } else if (frame.waiting) {
+      painter.text(box.x + box.width / 2, box.y + box.height / 2, "computing all rows…", { size: 13, fill: muted, align: "center" });
+    }
+    const chosen = [...frame.q.map((u) => [u, "q"]), ...frame.k.map((u) => [u, "k"])];
+    for (const [u, side] of chosen) {
+      const thick = Math.max(cell, 2), at = u * cell;
+      if (side === "q") painter.frame(x0 - 0.5, y0 + at - 0.5, size + 1, thick + 1, query, 1.5);
+      else painter.frame(x0 + at - 0.5, y0 - 0.5, thick + 1, size + 1, key, 1.5);
+    }
+    // The margins stay where they are while the picture scrolls under them.
+    painter.rect(box.x, box.y, box.width, this.top - 1, panel);
+    painter.rect(box.x, box.y, this.left + sx - 1, box.height, panel);
+    this.labels(painter, box, frame, "q", x0, y0, query);
+    this.labels(painter, box, frame, "k", x0, y0, key);
+    painter.rect(box.x, box.y, this.left + sx - 1, this.top - 1, panel);
+    const middleX = Math.min(x0 + size / 2, box.x + x0 + (box.width - x0) / 2);
+    const middleY = Math.min(y0 + size / 2, box.y + y0 + (box.height - y0) / 2);
+    painter.text(Math.max(middleX, x0 + 40), box.y + 11, "looks at (key)", { size: 11, fill: key, align: "center", weight: 600 });
+    painter.text(box.x + sx + 11, Math.max(middleY, y0 + 50), "looks from (query)", { size: 11, fill: query, align: "center", turn: -90, weight: 600 });
+  },
+
+  numbers(painter, frame, most, x0, y0) {
+    const { cells, side } = frame.picture;
+    for (let i = 0; i < cells.length; i++) {
+      const t = position(cells[i], most, app.state.scale);
+      if (!(cells[i] >= 0.005)) continue;
+      const text = cells[i] >= 0.995 ? cells[i].toFixed(1) : cells[i].toFixed(2).replace(/^0/, "");
+      painter.text(x0 + ((i % side) + 0.5) * this.cell, y0 + (Math.floor(i / side) + 0.5) * this.cell, text,
+                   { size: 11, fill: inkOn(t), align: "center" });
+    }
+  },
+
+  labels(painter, box, frame, side, x0, y0, colour) {
+    const rows = side === "q", cell = this.cell, chosen = rows ? frame.q : frame.k;
+    const offset = rows ? Math.max(0, box.y) : Math.max(0, box.x);
+    const first = Math.max(0, Math.floor(offset / cell));
+    const last = Math.min(this.count - 1, Math.ceil((offset + (rows ? box.height : box.width)) / cell));
+    const put = (u, text, options) => {
+      const at = (u + 0.5) * cell;
+      if (rows) painter.text(box.x + this.shift + this.left - 7, y0 + at, text, { align: "right", ...options });
+      else painter.text(x0 + at, box.y + this.top - 7, text, { turn: -90, ...options });
+    };
+    if (this.labelled) {
+      for (let u = first; u <= last; u++) {
+        const on = chosen.includes(u), special = frame.view.special(u);
+        put(u, shortText(frame.view.units[u]), { size: Math.min(12, cell * 0.86), weight: on ? 600 : 400,
+                                                fill: on ? colour : cssColour(special ? "muted" : "text") });
+      }
+      return;
+    }
+    const every = [10, 20, 50, 100, 200, 500, 1000].find((step) => step * cell >= 36) || 2000;
+    for (let u = Math.ceil(first / every) * every; u <= last; u += every) {
+      const at = (u + 0.5) * cell;
+      if (rows) painter.text(box.x + this.shift + this.left - 7, y0 + at, String(u), { size: 10, fill: cssColour("muted"), align: "right" });
+      else painter.text(x0 + at, box.y + this.top - 9, String(u), { size: 10, fill: cssColour("muted"), align: "center" });
+    }
+    if (!chosen.length || chosen.length > 3) return;
+    for (const u of chosen) {
+      const text = shortText(frame.view.units[u], 14), at = (u + 0.5) * cell;
+      measuring.font = `600 12px ${FONT}`;
+      const width = measuring.measureText(text).width + 10, soft = cssColour(rows ? "query-soft" : "key-soft");
+      const x = rows ? box.x + this.shift + this.left - 5 - width : Math.max(box.x + x0, Math.min(x0 + at - width / 2, box.x + box.width - width));
+      const y = rows ? y0 + at : box.y + this.top - 26;
+      painter.rect(x, y - 9, width, 18, soft, 3);
+      painter.text(x + 5, y, text, { size: 12, fill: colour, weight: 600 });
+    }
+  },
+
+  size() { return [this.shift * 2 + this.width, this.height]; },
+  legend(frame) { return this.most(frame); },
+  reveal(hit) {
+    const out = { margin: Math.max(this.left, this.top) + 30 };
+    if (hit.q !== undefined && hit.q !== null) out.y = this.top + (hit.q + 0.5) * this.cell;
+    if (hit.k !== undefined && hit.k !== null) out.x = this.shift + this.left + (hit.k + 0.5) * this.cell;
+    return out;
+  },
+};
+
+function hiddenRgb() {
+  const hex = cssColour("rule");
+  return [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
+}

@@ -1,0 +1,280 @@
+// Mouse, keyboard and controls; the last file: it starts the page.
+
+function tip(event, text) {
+  const box = $("tip");
+  box.hidden = !text;
+  if (!text) return;
+  box.textContent = text;
+  const width = box.offsetWidth, height = box.offsetHeight;
+  box.style.left = Math.max(4, Math.min(event.clientX + 14, innerWidth - width - 6)) + "px";
+  box.style.top = (event.clientY + 20 + height > innerHeight ? event.clientY - height - 10 : event.clientY + 18) + "px";
+}
+
+function pairText(frame, q, k) {
+  const { view } = frame, unit = (u) => `${shortText(view.units[u], 14)} #${view.units[u][0]}`;
+  const row = frame.q.length === 1 && frame.q[0] === q ? frame.row : view.row([q]);
+  return `${unit(q)} → ${unit(k)}   ${number(row[k])}`;
+}
+
+// --- Canvas views ---
+const canvas = $("canvas");
+let drag = null;
+
+canvas.addEventListener("pointermove", (event) => {
+  const at = viewport.at(event), hit = app.current().hit(at), { frame } = app;
+  if (drag && drag.side && (hit[drag.side] ?? null) !== null && hit[drag.side] !== drag.last) {
+    drag.last = hit[drag.side];
+    drag.moved = true;
+    app.go({ [drag.side]: app.range(drag.unit, drag.last) }, { replace: drag.pushed });
+    drag.pushed = true;
+  }
+  app.setHover(hit.q, hit.k);
+  canvas.style.cursor = hit.q !== undefined || hit.k !== undefined ? "pointer" : "default";
+  if (!frame) return;
+  if (hit.q !== undefined && hit.k !== undefined) tip(event, pairText(frame, hit.q, hit.k));
+  else if (hit.k !== undefined && frame.lockedQ.length === 1) tip(event, pairText(frame, frame.lockedQ[0], hit.k));
+  else if (hit.q !== undefined && frame.lockedK.length === 1) tip(event, pairText(frame, hit.q, frame.lockedK[0]));
+  else tip(event, "");
+});
+canvas.addEventListener("pointerleave", (event) => { app.setHover(null, null); tip(event, ""); });
+canvas.addEventListener("pointerdown", (event) => {
+  if (event.button !== 0) return;
+  const hit = app.current().hit(viewport.at(event));
+  const side = hit.q !== undefined && hit.k !== undefined ? null : hit.q !== undefined ? "q" : hit.k !== undefined ? "k" : null;
+  drag = { side, unit: side && hit[side], last: side && hit[side], hit, moved: false, pushed: false };
+});
+addEventListener("pointerup", (event) => {
+  const was = drag;
+  drag = null;
+  if (!was || was.moved || !event.target.closest?.("#canvas")) return;
+  const hit = app.current().hit(viewport.at(event)), how = { shift: event.shiftKey, toggle: event.ctrlKey || event.metaKey };
+  if (hit.q !== undefined && hit.k !== undefined) {
+    const { view, lockedQ, lockedK } = app.frame;
+    const same = lockedQ.length === 1 && lockedK.length === 1 && lockedQ[0] === hit.q && lockedK[0] === hit.k;
+    app.go(same ? { q: [], k: [] } : { q: [view.units[hit.q][0]], k: [view.units[hit.k][0]] });
+  } else if (hit.q !== undefined) app.lock("q", hit.q, how);
+  else if (hit.k !== undefined) app.lock("k", hit.k, how);
+});
+
+// The keyboard's cursor is a hover without a mouse.
+canvas.addEventListener("keydown", (event) => {
+  const moves = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1],
+                  PageUp: [-10, 0], PageDown: [10, 0], Home: [-1e9, 0], End: [1e9, 0] };
+  const step = moves[event.key], { frame } = app;
+  if (event.key === "Enter" || event.key === " ") {
+    event.preventDefault();
+    const how = { shift: event.shiftKey, toggle: event.ctrlKey };
+    if (app.hover.q !== null && app.hover.k !== null && app.state.view === "heat") {
+      app.go({ q: [frame.view.units[app.hover.q][0]], k: [frame.view.units[app.hover.k][0]] });
+    } else if (app.hover.k !== null && (frame.lockedQ.length || app.hover.q === null)) app.lock("k", app.hover.k, how);
+    else if (app.hover.q !== null) app.lock("q", app.hover.q, how);
+    return;
+  }
+  if (!step || event.altKey || event.ctrlKey || event.metaKey) return;
+  event.preventDefault();
+  event.stopPropagation();
+  const clip = (u) => Math.max(0, Math.min(frame.view.count - 1, u));
+  let { q, k } = app.hover;
+  if (app.state.view === "heat") {
+    const started = q !== null && k !== null;
+    q = clip((q ?? frame.lockedQ[0] ?? 0) + (started ? step[0] : 0));
+    k = clip((k ?? frame.lockedK[0] ?? 0) + (started ? step[1] : 0));
+  } else if (step[1]) {  // to the other side
+    const unit = q ?? k ?? 0;
+    [q, k] = step[1] > 0 ? [null, unit] : [unit, null];
+  } else if (k !== null) k = clip(k + step[0]);
+  else q = q === null ? (frame.lockedQ[0] ?? 0) : clip(q + step[0]);
+  app.setHover(q, k);
+  reveal({ q, k });
+  app.draw(false);
+  app.say();
+});
+
+function reveal(hit) {
+  const where = app.current().reveal?.(hit), host = canvas;
+  if (!where) return;
+  if (where.y !== undefined) {
+    if (where.y < host.scrollTop + where.margin) host.scrollTop = where.y - where.margin;
+    if (where.y > host.scrollTop + host.clientHeight - 30) host.scrollTop = where.y - host.clientHeight + 30;
+  }
+  if (where.x !== undefined) {
+    if (where.x < host.scrollLeft + where.margin) host.scrollLeft = where.x - where.margin;
+    if (where.x > host.scrollLeft + host.clientWidth - 30) host.scrollLeft = where.x - host.clientWidth + 30;
+  }
+}
+
+// --- Text view ---
+// A token is hovered as query or key, as the direction says; once one is locked, as the other end.
+function hoverText(unit) {
+  const at = app.state.dir === "at", { lockedQ, lockedK } = app.frame;
+  const asKey = at ? !lockedK.length : lockedQ.length > 0;
+  app.setHover(unit === null || asKey ? null : unit, unit !== null && asKey ? unit : null);
+}
+const text = $("text");
+text.addEventListener("pointerover", (event) => {
+  const unit = textView.unitAt(event.target);
+  if (drag && unit !== null && unit !== drag.last) {
+    drag.last = unit;
+    drag.moved = true;
+    app.go({ [drag.side]: app.range(drag.unit, unit) }, { replace: drag.pushed });
+    drag.pushed = true;
+  }
+  hoverText(unit);
+  const { lockedQ, lockedK } = app.frame, at = app.state.dir === "at";
+  if (unit !== null && !at && lockedQ.length === 1) tip(event, pairText(app.frame, lockedQ[0], unit));
+  else if (unit !== null && at && lockedK.length === 1) tip(event, pairText(app.frame, unit, lockedK[0]));
+  else tip(event, "");
+});
+text.addEventListener("pointerleave", (event) => { hoverText(null); tip(event, ""); });
+text.addEventListener("pointerdown", (event) => {
+  const unit = textView.unitAt(event.target);
+  if (unit === null || event.button !== 0) return;
+  event.preventDefault();
+  textView.spans[unit].focus({ preventScroll: true });
+  drag = { side: app.state.dir === "at" ? "k" : "q", unit, last: unit, moved: false, pushed: false };
+});
+text.addEventListener("click", (event) => {
+  const unit = textView.unitAt(event.target);
+  if (unit !== null) clickText(unit, event);
+});
+let dragged = false;
+addEventListener("pointerup", () => { dragged = false; }, true);
+function clickText(unit, event) {
+  app.lock(app.state.dir === "at" ? "k" : "q", unit, { shift: event.shiftKey, toggle: event.ctrlKey || event.metaKey });
+}
+text.addEventListener("focusin", (event) => {
+  if (!event.target.matches(":focus-visible")) return;
+  hoverText(textView.unitAt(event.target));
+});
+text.addEventListener("keydown", (event) => {
+  const unit = textView.unitAt(event.target), step = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1 }[event.key];
+  if (unit === null) return;
+  if (event.key === "Enter" || event.key === " ") {
+    event.preventDefault();
+    clickText(unit, event);
+  } else if (step && !event.altKey) {
+    event.preventDefault();
+    event.stopPropagation();
+    const next = Math.max(0, Math.min(textView.spans.length - 1, unit + step));
+    textView.spans[unit].tabIndex = -1;
+    textView.spans[next].tabIndex = 0;
+    textView.spans[next].focus();
+    hoverText(next);
+    app.draw(false);
+    app.say();
+  }
+});
+
+// --- Controls ---
+function choice(id, key, change = (value) => app.go({ [key]: value })) {
+  $(id).addEventListener("click", (event) => {
+    const button = event.target.closest("button");
+    if (button) change(button.dataset[key]);
+  });
+  $(id).addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key], buttons = [...$(id).children];
+    if (!step) return;
+    event.stopPropagation();
+    event.preventDefault();
+    const next = buttons[(buttons.indexOf(event.target) + step + buttons.length) % buttons.length];
+    next.focus();
+    if (key !== "export") next.click();
+  });
+}
+for (const [name, title, meaning] of STATISTICS) {
+  $("stats").append(element("button", { textContent: title, title: meaning, "data-stat": name }));
+}
+choice("stats", "stat", (stat) => app.go({ stat }, { replace: true }));
+choice("views", "view");
+choice("dirs", "dir", (dir) => app.go({ dir, q: dir === "at" ? [] : app.state.k, k: dir === "at" ? app.state.q : [] }));
+choice("scales", "scale");
+choice("exports", "export", (kind) => exportView(kind, app.current(), app.frame));
+for (const id of ["merge", "hide", "value"]) {
+  $(id).addEventListener("change", () => app.go({ [id]: $(id).checked }));
+}
+$("top").addEventListener("change", () => app.go({ top: Number($("top").value) }));
+$("zoom").addEventListener("change", () => app.go({ zoom: Number($("zoom").value) }));
+$("min").addEventListener("input", () => app.go({ min: Math.max(0, Math.min(1, Number($("min").value) || 0)) }, { replace: true }));
+$("help").addEventListener("click", () => $("keys").showModal());
+
+function setTheme(theme) {
+  document.documentElement.dataset.theme = theme;
+  try {
+    localStorage.setItem("attn-theme", theme);
+  } catch {
+    // Private windows keep nothing; the choice lasts as long as the page.
+  }
+  repaint();
+}
+function repaint() {
+  textView.shown = [];
+  overview.recolour(app.state.stat);
+  app.show();
+}
+$("theme").addEventListener("click", () => setTheme(currentTheme() === "dark" ? "light" : "dark"));
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
+
+async function copyLink() {
+  const link = location.href;
+  try {
+    await navigator.clipboard.writeText(link);
+  } catch {
+    const field = element("textarea", { value: link });
+    document.body.append(field);
+    field.select();
+    document.execCommand("copy");
+    field.remove();
+  }
+  $("copy").textContent = "Copied";
+  setTimeout(() => { $("copy").textContent = "Copy link"; }, 1200);
+}
+$("copy").addEventListener("click", copyLink);
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || $("keys").open) return;
+  if (event.key === "Escape") return app.unlock();
+  if (event.target.matches("input[type=number], select")) return;
+  const { state } = app, toggle = { m: "merge", h: "hide", v: "value" }[event.key];
+  const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
+  if (event.key === "?") $("keys").showModal();
+  else if (event.key === "t") $("theme").click();
+  else if (event.key === "c") copyLink();
+  else if (event.key === "o") app.go({ head: null });
+  else if (step && event.target.tagName !== "BUTTON") {
+    event.preventDefault();
+    if (state.head) app.go({ head: overview.neighbour(state.head, ...step) }, { replace: true });
+    else overview.cells.get("0.0").focus();
+  } else if (!state.head) return;
+  else if (event.key === "a") app.go({ head: { l: state.head.l, h: -1 } });
+  else if (event.key === "l") app.go({ scale: state.scale === "log" ? "linear" : "log" });
+  else if (toggle && !(toggle === "value" && $("value").disabled)) app.go({ [toggle]: !state[toggle] });
+  else if (VIEWS[Number(event.key) - 1]) app.go({ view: VIEWS[Number(event.key) - 1] });
+});
+
+// --- Start ---
+try {
+  const saved = localStorage.getItem("attn-theme");
+  if (saved === "dark" || saved === "light") document.documentElement.dataset.theme = saved;
+} catch {
+  // No storage: the system's theme.
+}
+$("title").textContent = record.meta.title || "Attention";
+$("facts").textContent = `${record.layers} layers × ${record.heads} heads · ${record.n} tokens`;
+$("truncated").hidden = !record.meta.truncated;
+$("value-label").hidden = !record.hasNorms();
+$("value").disabled = !record.hasNorms();
+for (const finding of record.meta.findings) {
+  const item = element("li"), parts = finding.split(/([Hh]ead \d+\.\d+)/);
+  for (const part of parts) {
+    const match = /^[Hh]ead (\d+\.\d+)$/.exec(part);
+    item.append(match ? element("a", { href: "#" + match[1], textContent: part }) : part);
+  }
+  $("findings").append(item);
+}
+overview.build((head) => app.go({ head }));
+const readAddress = () => app.set(readLink(location.hash, record));
+addEventListener("popstate", readAddress);
+addEventListener("hashchange", readAddress);
+new ResizeObserver(() => { if (app.state.head && app.frame) app.draw(true); }).observe($("canvas"));
+readAddress();
+setTimeout(() => background.start(), 0);

@@ -1,0 +1,149 @@
+// The grid of layers x heads: one DOM grid that moves between the overview and the head's side.
+
+const overview = {
+  cells: new Map(),  // head name -> button
+
+  build(choose) {
+    this.choose = choose;
+    const grid = document.createElement("div");
+    grid.className = "grid";
+    grid.setAttribute("role", "group");
+    grid.setAttribute("aria-label", "Heads, a layer a row");
+    grid.style.setProperty("--columns", record.heads + 1);
+    const name = (text, title) => {
+      const e = document.createElement("span");
+      e.className = "name";
+      e.textContent = text;
+      e.title = title;
+      grid.append(e);
+    };
+    name("", "");
+    for (let h = 0; h < record.heads; h++) name(h, "Head " + h);
+    name("avg", "Mean of the layer");
+    for (let l = 0; l < record.layers; l++) {
+      name(l, "Layer " + l);
+      for (let h = 0; h < record.heads; h++) grid.append(this.cell({ l, h }));
+      grid.append(this.cell({ l, h: -1 }));
+    }
+    const all = this.cell({ l: -1, h: -1 });
+    all.style.gridColumn = record.heads + 2;
+    grid.append(all);
+    this.grid = grid;
+    grid.addEventListener("keydown", (event) => this.key(event));
+    background.listeners.push((l, h) => this.arrived(l, h));
+  },
+
+  cell(head) {
+    const button = document.createElement("button"), canvas = document.createElement("canvas");
+    button.className = "cell" + (head.h < 0 ? " mean" : "");
+    button.dataset.head = headName(head);
+    canvas.width = canvas.height = 1;
+    const caption = document.createElement("span"), label = document.createElement("span"), value = document.createElement("span");
+    caption.className = "caption";
+    label.textContent = headName(head);
+    caption.append(label, value);
+    button.append(canvas, caption);
+    button.addEventListener("click", () => this.choose(head));
+    button.tabIndex = -1;
+    this.cells.set(headName(head), button);
+    return button;
+  },
+
+  home(section) {
+    const home = section.querySelector(".grid-home");
+    if (this.grid.parentElement !== home) home.append(this.grid);
+  },
+
+  arrived(l, h) {
+    this.draw(l + "." + h);
+    if (background.thumbs.get(l + ".avg").complete) this.draw(l + ".avg");
+    if (background.thumbs.get("avg").complete) this.draw("avg");
+  },
+
+  // A square-root scale: what is a tenth of the largest is still seen.
+  draw(name) {
+    const thumb = background.thumbs.get(name), button = this.cells.get(name);
+    if (!thumb || !button || (thumb.heads !== undefined && !thumb.complete)) return;
+    const canvas = button.firstChild, { side, cells } = thumb;
+    canvas.width = canvas.height = side;
+    const context = canvas.getContext("2d"), image = context.createImageData(side, side);
+    let most = 0;
+    for (const v of cells) if (v > most) most = v;
+    for (let i = 0; i < cells.length; i++) {
+      const [r, g, b] = rampRgb(most > 0 ? Math.sqrt(cells[i] / most) : 0);
+      image.data.set([r, g, b, 255], i * 4);
+    }
+    context.putImageData(image, 0, 0);
+  },
+
+  // A statistic of a head, or the mean over the heads of an average; the same of an even head.
+  statistic(head, name, from = "statistics") {
+    const key = name === "entropy" ? "relative_entropy" : name;
+    let sum = 0, count = 0;
+    for (const [l, h] of headList(head, record)) {
+      sum += record.meta[from][l * record.heads + h][key];
+      count++;
+    }
+    return sum / count;
+  },
+
+  // Captions take the colour of the chosen statistic.
+  colour(stat) {
+    const values = new Map();
+    let most = 0;
+    for (const name of this.cells.keys()) {
+      const value = this.statistic(parseHead(name, record), stat);
+      values.set(name, value);
+      if (value > most) most = value;
+    }
+    if (stat === "entropy") most = 1;
+    const title = STATISTICS.find(([key]) => key === stat);
+    for (const [name, button] of this.cells) {
+      const value = values.get(name), t = position(value, most, "linear"), caption = button.lastChild;
+      caption.style.background = rampColour(t);
+      caption.style.color = inkOn(t);
+      caption.lastChild.textContent = value >= 0 ? value.toFixed(2) : "–";
+      const text = `${headTitle(parseHead(name, record))}: ${title[1].toLowerCase()} ${number(value)}`;
+      button.title = text;
+      button.setAttribute("aria-label", text);
+    }
+    drawLegend(document.getElementById("stat-legend"), most, "linear", title[1]);
+    document.getElementById("stat-meaning").textContent = title[2];
+  },
+
+  recolour(stat) {
+    for (const name of this.cells.keys()) this.draw(name);
+    this.colour(stat);
+  },
+
+  mark(head) {
+    const current = head && headName(head);
+    for (const [name, button] of this.cells) {
+      button.setAttribute("aria-current", name === current ? "true" : "false");
+      button.tabIndex = name === (current || "0.0") ? 0 : -1;
+    }
+  },
+
+  // The head that stands `down` rows and `right` columns away; the mean is the last column.
+  neighbour(head, down, right) {
+    if (head.l < 0) return right || down > 0 ? head : { l: record.layers - 1, h: -1 };
+    const columns = record.heads + 1, column = head.h < 0 ? record.heads : head.h;
+    const l = head.l + down, c = Math.max(0, Math.min(columns - 1, column + right));
+    if (l >= record.layers) return c === record.heads ? { l: -1, h: -1 } : head;
+    return { l: Math.max(0, l), h: c === record.heads ? -1 : c };
+  },
+
+  key(event) {
+    const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
+    const from = event.target.closest(".cell");
+    if (!step || !from) return;
+    event.preventDefault();
+    event.stopPropagation();
+    const next = this.neighbour(parseHead(from.dataset.head, record), ...step);
+    const button = this.cells.get(headName(next));
+    if (app.state.head) this.choose(next);
+    for (const cell of this.cells.values()) cell.tabIndex = -1;
+    button.tabIndex = 0;
+    button.focus();
+  },
+};
