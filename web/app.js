@@ -4,6 +4,12 @@ const $ = (id) => document.getElementById(id);
 
 AttnMaths.View.prototype.special = function (u) { return Boolean(tokens.special[this.units[u][0]]); };
 
+const HINTS = {
+  lines: "Hover a token for a preview, click to lock it; shift, ctrl or drag for several.",
+  heat: "Hover a cell for its value, click to lock the pair; click a label to lock its row or column.",
+  text: "Hover a token and all others take the tint; click to lock it, then hover another for the pair.",
+};
+
 const app = {
   state: { ...DEFAULTS },
   hover: { q: null, k: null },
@@ -118,17 +124,11 @@ const app = {
     $("canvas").hidden = state.view === "text";
     $("text").hidden = state.view !== "text";
     detail.statistics(state.head);
-    this.hint();
+    this.describe();
     this.draw(true);
   },
 
-  hint() {
-    const hints = {
-      lines: "Hover a token for a preview, click to lock; shift, ctrl or drag for several.",
-      heat: "Hover a cell for its value, click to lock the pair; click a label to lock a row or column.",
-      text: "Hover a token, all others take the tint; click to lock, then hover another for the pair.",
-    };
-    $("hint").textContent = hints[this.state.view];
+  describe() {
     $("canvas").setAttribute("aria-label", (this.state.view === "heat"
       ? "Heat map: rows look from, columns look at. Arrow keys move, Enter locks."
       : "Line view: queries left, keys right. Up and down choose a token, left and right the side, Enter locks."));
@@ -165,7 +165,7 @@ const app = {
     };
     if (frame.lockedQ.length) chip("query", "Query", frame.lockedQ, "q");
     if (frame.lockedK.length) chip("key", "Key", frame.lockedK, "k");
-    if (!chips.length) chips.push(element("span", { className: "chip", textContent: "nothing locked" }));
+    if (!chips.length) chips.push(element("span", { className: "chip", textContent: "nothing locked" }), element("span", { className: "muted small", textContent: HINTS[state.view] }));
     if (state.hide) chips.push(element("span", { className: "chip warn", textContent: "special tokens hidden, the rest renormalised" }));
     if (state.merge) chips.push(element("span", { className: "chip", textContent: "words: keys summed, queries averaged" }));
     if (state.value) chips.push(element("span", { className: "chip", textContent: "weighted by what each value brings" }));

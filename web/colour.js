@@ -51,8 +51,9 @@ function position(value, most, scale) {
 function number(value) {
   if (value === null || value === undefined || Number.isNaN(value)) return "–";
   if (value === 0) return "0";
-  const size = Math.abs(value);
-  if (size >= 1e5 || size < 1e-4) return value.toExponential(1).replace("e", "·10^").replace("^+", "^");
+  if (value < 0) return "−" + number(-value);
+  const size = value;
+  if (size >= 1e5 || size < 1e-4) return value.toExponential(1).replace("e", "·10^").replace("^+", "^").replace("^-", "^−");
   if (size >= 100) return value.toFixed(0);
   return value.toFixed(Math.max(0, Math.min(6, 2 - Math.floor(Math.log10(size))))).replace(/(\.\d*?)0+$/, "$1")
               .replace(/\.$/, "");

@@ -27,9 +27,10 @@ const detail = {
 
   lists(frame) {
     const home = document.getElementById("lists"), { view } = frame, parts = [];
+    const length = frame.row && frame.column ? LIST / 2 : LIST;
     const add = (side, chosen, weights, verb) => {
       const total = weights.reduce((a, b) => a + b, 0);
-      const order = Array.from(weights.keys()).sort((a, b) => weights[b] - weights[a]).slice(0, LIST);
+      const order = Array.from(weights.keys()).sort((a, b) => weights[b] - weights[a]).slice(0, length);
       const most = weights[order[0]] || 1;
       const title = element("h3", {}, element("span", { className: side === "k" ? "query" : "key", textContent: this.names(chosen, view) }), " " + verb);
       const list = element("div", { className: "list of-" + (side === "k" ? "keys" : "queries") });
@@ -37,7 +38,7 @@ const detail = {
         const bar = element("i");
         bar.style.width = (100 * weights[u]) / most + "%";
         const button = element("button", { title: `${unitText(view.units[u])} (token ${view.units[u][0]}): ${weights[u]}` },
-          element("span", { className: "word", textContent: shortText(view.units[u]) }),
+          element("span", { className: "word" }, shortText(view.units[u]), element("small", { textContent: view.units[u][0] })),
           element("span", { className: "track" }, bar),
           element("span", { className: "value", textContent: number(weights[u]) }));
         button.dataset.unit = u;
@@ -46,9 +47,9 @@ const detail = {
         list.append(button);
       }
       parts.push(title, list);
-      if (side === "k" && !app.state.value && view.count > LIST) {
+      if (side === "k" && !app.state.value && view.count > length) {
         const rest = total - order.reduce((sum, u) => sum + weights[u], 0);
-        if (rest > 5e-4) list.append(element("span", { className: "word muted", textContent: `${view.count - LIST} others` }),
+        if (rest > 5e-4) list.append(element("span", { className: "word muted", textContent: `${view.count - length} others` }),
                                      element("span", {}), element("span", { className: "value muted", textContent: number(rest) }));
       }
     };
@@ -153,7 +154,7 @@ const detail = {
       add("strongest pair of tokens", `${plainText(q)} → ${plainText(k)}`);
     }
     const largest = Array.from(why.products.keys()).sort((a, b) => Math.abs(why.products[b]) - Math.abs(why.products[a])).slice(0, 3);
-    add("largest components", largest.map((d) => `${d}: ${number(why.products[d])}`).join(",  "));
+    add("largest", largest.map((d) => `${d}: ${number(why.products[d])}`).join(",  "));
     add("sum of products", number(why.sum));
     add(`× scale ${number(why.scale)}`, number(why.scaled));
     if (why.softCap) add(`soft cap ${number(why.softCap)}`, number(why.capped));
@@ -162,7 +163,7 @@ const detail = {
       add("the mask hides this key from this query", "0", "result");
     } else {
       add("score", number(why.score));
-      add("− log Σ e^score of the row", number(why.lse));
+      add("− log Σ e^score", number(why.lse));
       add("probability e^(…)", number(why.probability), app.state.value || app.state.hide ? "" : "result");
       let weight = why.probability;
       if (app.state.hide) {

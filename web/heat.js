@@ -6,11 +6,11 @@ const heatView = {
     const label = Math.min(120, labelWidth(frame.view, 12)) + 10;
     const fit = (left, top) => {
       const room = Math.min(host.clientWidth - left - 14, host.clientHeight - top - 14);
-      return Math.max(1, Math.min(44 * ratio, Math.floor((room / count) * ratio))) / ratio;
+      return Math.max(1, Math.min(44 * ratio, Math.floor((room / count) * ratio * 2) / 2)) / ratio;
     };
     this.labelled = (zoom > 1 ? zoom : fit(label + 24, label + 24)) >= 10;
-    this.left = this.labelled ? label + 24 : 132;
-    this.top = this.labelled ? label + 24 : 58;
+    this.left = this.labelled ? label + 24 : 64;
+    this.top = this.labelled ? label + 24 : 60;
     this.cell = zoom > 1 ? zoom : fit(this.left, this.top);
     this.count = count;
     this.width = this.left + count * this.cell + 14;
@@ -85,7 +85,6 @@ const heatView = {
       painter.image(canvas, x0, y0, drawn, drawn);
       if (drawn > size) painter.rect(x0 + size, y0, drawn - size, drawn, panel);
       if (drawn > size) painter.rect(x0, y0 + size, drawn, drawn - size, panel);
-      painter.frame(x0 - 0.5, y0 - 0.5, size + 1, size + 1, cssColour("rule"));
       if (cell >= 32 && this.count <= 40 && frame.picture.pool === 1) this.numbers(painter, frame, most, x0, y0);
     } else if (frame.waiting) {
       painter.text(box.x + box.width / 2, box.y + box.height / 2, "computing all rows…", { size: 13, fill: muted, align: "center" });
@@ -99,9 +98,10 @@ const heatView = {
     // The margins stay where they are while the picture scrolls under them.
     painter.rect(box.x, box.y, box.width, this.top - 1, panel);
     painter.rect(box.x, box.y, this.left + sx - 1, box.height, panel);
+    painter.frame(x0 - 0.5, y0 - 0.5, size + 1, size + 1, cssColour("rule"));
     this.labels(painter, box, frame, "q", x0, y0, query);
     this.labels(painter, box, frame, "k", x0, y0, key);
-    painter.rect(box.x, box.y, this.left + sx - 1, this.top - 1, panel);
+    painter.rect(box.x, box.y, this.left + sx - 9, this.top - 9, panel);
     const middleX = Math.min(x0 + size / 2, box.x + x0 + (box.width - x0) / 2);
     const middleY = Math.min(y0 + size / 2, box.y + y0 + (box.height - y0) / 2);
     painter.text(Math.max(middleX, x0 + 40), box.y + 11, "looks at (key)", { size: 11, fill: key, align: "center", weight: 600 });
@@ -148,7 +148,7 @@ const heatView = {
       const text = shortText(frame.view.units[u], 14), at = (u + 0.5) * cell;
       measuring.font = `600 12px ${FONT}`;
       const width = measuring.measureText(text).width + 10, soft = cssColour(rows ? "query-soft" : "key-soft");
-      const x = rows ? box.x + this.shift + this.left - 5 - width : Math.max(box.x + x0, Math.min(x0 + at - width / 2, box.x + box.width - width));
+      const x = rows ? Math.max(box.x + 2, box.x + this.shift + this.left - 5 - width) : Math.max(box.x + x0, Math.min(x0 + at - width / 2, box.x + box.width - width));
       const y = rows ? y0 + at : box.y + this.top - 26;
       painter.rect(x, y - 9, width, 18, soft, 3);
       painter.text(x + 5, y, text, { size: 12, fill: colour, weight: 600 });

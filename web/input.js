@@ -137,8 +137,6 @@ text.addEventListener("click", (event) => {
   const unit = textView.unitAt(event.target);
   if (unit !== null) clickText(unit, event);
 });
-let dragged = false;
-addEventListener("pointerup", () => { dragged = false; }, true);
 function clickText(unit, event) {
   app.lock(app.state.dir === "at" ? "k" : "q", unit, { shift: event.shiftKey, toggle: event.ctrlKey || event.metaKey });
 }

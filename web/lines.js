@@ -74,7 +74,7 @@ const linesView = {
     for (const [q, k, w] of this.lines(frame)) {
       if ((q < first && k < first) || (q > last && k > last)) continue;
       const t = position(w, most, scale);
-      if (t < 0.012) continue;
+      if (t < (frame.row || frame.column ? 0.012 : 0.04)) continue;
       // The colour says how much; faint lines are thin as well, so that they hide little.
       painter.curve(this.from + 4, this.y(q), this.to - 4, this.y(k), rampColour(0.18 + 0.82 * t), 0.6 + 2.4 * t, 0.25 + 0.75 * t);
     }
@@ -104,7 +104,7 @@ const linesView = {
         painter.rect(x, y - height / 2, this.label, height, rampColour(t), Math.min(3, height / 3));
         ink = inkOn(t);
       }
-      if (this.row >= 9 && t > 0.01 && weights[unit] >= 0.0005) {
+      if (this.row >= 9 && (t > 0.08 || weights[unit] >= 0.01)) {
         const at = left ? x - 6 : x + this.label + 6;
         painter.text(at, y, number(weights[unit]), { size: Math.min(11, this.size), fill: cssColour("muted"), align: left ? "right" : "left" });
       }

@@ -10,6 +10,7 @@ const overview = {
     grid.setAttribute("role", "group");
     grid.setAttribute("aria-label", "Heads, a layer a row");
     grid.style.setProperty("--columns", record.heads + 1);
+    grid.style.setProperty("--rows", record.layers + 1);
     const name = (text, title) => {
       const e = document.createElement("span");
       e.className = "name";
@@ -20,6 +21,7 @@ const overview = {
     name("", "");
     for (let h = 0; h < record.heads; h++) name(h, "Head " + h);
     name("avg", "Mean of the layer");
+    grid.lastChild.classList.add("last");
     for (let l = 0; l < record.layers; l++) {
       name(l, "Layer " + l);
       for (let h = 0; h < record.heads; h++) grid.append(this.cell({ l, h }));

@@ -22,7 +22,7 @@ const textView = {
       const span = document.createElement("span");
       const joined = continues(t) && view.of[t - 1] >= 0;
       if (!joined && block.lastChild) block.append(" ");
-      span.className = "token" + (joined ? "" : " first") + (view.special(u) ? " special" : "");
+      span.className = "token" + (joined ? " joined" : "") + (view.special(u) ? " special" : "");
       span.textContent = unit.map(plainText).join("");
       span.dataset.unit = u;
       span.tabIndex = u === 0 ? 0 : -1;

@@ -1,0 +1,92 @@
+// Pages for the browser test: make_test_page KIND TOKENS PAGE NUMBERS
+//   KIND plain: the synthetic record; general: grouped heads, masks and scores of every sort;
+//   hostile: tokens that try to break out of the page.
+// NUMBERS receives, as JSON, the library's attention rows of some (layer, head, query), by which
+// the test checks what the page shows.
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <iostream>
+
+#include "attn/inspect.h"
+#include "inspect/synthetic.h"
+
+namespace {
+
+attn::AttentionRecord general(std::size_t n, std::vector<float>& bias) {
+  using attn::Mask;
+  attn::AttentionRecord r = attn::synthetic::record(n, 6, 6, 10, 3);
+  const auto length = static_cast<std::int64_t>(n);
+  r.layers[0].mask = Mask::causal();
+  r.layers[0].score = attn::Score::alibi();
+  r.layers[1].mask = Mask::window(3, 2) | Mask::global_tokens({0});
+  r.layers[1].score.soft_cap = 2;
+  r.layers[2].score.sinks = {0.5f, 1, -1, 2, 0, 3};
+  r.layers[2].score.scale = 0.7;
+  std::vector<Mask> masks;
+  for (std::int64_t h = 0; h < 6; ++h)
+    masks.push_back(h % 2 == 0 ? Mask::causal() : Mask::window(h, 0));
+  r.layers[3].mask = Mask::per_head(masks);
+  attn::T5Bias t5{.table = {}, .buckets = 8, .max_distance = 16, .bidirectional = true};
+  for (int i = 0; i < 8 * 6; ++i) t5.table.push_back(0.1f * static_cast<float>(i % 7) - 0.3f);
+  r.layers[4].score.t5 = t5;
+  bias.assign(n * n, 0.0f);
+  for (std::size_t i = 0; i < bias.size(); ++i) bias[i] = 0.01f * static_cast<float>(i * 37 % 101);
+  r.layers[5].score.bias = attn::ConstTensor(bias.data(), attn::Shape{1, 1, length, length});
+  r.layers[5].mask = Mask::padding({length - 2}) & Mask::dilated_window(4, 4, 2);
+  return r;
+}
+
+void hostile(attn::AttentionRecord& r) {
+  const char* const texts[] = {"</script><script>window.broken=1</script>",
+                               "<!-- <script>",
+                               "<img src=x onerror=window.broken=1>",
+                               "\xff\xfe",
+                               "a\"b'c&amp;",
+                               "\n\t",
+                               "\xe2\x80\xae right to left",
+                               "=1+1",
+                               "\xe6\xbc\xa2\xe5\xad\x97"};
+  std::size_t i = 1;
+  for (const char* text : texts) r.tokens[i++].text = text;
+  r.model = "</title><script>window.broken=1</script>";
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 5) {
+    std::cerr << "usage: make_test_page plain|general|hostile TOKENS PAGE NUMBERS\n";
+    return 2;
+  }
+  const std::string kind = argv[1];
+  const auto n = static_cast<std::size_t>(std::atoi(argv[2]));
+  std::vector<float> bias;
+  attn::AttentionRecord record = kind == "general" ? general(n, bias) : attn::synthetic::record(n);
+  if (kind == "hostile") hostile(record);
+  std::cout << attn::write_page(record, argv[3]) << "\n";
+
+  std::ofstream numbers(argv[4]);
+  const auto heads = static_cast<int>(record.heads);
+  numbers << "{\"rows\": [";
+  bool first = true;
+  for (int l = 0; l < static_cast<int>(record.layers.size()); ++l) {
+    for (int h : {l % heads, heads - 1}) {
+      for (std::size_t q : {std::size_t{0}, n / 2, n - 1}) {
+        numbers << (first ? "" : ",") << "\n{\"layer\": " << l << ", \"head\": " << h
+                << ", \"query\": " << q << ", \"row\": [";
+        first = false;
+        const char* comma = "";
+        for (double p : attn::attention_row(record, l, h, static_cast<std::int64_t>(q))) {
+          char text[40];
+          std::snprintf(text, sizeof text, "%s%.17g", comma, p);
+          numbers << text;
+          comma = ",";
+        }
+        numbers << "]}";
+      }
+    }
+  }
+  numbers << "]}\n";
+  return numbers.good() ? 0 : 1;
+}
