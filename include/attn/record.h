@@ -19,10 +19,11 @@ struct RecordToken {
 };
 
 struct LayerRecord {
-  std::vector<float> q;           // [heads][tokens][width], as attention reads it (rotated)
-  std::vector<float> k;           // [kv_heads][tokens][width]
-  std::vector<float> value_norm;  // [heads][tokens]: ||f(x)||, the norm of a token's value after
-                                  // this head's slice of the output projection; may be empty
+  std::vector<float> q = {};  // [heads][tokens][width], as attention reads it (rotated)
+  std::vector<float> k = {};  // [kv_heads][tokens][width]
+  // [heads][tokens]: ||f(x)||, the norm of a token's value after this head's slice of the output
+  // projection; may be empty.
+  std::vector<float> value_norm = {};
   Mask mask = {};
   Score score = {};
 };
