@@ -1,3 +1,5 @@
+#include <malloc.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -28,7 +30,12 @@ double status_mb(const std::string& field) {
   return 0;
 }
 
-void reset_peak_memory() { std::ofstream("/proc/self/clear_refs") << "5"; }
+// Gives freed memory back first, so that what is taken next shows.
+double start_of_peak_memory() {
+  malloc_trim(0);
+  std::ofstream("/proc/self/clear_refs") << "5";
+  return status_mb("VmRSS:");
+}
 
 std::vector<float> random_values(std::int64_t n, std::uint32_t seed) {
   std::vector<float> x(static_cast<std::size_t>(n));
@@ -75,8 +82,7 @@ std::vector<Row> measure(const Job& job, Isa isa, int threads, const Limits& lim
   std::vector<Contestant> contestants;
   std::vector<Row> rows;
   const Context context({.threads = threads, .isa = isa});
-  const double before = status_mb("VmRSS:");
-  reset_peak_memory();
+  const double before = start_of_peak_memory();
   const Plan planned = plan(AttentionShape::of(qt, kt, vt), options, context);
   contestants.push_back({"", [&] { planned.run(qt, kt, vt, ot); }});
   contestants.back().run();
@@ -89,8 +95,7 @@ std::vector<Row> measure(const Job& job, Isa isa, int threads, const Limits& lim
       OpenBlas::load(isa, why_not)) {
     contestants.push_back(
         {"openblas", [&] { OpenBlas::attention(qt, kt, vt, ot2, causal, threads); }});
-    const double start = status_mb("VmRSS:");
-    reset_peak_memory();
+    const double start = start_of_peak_memory();
     contestants.back().run();
     rows.push_back(row_of("openblas"));
     rows.back().peak_mb = std::max(0.0, status_mb("VmHWM:") - start);

@@ -99,7 +99,8 @@ MaskSchedule::MaskSchedule(const Mask& mask, const Geometry& geometry, std::int6
       kv_heads_(kv_heads),
       tile_(tile),
       block_tokens_(block_tokens),
-      blocks_(ceil_div(geometry.q_len, block_tokens)) {
+      blocks_(ceil_div(geometry.q_len, block_tokens)),
+      facts_(static_cast<std::size_t>(mask_.variants())) {
   const std::int64_t size = geometry.heads / std::max<std::int64_t>(kv_heads, 1);
   std::map<std::vector<int>, int> known;  // variants of the heads of a group -> schedule
   for (std::int64_t b = 0; b < geometry.batch; ++b) {
@@ -121,10 +122,17 @@ MaskSchedule::MaskSchedule(const Mask& mask, const Geometry& geometry, std::int6
       groups_.push_back(std::move(group));
     }
   }
-  measure_variants();
+  for (std::int64_t b = 0; b < geometry.batch; ++b) {
+    for (std::int64_t h = 0; h < geometry.heads; ++h) {
+      const Facts& facts = facts_[static_cast<std::size_t>(mask_.variant(b, h))];
+      visible_pairs_ += facts.pairs;
+      empty_rows_ += facts.empty_rows;
+      sees_future_ = sees_future_ || facts.sees_future;
+    }
+  }
 }
 
-void MaskSchedule::schedule_group(GroupSchedule& group) const {
+void MaskSchedule::schedule_group(GroupSchedule& group) {
   TileCounts counts(geometry_.k_len, tile_);
   const std::int64_t tiles = ceil_div(geometry_.k_len, tile_);
   const std::int64_t row_words = ceil_div(geometry_.k_len, 64), tile_words = tile_ / 64;
@@ -165,15 +173,18 @@ void MaskSchedule::schedule_group(GroupSchedule& group) const {
       if (group.uses_bits) words.assign(static_cast<std::size_t>(slots * tokens * row_words), 0);
       for (std::int64_t slot = 0; slot < slots; ++slot) {
         const int variant = group.variants[static_cast<std::size_t>(slot)];
+        Facts& facts = facts_[static_cast<std::size_t>(variant)];
         for (std::int64_t i = 0; i < tokens; ++i) {
           if (group.uses_bits) {
             std::uint64_t* to = words.data() + (slot * tokens + i) * row_words;
             mask_.row_bits(variant, begin + i, to);
             counts.add_row_bits(to);
+            if (!facts.counted) count_row_bits(facts, begin + i, to);
           } else {
             row.clear();
             mask_.row_intervals(variant, begin + i, row);
             counts.add_row(row.data(), row.size());
+            if (!facts.counted) count_row(facts, begin + i, row);
           }
         }
       }
@@ -181,6 +192,11 @@ void MaskSchedule::schedule_group(GroupSchedule& group) const {
     }
     group.cost.push_back(keys * static_cast<double>(tokens) * group_heads);
     group.run_begin.push_back(static_cast<std::int64_t>(group.runs.size()));
+  }
+  for (int variant : group.variants) {
+    Facts& facts = facts_[static_cast<std::size_t>(variant)];
+    if (full && !facts.counted) count_full_rows(facts);
+    facts.counted = true;
   }
   group.tiles_skipped = tiles * blocks_ - group.tiles_full - group.tiles_partial;
 }
@@ -203,50 +219,37 @@ void MaskSchedule::block_intervals(const GroupSchedule& group, std::int64_t toke
   }
 }
 
-void MaskSchedule::measure_variants() {
-  std::vector<std::int64_t> uses(static_cast<std::size_t>(mask_.variants()), 0);
-  for (std::int64_t b = 0; b < geometry_.batch; ++b) {
-    for (std::int64_t h = 0; h < geometry_.heads; ++h)
-      ++uses[static_cast<std::size_t>(mask_.variant(b, h))];
-  }
-  const bool placed = !geometry_.k_positions.empty();
-  std::vector<Interval> row;
-  std::vector<std::uint64_t> words(static_cast<std::size_t>(ceil_div(geometry_.k_len, 64)));
-  for (int variant = 0; variant < mask_.variants(); ++variant) {
-    const std::int64_t use = uses[static_cast<std::size_t>(variant)];
-    for (std::int64_t q = 0; q < geometry_.q_len; ++q) {
-      std::int64_t pairs = 0, latest = -1;
-      const auto see = [&](std::int64_t k) { latest = std::max(latest, geometry_.k_position(k)); };
-      if (mask_.full(variant) && !placed) {
-        pairs = geometry_.k_len;
-        latest = geometry_.k_len - 1;
-      } else if (mask_.structured(variant)) {
-        row.clear();
-        mask_.row_intervals(variant, q, row);
-        for (const Interval& i : row) {
-          pairs += size_of(i);
-          if (placed) {
-            for (std::int64_t k = i.begin; k < i.end; k += i.step) see(k);
-          } else {
-            latest = i.begin + (size_of(i) - 1) * i.step;
-          }
-        }
-      } else {
-        mask_.row_bits(variant, q, words.data());
-        for (std::size_t w = 0; w < words.size(); ++w) {
-          pairs += std::popcount(words[w]);
-          for (std::uint64_t rest = words[w]; rest != 0; rest &= rest - 1) {
-            see(static_cast<std::int64_t>(w) * 64 + std::countr_zero(rest));
-          }
-        }
+void MaskSchedule::count_row(Facts& facts, std::int64_t q, const std::vector<Interval>& row) const {
+  std::int64_t pairs = 0, latest = 0;
+  for (const Interval& i : row) {
+    pairs += size_of(i);
+    if (geometry_.k_positions.empty()) {
+      latest = i.begin + (size_of(i) - 1) * i.step;
+    } else {
+      for (std::int64_t k = i.begin; k < i.end; k += i.step) {
+        latest = std::max(latest, geometry_.k_position(k));
       }
-      visible_pairs_ += pairs * use;
-      if (pairs == 0)
-        empty_rows_ += use;
-      else if (latest > geometry_.q_position(q))
-        sees_future_ = true;
     }
   }
+  facts.add(pairs, pairs > 0 && latest > geometry_.q_position(q));
+}
+
+void MaskSchedule::count_row_bits(Facts& facts, std::int64_t q, const std::uint64_t* words) const {
+  std::int64_t pairs = 0;
+  bool future = false;
+  for (std::int64_t w = 0; w < ceil_div(geometry_.k_len, 64); ++w) {
+    pairs += std::popcount(words[w]);
+    for (std::uint64_t rest = words[w]; rest != 0 && !future; rest &= rest - 1) {
+      future = geometry_.k_position(w * 64 + std::countr_zero(rest)) > geometry_.q_position(q);
+    }
+  }
+  facts.add(pairs, future);
+}
+
+// A row of everything, without asking the mask.
+void MaskSchedule::count_full_rows(Facts& facts) const {
+  const std::vector<Interval> row(geometry_.k_len > 0 ? 1 : 0, Interval{0, geometry_.k_len, 1});
+  for (std::int64_t q = 0; q < geometry_.q_len; ++q) count_row(facts, q, row);
 }
 
 }  // namespace attn

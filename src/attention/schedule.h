@@ -45,14 +45,28 @@ class MaskSchedule {
   bool sees_future() const { return sees_future_; }
 
  private:
-  void schedule_group(GroupSchedule& group) const;
-  void measure_variants();
+  // Answers about one variant's rows.
+  struct Facts {
+    bool counted = false;
+    std::int64_t pairs = 0, empty_rows = 0;
+    bool sees_future = false;
+    void add(std::int64_t row_pairs, bool row_sees_future) {
+      pairs += row_pairs;
+      empty_rows += row_pairs == 0;
+      sees_future = sees_future || row_sees_future;
+    }
+  };
+  void schedule_group(GroupSchedule& group);
+  void count_row(Facts& facts, std::int64_t q, const std::vector<Interval>& row) const;
+  void count_row_bits(Facts& facts, std::int64_t q, const std::uint64_t* words) const;
+  void count_full_rows(Facts& facts) const;
 
   BoundMask mask_;
   Geometry geometry_;
   std::int64_t kv_heads_, tile_, block_tokens_, blocks_;
   std::vector<GroupSchedule> groups_;
   std::vector<int> group_index_;  // [batch * kv_heads]
+  std::vector<Facts> facts_;      // [variants]
   std::int64_t visible_pairs_ = 0, empty_rows_ = 0;
   bool sees_future_ = false;
 };
