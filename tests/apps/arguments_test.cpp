@@ -1,0 +1,123 @@
+// What the command answers without a model: help, mistakes, the doctor.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "attn/context.h"
+#include "run_command.h"
+
+namespace attn::test {
+namespace {
+
+using testing::HasSubstr;
+using testing::Not;
+
+const char* const kCommands[] = {"run", "look", "explain", "get", "doctor"};
+
+TEST(Arguments, HelpHasExamplesEverywhere) {
+  const Ran all = attn({"--help"});
+  EXPECT_EQ(all.code, 0);
+  EXPECT_THAT(all.out, HasSubstr("Examples:"));
+  for (const std::string command : kCommands) {
+    EXPECT_THAT(all.out, HasSubstr("\n  " + command + " "));
+    const Ran one = attn({command, "--help"});
+    EXPECT_EQ(one.code, 0) << command;
+    EXPECT_THAT(one.out, HasSubstr("Examples:\n  attn " + command)) << command;
+    EXPECT_EQ(one.err, "");
+  }
+}
+
+TEST(Arguments, VersionIsTheLibrarys) {
+  const Ran ran = attn({"--version"});
+  EXPECT_EQ(ran.code, 0);
+  EXPECT_EQ(ran.out, std::string("attn ") + version() + "\n");
+}
+
+struct Mistake {
+  std::vector<std::string> arguments;
+  std::string says;
+};
+
+// Exit 2, one line, that names what is wrong.
+TEST(Arguments, MistakesAreOneLineAndExit2) {
+  const std::string shape = "1,2,2,16,16,8";
+  const Mistake mistakes[] = {
+      {{}, "a command is needed"},
+      {{"frobnicate"}, "unknown command 'frobnicate'"},
+      {{"--frobnicate"}, "unknown option '--frobnicate'"},
+      {{"run"}, "model is required"},
+      {{"run", "demo", "text", "--jsn"}, "unknown option '--jsn'"},
+      {{"run", "demo", "text", "-f", "file"}, "not both"},
+      {{"run", "demo", "text", "--hidden"}, "--hidden needs --json"},
+      {{"run", "demo", "text", "--threads", "0"}, "--threads"},
+      {{"run", "demo", "text", "--threads", "many"}, "--threads"},
+      {{"run", "demo", "text", "--isa", "sse2"}, "'sse2' is not one of"},
+      {{"look"}, "model is required"},
+      {{"look", "demo", "one", "two"}, "unexpected argument 'two'"},
+      {{"look", "demo", "text", "--max-length", "0"}, "--max-length"},
+      {{"look", "demo", "text", "-o"}, "--output"},
+      {{"explain"}, "--shape is required"},
+      {{"explain", "--shape", "1,2,x"}, "'1,2,x', must be six positive numbers"},
+      {{"explain", "--shape", "1,2,2,16,16"}, "must be six positive numbers"},
+      {{"explain", "--shape", "1,2,2,16,16,8,"}, "must be six positive numbers"},
+      {{"explain", "--shape", "1,2,2,16,0,8"}, "must be six positive numbers"},
+      {{"explain", "--shape", "1,2,2,16,99999999999999999999,8"}, "must be six positive numbers"},
+      {{"explain", "--shape", "1,3,2,16,16,8"}, "3"},
+      {{"explain", "--shape", "1,2,2,16,16,4096"}, "4096"},
+      {{"explain", "--shape", shape, "--mask", "frobnicate"}, "frobnicate"},
+      {{"explain", "--shape", shape, "--mask", "window:1"}, "window"},
+      {{"explain", "--shape", shape, "--score", "frobnicate"}, "frobnicate"},
+      {{"explain", "--shape", shape, "--isa", "sse2"}, "'sse2' is not one of"},
+      {{"explain", "--shape", shape, "--dtype", "int8"}, "int8"},
+      {{"get", "--path"}, "--path needs the name"},
+      {{"doctor", "now"}, "unexpected argument 'now'"},
+      {{"--threads", "-1", "doctor"}, "--threads"},
+  };
+  for (const Mistake& mistake : mistakes) {
+    const Ran ran = attn(mistake.arguments);
+    const std::string line = testing::PrintToString(mistake.arguments);
+    EXPECT_EQ(ran.code, 2) << line << "\n" << ran.err;
+    EXPECT_TRUE(is_one_line(ran.err)) << line << "\n" << ran.err;
+    EXPECT_THAT(ran.err, HasSubstr(mistake.says)) << line;
+    EXPECT_EQ(ran.out, "") << line;
+  }
+}
+
+TEST(Arguments, AFullDiskIsAFailure) {
+  for (const std::vector<std::string>& arguments :
+       {std::vector<std::string>{"--help"}, {"--version"}, {"doctor"}, {"doctor", "--json"}}) {
+    const Ran ran = attn(arguments, {.output = "/dev/full"});
+    EXPECT_EQ(ran.code, 1) << testing::PrintToString(arguments);
+    EXPECT_TRUE(is_one_line(ran.err)) << ran.err;
+    EXPECT_THAT(ran.err, HasSubstr("No space left on device"));
+  }
+}
+
+TEST(Doctor, NamesWhatABugReportNeeds) {
+  const Ran ran = attn({"doctor"});
+  EXPECT_EQ(ran.code, 0);
+  for (const char* word :
+       {version(), "ISA", "CPU", "L2", "threads", "Highway", "OpenMP", "utf8proc", "cache"}) {
+    EXPECT_THAT(ran.out, HasSubstr(word));
+  }
+  EXPECT_THAT(ran.out, HasSubstr(machine().cpu));
+  EXPECT_THAT(ran.out, Not(HasSubstr("\033")));  // no colour outside a terminal
+}
+
+TEST(Doctor, JsonAgreesWithTheLibrary) {
+  const Ran ran = attn({"doctor", "--json", "--threads", "3", "--isa", "scalar"});
+  ASSERT_EQ(ran.code, 0) << ran.err;
+  const auto report = nlohmann::json::parse(ran.out);
+  EXPECT_EQ(report.at("version"), version());
+  EXPECT_EQ(report.at("cpu"), machine().cpu);
+  EXPECT_EQ(report.at("isa").at("used"), "scalar");
+  EXPECT_EQ(report.at("isa").at("available").size(), supported_isas().size());
+  EXPECT_EQ(report.at("threads").at("used"), 3);
+  EXPECT_EQ(report.at("threads").at("usable"), machine().usable_threads);
+  EXPECT_EQ(report.at("caches").at("l2"), machine().l2_bytes);
+  EXPECT_FALSE(report.at("libraries").at("Highway").get<std::string>().empty());
+}
+
+}  // namespace
+}  // namespace attn::test

@@ -1,0 +1,76 @@
+// attn explain: its numbers are the plan's, its picture the mask's.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "attn/mask.h"
+#include "run_command.h"
+
+namespace attn::test {
+namespace {
+
+using testing::HasSubstr;
+
+nlohmann::json explained(std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), "explain");
+  arguments.push_back("--json");
+  const Ran ran = attn(arguments);
+  EXPECT_EQ(ran.code, 0) << ran.err;
+  return nlohmann::json::parse(ran.out);
+}
+
+TEST(Explain, CountsWhatIsVisible) {
+  const auto report =
+      explained({"--shape", "2,4,2,100,100,16", "--mask", "causal", "--score", "alibi"});
+  EXPECT_EQ(report.at("shape"), nlohmann::json({2, 4, 2, 100, 100, 16}));
+  EXPECT_EQ(report.at("visible_pairs"), 2 * 4 * 100 * 101 / 2);
+  EXPECT_DOUBLE_EQ(report.at("flops"), 4.0 * 16 * 2 * 4 * 100 * 101 / 2);
+  EXPECT_DOUBLE_EQ(report.at("score_matrix_bytes"), 4.0 * 2 * 4 * 100 * 100);
+  EXPECT_EQ(report.at("sees_future"), false);
+  EXPECT_EQ(report.at("empty_rows"), 0);
+  EXPECT_EQ(report.at("picture"), Mask::causal().ascii({.q_len = 100, .k_len = 100}, 32));
+  EXPECT_GT(report.at("expected_ms"), 0.0);
+  EXPECT_THAT(report.at("expected_from").get<std::string>(), HasSubstr("the whole call"));
+}
+
+TEST(Explain, HonoursItsSettings) {
+  const auto report = explained({"--shape", "1,2,2,1,64,8", "--mask", "causal & window(15, 0)",
+                                 "--query-start", "63", "--value-width", "24", "--dtype", "float64",
+                                 "--threads", "1", "--isa", "scalar", "--no-time"});
+  EXPECT_EQ(report.at("visible_pairs"), 2 * 16);
+  EXPECT_EQ(report.at("value_width"), 24);
+  EXPECT_EQ(report.at("dtype"), "float64");
+  EXPECT_EQ(report.at("isa"), "scalar");
+  EXPECT_EQ(report.at("threads"), 1);
+  EXPECT_TRUE(report.at("expected_ms").is_null());
+}
+
+// Larger than what is run for the estimate: a piece of it is, whatever the mask is made for.
+TEST(Explain, EstimatesLargeCallsFromAPiece) {
+  for (const std::string mask : {"full", "causal", "window:255,0"}) {
+    const auto report = explained({"--shape", "2,32,8,8192,8192,64", "--mask", mask});
+    EXPECT_GT(report.at("expected_ms"), 0.0) << mask;
+    EXPECT_THAT(report.at("expected_from").get<std::string>(), HasSubstr("query rows")) << mask;
+  }
+}
+
+TEST(Explain, NothingVisibleTakesNoTime) {
+  const auto report =
+      explained({"--shape", "1,1,1,8,8,8", "--mask", "causal", "--query-start", "-100"});
+  EXPECT_EQ(report.at("visible_pairs"), 0);
+  EXPECT_EQ(report.at("empty_rows"), 8);
+  EXPECT_TRUE(report.at("expected_ms").is_null());
+}
+
+TEST(Explain, TextHasFactsTimeAndPicture) {
+  const Ran ran = attn({"explain", "--shape", "1,2,2,64,64,16", "--mask", "causal"});
+  EXPECT_EQ(ran.code, 0) << ran.err;
+  EXPECT_THAT(ran.out, HasSubstr("expected time: "));
+  EXPECT_THAT(ran.out, HasSubstr("mask causal"));
+  EXPECT_THAT(ran.out, HasSubstr(Mask::causal().ascii({.q_len = 64, .k_len = 64}, 32)));
+  EXPECT_EQ(ran.err, "");
+}
+
+}  // namespace
+}  // namespace attn::test

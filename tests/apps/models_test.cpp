@@ -1,0 +1,214 @@
+// The commands that take a MODEL, on the built-in demo model: no network.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+
+#include <csignal>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "run_command.h"
+
+namespace attn::test {
+namespace {
+
+using testing::HasSubstr;
+using testing::StartsWith;
+
+std::string demo_folder() {
+  const Ran ran = attn({"get", "demo", "--path", "--offline"});
+  EXPECT_EQ(ran.code, 0) << ran.err;
+  EXPECT_EQ(ran.out.find('\n'), ran.out.size() - 1) << ran.out;
+  return ran.out.substr(0, ran.out.size() - 1);
+}
+
+TEST(Get, ListsWhatItKnows) {
+  const Ran ran = attn({"get"});
+  EXPECT_EQ(ran.code, 0);
+  for (const char* word : {"name", "minilm", "demo", "Apache-2.0", "MB"}) {
+    EXPECT_THAT(ran.out, HasSubstr(word));
+  }
+  bool found = false;
+  for (const auto& model : nlohmann::json::parse(attn({"get", "--json"}).out)) {
+    if (model.at("name") == "minilm") {
+      found = true;
+      EXPECT_EQ(model.at("licence"), "Apache-2.0");
+    }
+  }
+  EXPECT_TRUE(found);
+}
+
+TEST(Get, PathIsAFolderAlone) {
+  EXPECT_TRUE(std::filesystem::is_regular_file(demo_folder() + "/config.json"));
+}
+
+TEST(Get, UnknownNamesFail) {
+  const Ran ran = attn({"get", "frobnicate", "--offline"});
+  EXPECT_EQ(ran.code, 1);
+  EXPECT_TRUE(is_one_line(ran.err)) << ran.err;
+  EXPECT_THAT(ran.err, HasSubstr("frobnicate"));
+}
+
+TEST(Run, JsonHasEmbeddingsAndSimilarities) {
+  const Ran ran = attn({"run", "demo", "a cat", "a dog, \"quoted\"", "a cat", "--json"});
+  ASSERT_EQ(ran.code, 0) << ran.err;
+  const auto report = nlohmann::json::parse(ran.out);
+  EXPECT_EQ(report.at("model"), "demo");
+  ASSERT_EQ(report.at("texts").size(), 3u);
+  EXPECT_EQ(report.at("texts").at(1).at("text"), "a dog, \"quoted\"");
+  const std::size_t width = report.at("texts").at(0).at("embedding").size();
+  EXPECT_GT(width, 0u);
+  for (const auto& text : report.at("texts")) {
+    EXPECT_EQ(text.at("embedding").size(), width);
+    EXPECT_EQ(text.at("truncated"), false);
+    EXPECT_EQ(text.at("tokens").at(0), "[CLS]");
+    EXPECT_FALSE(text.contains("hidden"));
+  }
+  const auto& similarity = report.at("similarity");
+  for (std::size_t i = 0; i < 3; ++i) {
+    EXPECT_NEAR(similarity.at(i).at(i).get<double>(), 1.0, 1e-9);
+    for (std::size_t j = 0; j < 3; ++j) EXPECT_EQ(similarity.at(i).at(j), similarity.at(j).at(i));
+  }
+  EXPECT_NEAR(similarity.at(0).at(2).get<double>(), 1.0, 1e-6);
+  EXPECT_LT(similarity.at(0).at(1).get<double>(), 1.0 - 1e-6);
+}
+
+TEST(Run, HiddenStatesAreTokensByWidth) {
+  const Ran ran = attn({"run", "demo", "a cat sat", "--json", "--hidden"});
+  ASSERT_EQ(ran.code, 0) << ran.err;
+  const auto report = nlohmann::json::parse(ran.out);
+  const auto& text = report.at("texts").at(0);
+  ASSERT_EQ(text.at("hidden").size(), text.at("tokens").size());
+  for (const auto& row : text.at("hidden")) EXPECT_EQ(row.size(), text.at("embedding").size());
+}
+
+TEST(Run, SaysWhichTwoAreClosest) {
+  const Ran ran = attn({"run", "demo", "a cat sat", "some other words", "a cat sat"});
+  ASSERT_EQ(ran.code, 0) << ran.err;
+  EXPECT_THAT(ran.out, HasSubstr("Closest: 1 and 3, cosine 1.000"));
+  EXPECT_THAT(ran.out, HasSubstr("some other words"));
+}
+
+TEST(Run, ReadsFilesAndStandardInput) {
+  const std::string file = temporary("texts");
+  std::ofstream(file) << "first text\r\n\n   \nsecond text";
+  const auto from_file = nlohmann::json::parse(attn({"run", "demo", "-f", file, "--json"}).out);
+  ASSERT_EQ(from_file.at("texts").size(), 2u);
+  EXPECT_EQ(from_file.at("texts").at(0).at("text"), "first text");
+  EXPECT_EQ(from_file.at("texts").at(1).at("text"), "second text");
+  const How piped{.input = "first text\nsecond text\n"};
+  EXPECT_EQ(nlohmann::json::parse(attn({"run", "demo", "--json"}, piped).out), from_file);
+  EXPECT_EQ(nlohmann::json::parse(attn({"run", "demo", "-f", "-", "--json"}, piped).out),
+            from_file);
+}
+
+// Names of other commands and dashes are texts too; bytes that are no UTF-8 do not break JSON.
+TEST(Run, TakesAnyText) {
+  const Ran ran = attn({"run", "demo", "look", "get", "--json"});
+  ASSERT_EQ(ran.code, 0) << ran.err;
+  EXPECT_EQ(nlohmann::json::parse(ran.out).at("texts").size(), 2u);
+  EXPECT_EQ(attn({"run", "demo", "--", "--help"}).code, 0);
+  const Ran bytes = attn({"run", "demo", "caf\xe9 \xff", "--json"});
+  ASSERT_EQ(bytes.code, 0) << bytes.err;
+  EXPECT_NO_THROW(nlohmann::json::parse(bytes.out));
+}
+
+TEST(Run, LongTextsAreTruncatedAndSaidSo) {
+  std::string text;
+  for (int i = 0; i < 5000; ++i) text += "word ";
+  const Ran ran = attn({"run", "demo", text, "--json"});
+  ASSERT_EQ(ran.code, 0) << ran.err;
+  EXPECT_THAT(ran.err, StartsWith("attn: warning: truncated to "));
+  EXPECT_EQ(nlohmann::json::parse(ran.out).at("texts").at(0).at("truncated"), true);
+}
+
+TEST(Run, FailuresAreOneLineAndExit1) {
+  const std::string folder = temporary("empty");
+  std::filesystem::create_directory(folder);
+  const std::vector<std::vector<std::string>> calls = {
+      {"run", "no-such-model", "text"},
+      {"run", folder, "text"},
+      {"run", "demo", "-f", folder + "/missing"},
+      {"run", "demo", "-f", folder},
+      {"look", "no-such-model", "text"},
+      {"look", "demo", "text", "-o", folder + "/missing/page.html"},
+      {"look", "demo", "text", "-o", folder},
+  };
+  for (const auto& call : calls) {
+    const Ran ran = attn(call);
+    EXPECT_EQ(ran.code, 1) << testing::PrintToString(call);
+    EXPECT_EQ(ran.out, "") << testing::PrintToString(call);
+    const std::string last = ran.err.substr(ran.err.rfind("attn: "));
+    EXPECT_TRUE(is_one_line(last)) << ran.err;
+  }
+  EXPECT_EQ(attn({"run", "demo"}).code, 2);  // standard input has no text
+}
+
+TEST(Run, AFullDiskIsAFailure) {
+  const Ran ran = attn({"run", "demo", "a", "b", "--json"}, {.output = "/dev/full"});
+  EXPECT_EQ(ran.code, 1);
+  EXPECT_THAT(ran.err, HasSubstr("No space left on device"));
+}
+
+TEST(Look, WritesThePageAndPrintsItsPathAlone) {
+  const std::string page = temporary("page.html");
+  const Ran ran = attn({"look", "demo", "the cat sat on the mat", "-o", page});
+  ASSERT_EQ(ran.code, 0) << ran.err;
+  EXPECT_EQ(ran.out, std::filesystem::canonical(page).string() + "\n");
+  EXPECT_THAT(read(page), StartsWith("<!"));
+  EXPECT_THAT(ran.err, HasSubstr("ead "));  // findings name heads
+}
+
+TEST(Look, FindingsGoToOutputWhenAsked) {
+  const std::string page = temporary("page.html");
+  const Ran ran = attn({"look", "demo", "the cat sat on the mat", "-o", page, "--findings", "2"});
+  ASSERT_EQ(ran.code, 0) << ran.err;
+  std::istringstream lines(ran.out);
+  std::vector<std::string> all;
+  for (std::string line; std::getline(lines, line);) all.push_back(line);
+  ASSERT_EQ(all.size(), 3u) << ran.out;
+  EXPECT_EQ(all.back(), std::filesystem::canonical(page).string());
+  EXPECT_EQ(ran.err, "");
+}
+
+TEST(Look, JsonHasEveryHead) {
+  const Ran ran = attn({"look", "demo", "the cat", "--pair", "the dog", "--max-length", "6", "-o",
+                        temporary("page.html"), "--json"});
+  ASSERT_EQ(ran.code, 0) << ran.err;
+  const auto report = nlohmann::json::parse(ran.out);
+  EXPECT_TRUE(std::filesystem::exists(report.at("page").get<std::string>()));
+  EXPECT_LE(report.at("tokens").size(), 6u);
+  EXPECT_GT(report.at("heads").size(), 0u);
+  for (const auto& head : report.at("heads")) {
+    EXPECT_GE(head.at("relative_entropy"), 0.0);
+    EXPECT_LE(head.at("relative_entropy"), 1.0 + 1e-9);
+  }
+}
+
+// A page that cannot be written whole leaves what was there before, and nothing beside it.
+TEST(Look, AFailureKeepsTheOldPage) {
+  demo_folder();  // into the cache, before files may not grow
+  const std::string folder = temporary("folder");
+  std::filesystem::create_directory(folder);
+  const std::string page = folder + "/page.html";
+  std::ofstream(page) << "old";
+  rlimit before{};
+  getrlimit(RLIMIT_FSIZE, &before);
+  rlimit small = before;
+  small.rlim_cur = 4096;
+  std::signal(SIGXFSZ, SIG_IGN);  // so that the write fails instead
+  setrlimit(RLIMIT_FSIZE, &small);
+  const Ran ran = attn({"look", "demo", "the cat sat on the mat", "-o", page});
+  setrlimit(RLIMIT_FSIZE, &before);
+  std::signal(SIGXFSZ, SIG_DFL);
+  EXPECT_EQ(ran.code, 1);
+  EXPECT_EQ(ran.out, "");
+  EXPECT_EQ(read(page), "old");
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder), {}), 1);
+}
+
+}  // namespace
+}  // namespace attn::test
