@@ -164,12 +164,12 @@ std::string text(const ExplainReport& report, const std::string& facts) {
   std::string out = facts;
   if (!out.empty() && out.back() != '\n') out += "\n";
   if (report.expected_ms) {
-    out += fmt::format("expected time: {:.3g} ms, {:.1f} GFLOP/s ({})\n", *report.expected_ms,
+    out += fmt::format("expected   {:.3g} ms, {:.1f} GFLOP/s ({})\n", *report.expected_ms,
                        report.plan.flops / *report.expected_ms * 1e-6, report.expected_from);
   } else if (!report.expected_from.empty()) {
-    out += "expected time: none (" + report.expected_from + ")\n";
+    out += "expected   no time (" + report.expected_from + ")\n";
   }
-  out += "\nmask " + report.mask + ", rows are queries:\n" + report.picture;
+  out += "\n" + report.picture;
   if (out.back() != '\n') out += "\n";
   return out;
 }

@@ -50,7 +50,7 @@ void get(const GetOptions& options) {
   std::string out = options.name;
   for (const KnownModel& m : known_models()) {
     if (m.name == options.name) {
-      out += fmt::format(": {}, {}, {}, from {}", m.kind, size_text(m), m.licence, m.source);
+      out += fmt::format(": {}, {}, {}, {}", m.kind, size_text(m), m.licence, m.source);
     }
   }
   print(out + "\n" + folder + "\n");
