@@ -1,5 +1,7 @@
 #include "arrays.h"
 
+#include <nanobind/stl/string.h>
+
 #include <new>
 #include <stdexcept>
 
@@ -220,13 +222,16 @@ std::vector<std::int64_t> import_integers(nb::handle object, const std::string& 
     return values;
   }
   if (PyLong_Check(object.ptr())) return {nb::cast<std::int64_t>(object)};
-  try {
-    for (nb::handle item : object) {
-      values.push_back(nb::cast<std::int64_t>(nb::steal(PyNumber_Index(item.ptr()))));
-    }
-  } catch (const std::exception&) {
+  const auto refuse = [&] {
     PyErr_Clear();
     throw nb::type_error((what + " must be integers, in a sequence or an array").c_str());
+  };
+  if (!PySequence_Check(object.ptr())) refuse();
+  for (nb::handle item : object) {
+    const nb::object integer = nb::steal(PyNumber_Index(item.ptr()));
+    std::int64_t value = 0;
+    if (!integer.is_valid() || !nb::try_cast(integer, value)) refuse();
+    values.push_back(value);
   }
   return values;
 }
