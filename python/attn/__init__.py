@@ -18,7 +18,6 @@ from ._attn import (
     RopeScaling,
     Score,
     T5Bias,
-    __version__,
     alibi_slopes,
     attention,
     isas,
@@ -28,8 +27,11 @@ from ._attn import (
     rope,
     sinusoidal,
     t5_bucket,
+    version,
     view,
 )
+
+__version__ = version()
 
 __all__ = [
     "Error",
@@ -53,5 +55,6 @@ __all__ = [
     "rope",
     "sinusoidal",
     "t5_bucket",
+    "version",
     "view",
 ]

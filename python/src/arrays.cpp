@@ -42,7 +42,8 @@ nb::dlpack::dtype dlpack_type(DType type) {
   return type == DType::f64 ? nb::dtype<double>() : nb::dtype<float>();
 }
 
-// The last `dimensions` of four; strides of extents 1 are free, so they become what is expected.
+// Missing dimensions come in front. Strides along 0 or 1 elements mean nothing, and frameworks give
+// any: they become what a dense array has.
 Input seen_as_tensor(AnyArray array, const std::string& what) {
   Input input{std::move(array), {}};
   input.view.dtype = float_type(input.array, what);
@@ -53,7 +54,8 @@ Input seen_as_tensor(AnyArray array, const std::string& what) {
     input.view.shape[i] = real ? static_cast<std::int64_t>(input.array.shape(i - missing)) : 1;
     input.view.strides[i] = real ? input.array.stride(i - missing) : 0;
   }
-  if (input.view.shape[3] <= 1) input.view.strides[3] = 1;
+  if (input.view.size() == 0) input.view.strides = strides_bhld(input.view.shape);
+  if (input.view.shape[3] == 1) input.view.strides[3] = 1;
   return input;
 }
 

@@ -144,6 +144,31 @@ PyMask predicate(nb::callable function) {
   return {std::move(mask), {std::move(state)}};
 }
 
+// A predicate may refer to the mask that holds it, as a function in a module does through its
+// globals: Python's collector must see that. It counts references, and a predicate has one whoever
+// shares it, so it is shown only where nobody does: held by this mask and by the closure inside.
+bool held_alone(const std::shared_ptr<Predicate>& predicate) { return predicate.use_count() == 2; }
+
+int traverse(PyObject* self, visitproc visit, void* arg) {
+  Py_VISIT(Py_TYPE(self));
+  if (!nb::inst_ready(self)) return 0;
+  for (const auto& predicate : nb::inst_ptr<PyMask>(self)->predicates) {
+    if (held_alone(predicate)) Py_VISIT(predicate->function.ptr());
+  }
+  return 0;
+}
+
+int clear(PyObject* self) {
+  for (const auto& predicate : nb::inst_ptr<PyMask>(self)->predicates) {
+    if (held_alone(predicate)) nb::object(std::move(predicate->function)).reset();
+  }
+  return 0;
+}
+
+PyType_Slot mask_slots[] = {{Py_tp_traverse, reinterpret_cast<void*>(&traverse)},
+                            {Py_tp_clear, reinterpret_cast<void*>(&clear)},
+                            {0, nullptr}};
+
 PyMask listed(const std::vector<PyMask>& masks, Mask (*join)(std::vector<Mask>)) {
   PyMask joint;
   std::vector<Mask> plain;
@@ -218,7 +243,7 @@ void PyMask::check() const {
 }
 
 void bind_masks(nb::module_& m) {
-  nb::class_<PyMask> mask(m, "Mask", R"(Which keys a query may see.
+  nb::class_<PyMask> mask(m, "Mask", nb::type_slots(mask_slots), R"(Which keys a query may see.
 
 An immutable value that knows no lengths. Combine with & and |. Queries stand at query_start + i and
 keys at j unless positions are given. The default is full().)");

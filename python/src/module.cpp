@@ -12,7 +12,7 @@ NB_MODULE(_attn, m) {
   m.doc() = "Exact attention, any mask, on the CPU; what every head attends to.";
   // std::invalid_argument is a ValueError already.
   nb::exception<attn::Error>(m, "Error", PyExc_RuntimeError);
-  m.attr("__version__") = attn::version();
+  m.def("version", &attn::version, "The version of the library, \"0.1.0\".");
   m.def(
       "isas",
       [] {
