@@ -264,18 +264,22 @@ class Forward {
       for (int w = 0; w < kWords; ++w) whole = whole && all[w] == ~std::uint64_t{0};
       masked = modified_ || !whole;
     }
-    const Kernels& kernels = kKernels[height - 1];
-    const std::int64_t first_panel = begin / B::kPanel * B::kPanel;
-    for (std::int64_t j = first_panel; j < end; j += B::kPanel) {
-      kernels.score(s_.q + first * p_.width, s_.k + j * p_.width, p_.width, s_.scores + j);
+    const Kernels& kernels = kKernels[static_cast<std::size_t>(height - 1)];
+    // Columns in whole vectors; keys past the last are zero and never looked at.
+    const std::int64_t from = begin / B::kLanes * B::kLanes, to = round_up(end, B::kLanes);
+    for (std::int64_t j = from / B::kPanel * B::kPanel; j < to; j += B::kPanel) {
+      const T* panel = s_.k + j * p_.width;
+      const std::int64_t skip = j < from ? B::kLanes : 0;
+      const bool one = skip > 0 || to < j + B::kPanel;
+      (one ? kernels.score_one : kernels.score)(s_.q + first * p_.width, panel + skip, p_.width,
+                                                s_.scores + j + skip);
     }
     if (modified_) {
       modify_scores(Strip<T>{s_.scores, s_.visible, height, s_.token + first, s_.head + first,
-                             block_.batch, k_begin_, first_panel, end},
+                             block_.batch, k_begin_, from, end},
                     p_);
     }
     bool rescale = false;
-    const std::int64_t from = begin / B::kLanes * B::kLanes, to = round_up(end, B::kLanes);
     for (int r = 0; r < height; ++r) {
       bool grew;
       if (masked)
@@ -297,8 +301,10 @@ class Forward {
       return;
     }
     for (std::int64_t c = 0; c < v_padded_; c += B::kPanel, out += height * B::kPanel) {
-      kernels.value(s_.scores + begin, s_.v + c * B::kTile + begin * B::kPanel, end - begin,
-                    rescale ? s_.factor : nullptr, out);
+      const bool one = p_.v_width - c <= B::kLanes;
+      (one ? kernels.value_one : kernels.value)(s_.scores + begin,
+                                                s_.v + c * B::kTile + begin * B::kPanel,
+                                                end - begin, rescale ? s_.factor : nullptr, out);
     }
   }
 
@@ -444,13 +450,19 @@ class Forward {
 
   struct Kernels {
     void (*score)(const T*, const T*, std::int64_t, T*);
+    void (*score_one)(const T*, const T*, std::int64_t, T*);
     void (*value)(const T*, const T*, std::int64_t, const T*, T*);
+    void (*value_one)(const T*, const T*, std::int64_t, const T*, T*);
   };
+  template <int kM>
+  static constexpr Kernels kernels_of() {
+    return {&score_panel<kM, 2, T>, &score_panel<kM, 1, T>, &value_panel<kM, 2, T>,
+            &value_panel<kM, 1, T>};
+  }
   template <std::size_t... kIndex>
   static constexpr std::array<Kernels, sizeof...(kIndex)> make_kernels(
       std::index_sequence<kIndex...>) {
-    return {{{&score_panel<static_cast<int>(kIndex) + 1, T>,
-              &value_panel<static_cast<int>(kIndex) + 1, T>}...}};
+    return {{kernels_of<static_cast<int>(kIndex) + 1>()...}};
   }
   static constexpr std::array<Kernels, B::kRows> kKernels =
       make_kernels(std::make_index_sequence<B::kRows>());

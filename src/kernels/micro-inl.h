@@ -40,76 +40,85 @@ struct Blocking {
   static constexpr std::int64_t kStride = kTile + (kLanes < 4 ? 4 : kLanes);
 };
 
-// scores[r][0...kPanel) = sum over d of q[d][r] * k[d][...].
-template <int kM, class T>
+// A panel is two vectors wide; where only one of them is needed, kV is 1 and pointers start at it.
+
+// scores[r][...] = sum over d of q[d][r] * k[d][...], for kV vectors of keys.
+template <int kM, int kV, class T>
 HWY_NOINLINE void score_panel(const T* HWY_RESTRICT q, const T* HWY_RESTRICT k, std::int64_t width,
                               T* HWY_RESTRICT scores) {
   using B = Blocking<T>;
   const typename B::D d;
-  hn::Vec<typename B::D> low[kM], high[kM];
+  hn::Vec<typename B::D> sum[kV][kM];
+#pragma GCC unroll 2
+  for (int v = 0; v < kV; ++v) {
 #pragma GCC unroll 16
-  for (int r = 0; r < kM; ++r) {
-    low[r] = hn::Zero(d);
-    high[r] = hn::Zero(d);
+    for (int r = 0; r < kM; ++r) sum[v][r] = hn::Zero(d);
   }
 #pragma GCC unroll 2
   for (std::int64_t i = 0; i < width; ++i) {
-    const auto k_low = hn::Load(d, k);
-    const auto k_high = hn::Load(d, k + B::kLanes);
+    hn::Vec<typename B::D> key[kV];
+#pragma GCC unroll 2
+    for (int v = 0; v < kV; ++v) key[v] = hn::Load(d, k + v * B::kLanes);
 #pragma GCC unroll 16
     for (int r = 0; r < kM; ++r) {
       const auto element = hn::Set(d, q[r]);
-      low[r] = hn::MulAdd(element, k_low, low[r]);
-      high[r] = hn::MulAdd(element, k_high, high[r]);
+#pragma GCC unroll 2
+      for (int v = 0; v < kV; ++v) sum[v][r] = hn::MulAdd(element, key[v], sum[v][r]);
     }
     q += kM;
     k += B::kPanel;
   }
+#pragma GCC unroll 2
+  for (int v = 0; v < kV; ++v) {
 #pragma GCC unroll 16
-  for (int r = 0; r < kM; ++r) {
-    hn::Store(low[r], d, scores + r * B::kStride);
-    hn::Store(high[r], d, scores + r * B::kStride + B::kLanes);
+    for (int r = 0; r < kM; ++r) {
+      hn::Store(sum[v][r], d, scores + r * B::kStride + v * B::kLanes);
+    }
   }
 }
 
-// out[r][0...kPanel) = out * factor[r] + sum over keys of p[r][key] * v[key][...]. A null factor is
-// one.
-template <int kM, class T>
-HWY_NOINLINE void value_panel(const T* HWY_RESTRICT p, const T* HWY_RESTRICT v, std::int64_t keys,
-                              const T* HWY_RESTRICT factor, T* HWY_RESTRICT out) {
+// out[r][...] = out * factor[r] + sum over keys of p[r][key] * v[key][...], for kV vectors of
+// columns. A null factor is one.
+template <int kM, int kV, class T>
+HWY_NOINLINE void value_panel(const T* HWY_RESTRICT p, const T* HWY_RESTRICT values,
+                              std::int64_t keys, const T* HWY_RESTRICT factor,
+                              T* HWY_RESTRICT out) {
   using B = Blocking<T>;
   const typename B::D d;
-  hn::Vec<typename B::D> low[kM], high[kM];
+  hn::Vec<typename B::D> sum[kV][kM];
+#pragma GCC unroll 2
+  for (int v = 0; v < kV; ++v) {
 #pragma GCC unroll 16
-  for (int r = 0; r < kM; ++r) {
-    low[r] = hn::Load(d, out + r * B::kPanel);
-    high[r] = hn::Load(d, out + r * B::kPanel + B::kLanes);
+    for (int r = 0; r < kM; ++r) sum[v][r] = hn::Load(d, out + r * B::kPanel + v * B::kLanes);
   }
   if (factor != nullptr) {
 #pragma GCC unroll 16
     for (int r = 0; r < kM; ++r) {
       const auto f = hn::Set(d, factor[r]);
-      low[r] = hn::Mul(low[r], f);
-      high[r] = hn::Mul(high[r], f);
+#pragma GCC unroll 2
+      for (int v = 0; v < kV; ++v) sum[v][r] = hn::Mul(sum[v][r], f);
     }
   }
 #pragma GCC unroll 2
   for (std::int64_t i = 0; i < keys; ++i) {
-    const auto v_low = hn::Load(d, v);
-    const auto v_high = hn::Load(d, v + B::kLanes);
+    hn::Vec<typename B::D> value[kV];
+#pragma GCC unroll 2
+    for (int v = 0; v < kV; ++v) value[v] = hn::Load(d, values + v * B::kLanes);
 #pragma GCC unroll 16
     for (int r = 0; r < kM; ++r) {
       const auto element = hn::Set(d, p[r * B::kStride]);
-      low[r] = hn::MulAdd(element, v_low, low[r]);
-      high[r] = hn::MulAdd(element, v_high, high[r]);
+#pragma GCC unroll 2
+      for (int v = 0; v < kV; ++v) sum[v][r] = hn::MulAdd(element, value[v], sum[v][r]);
     }
     ++p;
-    v += B::kPanel;
+    values += B::kPanel;
   }
+#pragma GCC unroll 2
+  for (int v = 0; v < kV; ++v) {
 #pragma GCC unroll 16
-  for (int r = 0; r < kM; ++r) {
-    hn::Store(low[r], d, out + r * B::kPanel);
-    hn::Store(high[r], d, out + r * B::kPanel + B::kLanes);
+    for (int r = 0; r < kM; ++r) {
+      hn::Store(sum[v][r], d, out + r * B::kPanel + v * B::kLanes);
+    }
   }
 }
 

@@ -43,7 +43,7 @@ struct Strip {
   const std::int32_t* head = nullptr;   // [rows] query head
   std::int64_t batch = 0;
   std::int64_t k_begin = 0;         // key of column 0
-  std::int64_t begin = 0, end = 0;  // columns in use, multiples of a panel (end: or the last key)
+  std::int64_t begin = 0, end = 0;  // columns in use, from a whole vector to the last key
 };
 
 inline std::int64_t q_position(const ForwardParams& p, std::int64_t i) {
