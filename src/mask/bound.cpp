@@ -2,6 +2,7 @@
 #include "mask/bound.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "mask/node.h"
 
@@ -74,40 +75,45 @@ void BoundMask::append_row(const Node& node, std::int64_t q, std::vector<Interva
                  begin + static_cast<std::ptrdiff_t>(table.starts[list + 1]));
       return;
     }
-    case Kind::all: {
-      const std::size_t first = out.size();
-      append_row(nodes_[children_[node.first_child]], q, out);
-      for (std::size_t i = 1; i < node.child_count && out.size() > first; ++i) {
-        const Node& child = nodes_[children_[node.first_child + i]];
-        if (child.kind == Kind::range && child.step == 1) {
-          Interval row;
-          if (!range_of(child, q, row)) row = {};
-          clip_row(out, first, row.begin, row.end);
-          continue;
-        }
-        Scratch<Interval> so_far, other;
-        so_far->assign(out.begin() + static_cast<std::ptrdiff_t>(first), out.end());
-        append_row(child, q, *other);
-        out.resize(first);
-        intersect(*so_far, *other, out);
-      }
-      return;
-    }
-    case Kind::any: {
-      const std::size_t first = out.size();
-      append_row(nodes_[children_[node.first_child]], q, out);
-      for (std::size_t i = 1; i < node.child_count; ++i) {
-        Scratch<Interval> so_far, other;
-        so_far->assign(out.begin() + static_cast<std::ptrdiff_t>(first), out.end());
-        append_row(nodes_[children_[node.first_child + i]], q, *other);
-        out.resize(first);
-        unite(*so_far, *other, out);
-      }
-      return;
-    }
+    case Kind::all:
+    case Kind::any: return append_combined(node, q, out);
     case Kind::dense:
-    case Kind::custom:
-      return;  // no intervals: such variants are not structured
+    case Kind::custom: return;  // no intervals: such variants are not structured
+  }
+}
+
+void BoundMask::append_combined(const Node& node, std::int64_t q,
+                                std::vector<Interval>& out) const {
+  const auto child = [&](std::size_t i) -> const Node& {
+    return nodes_[children_[node.first_child + i]];
+  };
+  const auto combine = node.kind == Kind::all ? intersect : unite;
+  const std::size_t first = out.size();
+  // In `all`, a plain range comes last and clips what the others leave.
+  const Node& last = child(node.child_count - 1);
+  const bool clips = node.kind == Kind::all && last.kind == Kind::range && last.step == 1;
+  const std::size_t combined = node.child_count - (clips ? 1 : 0);
+  if (combined == 1) {
+    append_row(child(0), q, out);
+  } else {
+    Scratch<Interval> so_far, other;
+    append_row(child(0), q, *so_far);
+    for (std::size_t i = 1; i < combined; ++i) {
+      other->clear();
+      append_row(child(i), q, *other);
+      if (i + 1 == combined) {
+        combine(*so_far, *other, out);
+      } else {
+        Scratch<Interval> next;
+        combine(*so_far, *other, *next);
+        std::swap(*so_far, *next);
+      }
+    }
+  }
+  if (clips) {
+    Interval kept;
+    if (!range_of(last, q, kept)) kept = {};
+    clip_row(out, first, kept.begin, kept.end);
   }
 }
 
@@ -174,8 +180,7 @@ void BoundMask::write_bits(const Node& node, std::int64_t q, std::uint64_t* word
       return;
     }
     case Kind::range:
-    case Kind::table:
-      return;  // always structured
+    case Kind::table: return;  // always structured
   }
 }
 

@@ -107,6 +107,7 @@ class BoundMask {
   // Evaluation.
   bool range_of(const Node& range, std::int64_t q, Interval& row) const;
   void append_row(const Node& node, std::int64_t q, std::vector<Interval>& out) const;
+  void append_combined(const Node& node, std::int64_t q, std::vector<Interval>& out) const;
   void append_sparse_range(const Node& range, std::int64_t q, const Interval& hull,
                            std::vector<Interval>& out) const;
   void write_bits(const Node& node, std::int64_t q, std::uint64_t* words) const;

@@ -18,7 +18,6 @@ Interval common(const Interval& a, const Interval& b, std::int64_t begin, std::i
   if (a.step == 1 || is_empty(y)) return y;
   const Interval x = clip(a, y.begin, y.end);
   if (b.step == 1 || is_empty(x)) return x;
-  if (y.step == 1) return contains(x, y.begin) ? y : Interval{};
   // Two progressions meet within step / gcd tries or never; then at every least common multiple.
   const std::int64_t repeat = y.step / std::gcd(x.step, y.step);
   std::int64_t key = x.begin;
@@ -183,12 +182,18 @@ void normalise(std::vector<Interval>& pieces) {
 }
 
 void clip_row(std::vector<Interval>& row, std::size_t first, std::int64_t begin, std::int64_t end) {
-  std::size_t kept = first;
-  for (std::size_t i = first; i < row.size(); ++i) {
-    const Interval piece = clip(row[i], begin, end);
-    if (!is_empty(piece)) row[kept++] = piece;
+  // Only the outermost intervals can be cut; each keeps a key, because its hull ends in keys.
+  while (row.size() > first && row.back().begin >= end) row.pop_back();
+  if (row.size() > first && row.back().end > end) {
+    row.back() = clip(row.back(), row.back().begin, end);
   }
-  row.resize(kept);
+  std::size_t hidden = first;
+  while (hidden < row.size() && row[hidden].end <= begin) ++hidden;
+  row.erase(row.begin() + static_cast<std::ptrdiff_t>(first),
+            row.begin() + static_cast<std::ptrdiff_t>(hidden));
+  if (row.size() > first && row[first].begin < begin) {
+    row[first] = clip(row[first], begin, row[first].end);
+  }
 }
 
 void set_bits(const Interval& interval, std::uint64_t* words) {

@@ -197,12 +197,18 @@ TEST(BoundMask, ExtremeSidesAndPositionsDoNotOverflow) {
     }
     expect_rule(test::causal(), g, random);
     expect_rule(test::documents({0, 3, kMax - 3}), g, random);
-    for (const std::int64_t size : {std::int64_t{1}, std::int64_t{3}, kMax - 1, kMax}) {
-      expect_rule(
-          test::blocks(
-              size,
-              {{0, -1}, {-1, 0}, {0, 0}, {-2, -2}, {kMax, kMax}, {kMin, kMin}, {-1, -2}, {1, 1}}),
-          g, random);
+    for (const std::int64_t size :
+         {std::int64_t{1}, std::int64_t{2}, std::int64_t{3}, kMax - 1, kMax}) {
+      expect_rule(test::blocks(size, {{0, -1},
+                                      {-1, 0},
+                                      {0, 0},
+                                      {-2, -2},
+                                      {kMax, kMax},
+                                      {kMin, kMin},
+                                      {kMin / 2 - 1, kMin / 2 - 1},
+                                      {-1, -2},
+                                      {1, 1}}),
+                  g, random);
       if (HasFatalFailure()) return;
     }
   }
