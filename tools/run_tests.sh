@@ -42,7 +42,8 @@ build sanitize && have_sanitize=1
 if reason=$(tools/venv.sh 2>&1 | tail -n 1; exit "${PIPESTATUS[0]}"); then
   phase 'Building the Python wheel ...'
   if CXX=g++ build/venv/bin/pip wheel . --no-build-isolation --no-deps --disable-pip-version-check \
-      -C build-dir=build/wheel -C cmake.define.ATTN_WERROR=ON -w "$results/wheel" \
+      --config-settings build-dir=build/wheel --config-settings cmake.define.ATTN_WERROR=ON \
+      --wheel-dir "$results/wheel" \
       >"$results/wheel.log" 2>&1 </dev/null &&
       build/venv/bin/pip install --disable-pip-version-check --no-deps --no-index --force-reinstall \
         "$results"/wheel/*.whl >>"$results/wheel.log" 2>&1 </dev/null; then
