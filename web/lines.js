@@ -15,7 +15,7 @@ const linesView = {
     const label = labelled ? Math.min(150, labelWidth(frame.view, size)) + 14 : 120;
     const middle = Math.max(90, Math.min(460, host.clientWidth - 2 * (label + this.SIDE) - 24));
     const left = Math.max(8, (host.clientWidth - middle - 2 * (label + this.SIDE)) / 2) + this.SIDE;
-    Object.assign(this, { row, labelled, size, label, from: left + label, to: left + label + middle, count });
+    Object.assign(this, { row, labelled, font: size, label, from: left + label, to: left + label + middle, count });
     this.width = Math.max(host.clientWidth, left + 2 * label + middle + this.SIDE);
     this.height = Math.max(tall + this.HEADER, this.HEADER + count * row + 8);
     return [this.width, this.height];
@@ -106,7 +106,7 @@ const linesView = {
       }
       if (this.row >= 9 && (t > 0.08 || weights[unit] >= 0.01)) {
         const at = left ? x - 6 : x + this.label + 6;
-        painter.text(at, y, number(weights[unit]), { size: Math.min(11, this.size), fill: cssColour("muted"), align: left ? "right" : "left" });
+        painter.text(at, y, number(weights[unit]), { size: Math.min(11, this.font), fill: cssColour("muted"), align: left ? "right" : "left" });
       }
     }
     if (chosen) {
@@ -115,7 +115,7 @@ const linesView = {
     }
     if (this.labelled) {
       painter.text(left ? this.from - 7 : this.to + 7, y, shortText(frame.view.units[unit], 22),
-                   { size: this.size, fill: ink, align: left ? "right" : "left", weight: chosen ? 600 : 400 });
+                   { size: this.font, fill: ink, align: left ? "right" : "left", weight: chosen ? 600 : 400 });
     } else if (chosen && (left ? frame.q : frame.k).length < 4) {
       painter.rect(x, y - 9, this.label, 18, soft, 3);
       painter.text(left ? this.from - 7 : this.to + 7, y, shortText(frame.view.units[unit]), { size: 12, fill: strong, align: left ? "right" : "left", weight: 600 });

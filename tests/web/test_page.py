@@ -6,14 +6,18 @@ shows is compared with those. Found beside $ATTN_BIN, or named by $ATTN_TEST_PAG
 (skipped), saying why, where Chromium, its driver or selenium are missing.
 """
 
+import csv
+import io
 import json
 import math
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
 import unittest
+import xml.dom.minidom
 from pathlib import Path
 
 try:
@@ -94,7 +98,6 @@ def tearDownModule():
 
 
 def make_page(kind, tokens):
-    import subprocess
     if (kind, tokens) not in PAGES:
         page, numbers = FOLDER / f"{kind}{tokens}.html", FOLDER / f"{kind}{tokens}.json"
         printed = subprocess.run([find_tool(), kind, str(tokens), page, numbers], check=True,
@@ -164,6 +167,30 @@ class PageTest(unittest.TestCase):
             if (row["layer"], row["head"], row["query"]) == (layer, head, query):
                 return row["row"]
         raise KeyError((layer, head, query))
+
+    def downloaded(self, ending, binary=False):
+        def there():
+            found = [p for p in DOWNLOADS.iterdir() if p.suffix == ending]
+            return found[0] if found else None
+        path = self.wait(there)
+        self.wait(lambda: path.stat().st_size > 0)
+        return path.read_bytes() if binary else path.read_text()
+
+    def export(self, kind, binary=False):
+        for old in DOWNLOADS.iterdir():
+            old.unlink()
+        self.find(f'[data-export="{kind}"]').click()
+        return self.downloaded("." + kind, binary)
+
+    def table(self):
+        """The exported numbers: a row a query, all keys."""
+        lines = list(csv.reader(io.StringIO(self.export("csv"))))
+        return [[float(x) for x in line[1:]] for line in lines[1:]]
+
+    @staticmethod
+    def number(text):
+        """A number as the page writes it."""
+        return float(text.replace("·10^", "e").replace("−", "-"))
 
     def check_list(self, listed, row, tolerance=1e-9):
         """The list holds the row's largest weights."""
@@ -256,29 +283,25 @@ class Numbers(PageTest):
 
     def test_a_mean_is_the_mean(self):
         rows = self.open(tokens=12, link="#5.avg&q=6")
-        mean = self.listed()
-        total = {unit: 0.0 for unit in mean}
+        mean = self.table()[0]
+        heads = []
         for head in range(12):
             self.driver.execute_script("location.hash = arguments[0]", f"#5.{head}&q=6")
             self.wait(lambda: self.find("#head-title").text == f"Head 5.{head}")
-            row = self.driver.execute_script(
-                "return [...document.querySelectorAll('.list.of-keys button')].map(b => [Number(b.dataset.unit), b.title])")
-            if head in (5, 11):
-                self.check_list(self.listed(), self.row_of(rows, 5, head, 6))
-            values = {unit: float(title.rsplit(": ", 1)[1]) for unit, title in row}
-            for unit in total:
-                # The list has ten of twelve tokens; the others weigh at most as much as its last.
-                total[unit] += values.get(unit, min(values.values()) / 2)
-        for unit, weight in mean.items():
-            self.assertAlmostEqual(weight, total[unit] / 12, delta=2e-3)
+            heads.append(self.table()[0])
+        for head in (5, 11):
+            for weight, want in zip(heads[head], self.row_of(rows, 5, head, 6)):
+                self.assertAlmostEqual(weight, want, delta=1e-12)
+        for unit, weight in enumerate(mean):
+            self.assertAlmostEqual(weight, sum(row[unit] for row in heads) / 12, delta=1e-12)
 
     def test_why_adds_up(self):
         rows = self.open(tokens=12, link="#2.2&q=6&k=5")
         cells = {row.find_elements(By.TAG_NAME, "td")[0].text: row.find_elements(By.TAG_NAME, "td")[1].text
                  for row in self.all("#why tr")}
-        probability = float(cells["probability e^(…)"].replace("−", "-"))
+        probability = self.number(cells["probability e^(…)"])
         self.assertAlmostEqual(probability, self.row_of(rows, 2, 2, 6)[5], delta=0.006 * probability + 1e-9)
-        number = lambda text: float(text.replace("−", "-"))
+        number = self.number
         self.assertAlmostEqual(math.exp(number(cells["score"]) - number(cells["− log Σ e^score"])), probability,
                                delta=0.05 * probability + 1e-4)
         self.assertEqual(len(self.all("#why svg rect")), 32)
@@ -299,35 +322,38 @@ class Numbers(PageTest):
 
     def test_words_sum_keys_and_average_queries(self):
         # Tokens 2 and 3 are light + ##house.
-        self.open(tokens=12, link="#0.0&q=2")
-        rows = []
-        for query in (2, 3):
-            self.driver.execute_script("location.hash = arguments[0]", f"#0.0&q={query}&view=text")
-            self.wait(lambda: f"#{query}" in self.chips()[0])
-            rows.append(self.driver.execute_script("""
-              return [...document.querySelectorAll('.list.of-keys button')].map(b => [Number(b.dataset.unit), Number(b.title.split(': ').pop())])"""))
-        rows = [dict(row) for row in rows]
+        self.open(tokens=12, link="#0.0&view=text")
+        rows = self.table()
         self.find("#merge").click()
         self.wait(lambda: "merge=1" in self.link())
-        self.assertIn("lighthouse", self.chips()[0])
-        merged = self.listed()
         self.assertEqual(len(self.all(".token")), 11)
-        want = sum(row.get(2, 0) + row.get(3, 0) for row in rows) / 2
-        self.assertAlmostEqual(merged[2], want, delta=1e-3)
-        self.assertAlmostEqual(sum(merged.values()), 1, delta=5e-3)
+        merged = self.table()
+        self.assertEqual([len(rows), len(rows[0]), len(merged), len(merged[0])], [12, 12, 11, 11])
+        groups = [[0], [1], [2, 3]] + [[t] for t in range(4, 12)]
+        for u, queries in enumerate(groups):
+            for v, keys in enumerate(groups):
+                want = sum(rows[q][k] for q in queries for k in keys) / len(queries)
+                self.assertAlmostEqual(merged[u][v], want, delta=1e-12)
+        self.find('.token[data-unit="2"]').click()
+        self.wait(lambda: "q=2" in self.link())
+        self.assertIn("lighthouse", self.chips()[0])
 
     def test_value_weighted(self):
         self.open(tokens=12, link="#0.0&q=6")
-        plain = self.listed()
+        plain = self.table()[0]
         self.press("v")
         self.wait(lambda: "value=1" in self.link())
-        weighted = self.listed()
-        script = "return JSON.parse(document.getElementById('attn-data').textContent).layers[0].norm_exponent.length"
-        self.assertEqual(self.driver.execute_script(script), 12)
-        ratios = {unit: weighted[unit] / plain[unit] for unit in weighted if unit in plain}
-        self.assertLess(max(ratios[u] for u in (0, 11) if u in ratios), 0.5)  # special tokens bring little
-        self.assertGreater(max(ratios.values()), 0.5)
-        self.assertIn("αf(x)", self.find("#legend").text)
+        ratios = [weighted / weight for weighted, weight in zip(self.table()[0], plain)]
+        self.assertLess(max(ratios[0], ratios[11]), 0.5)  # special tokens bring little
+        self.assertGreater(max(ratios), 0.5)
+        # The ratio is the size of the key's value, whatever the query.
+        self.driver.execute_script("location.hash = '#0.0&q=2&value=1'")
+        self.wait(lambda: "#2" in self.chips()[0])
+        weighted = self.table()[0]
+        self.driver.execute_script("location.hash = '#0.0&q=2'")
+        self.wait(lambda: "value" not in self.link() and "αf(x)" not in self.find("#legend").text)
+        for w, p, ratio in zip(weighted, self.table()[0], ratios):
+            self.assertAlmostEqual(w / p, ratio, delta=1e-9)
 
 
 class Handling(PageTest):
@@ -404,10 +430,6 @@ class Handling(PageTest):
 
     def test_heat_map_shows_value_and_locks_pair(self):
         rows = self.open(tokens=12, link="#3.3&view=heat")
-        cell = self.driver.execute_script("""
-          const c = document.querySelector('#canvas canvas').getContext('2d');
-          return null""")
-        self.assertIsNone(cell)
         canvas = self.find("#canvas")
         # Find query 6 and key 7 by the keyboard's cursor, which the mouse shares.
         canvas.click()
@@ -422,7 +444,7 @@ class Handling(PageTest):
             canvas.send_keys(Keys.ARROW_RIGHT)
         self.wait(lambda: self.find("#spoken").get_attribute("textContent") != "")
         spoken = self.find("#spoken").get_attribute("textContent")
-        value = float(spoken.rsplit(": ", 1)[1].replace("·10^", "e").replace("−", "-"))
+        value = self.number(spoken.rsplit(": ", 1)[1])
         want = self.row_of(rows, 3, 3, 6)[7]
         self.assertAlmostEqual(value, want, delta=0.006 * want + 1e-6, msg=spoken)
         canvas.send_keys(Keys.ENTER)
@@ -476,10 +498,7 @@ class Handling(PageTest):
     def test_lines_filter(self):
         """Top-k and threshold change what is drawn; counted in the drawing."""
         def paths():
-            for old in DOWNLOADS.iterdir():
-                old.unlink()
-            self.find('[data-export="svg"]').click()
-            return self.downloaded(".svg").count("<path")
+            return self.export("svg").count("<path")
         self.open(tokens=12, link="#0.6&q=6")
         everything = paths()
         self.assertGreater(everything, 8)
@@ -491,35 +510,18 @@ class Handling(PageTest):
         time.sleep(0.2)
         self.assertEqual(paths(), 0)
 
-    def downloaded(self, ending, binary=False):
-        def there():
-            found = [p for p in DOWNLOADS.iterdir() if p.suffix == ending]
-            return found[0] if found else None
-        path = self.wait(there)
-        self.wait(lambda: path.stat().st_size > 0)
-        return path.read_bytes() if binary else path.read_text()
-
     def test_exports(self):
-        import csv
-        import io
-        import xml.dom.minidom
         rows = self.open(tokens=12, link="#1.1&q=6")
         for view in ("lines", "heat", "text"):
-            for old in DOWNLOADS.iterdir():
-                old.unlink()
             self.find(f'#views [data-view="{view}"]').click()
-            for kind in ("svg", "png", "csv"):
-                self.find(f'[data-export="{kind}"]').click()
-            svg = xml.dom.minidom.parseString(self.downloaded(".svg"))
+            svg = xml.dom.minidom.parseString(self.export("svg"))
             texts = [e.firstChild.data for e in svg.getElementsByTagName("text") if e.firstChild]
             self.assertIn("keeper", texts)
-            self.assertTrue(self.downloaded(".png", binary=True).startswith(b"\x89PNG\r\n"))
-            table = list(csv.reader(io.StringIO(self.downloaded(".csv"))))
-            self.assertEqual(len(table), 2)  # the locked row
-            row = self.row_of(rows, 1, 1, 6)
-            self.assertEqual(len(table[1]), 13)
-            for weight, want in zip(table[1][1:], row):
-                self.assertAlmostEqual(float(weight), want, delta=1e-12)
+            self.assertTrue(self.export("png", binary=True).startswith(b"\x89PNG\r\n"))
+            table = self.table()
+            self.assertEqual(len(table), 1)  # the locked row
+            for weight, want in zip(table[0], self.row_of(rows, 1, 1, 6), strict=True):
+                self.assertAlmostEqual(weight, want, delta=1e-12)
 
     def test_hover_is_quick_at_512_tokens(self):
         """From the mouse's event to the end of the redraw, worst of the medians of three views."""
