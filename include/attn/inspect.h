@@ -18,8 +18,8 @@ struct HeadStatistics {
   double previous = 0;          // mass on the token before (over queries that have one)
   double next = 0;
   double self = 0;
-  double first = 0;    // mass on token 0
-  double special = 0;  // mass on special tokens
+  double first = 0;     // mass on token 0
+  double special = 0;   // mass on special tokens
   double distance = 0;  // mean |q - k|, in tokens
   double max_probability = 0;
 };
@@ -43,9 +43,9 @@ std::vector<std::string> findings(const AttentionRecord& record,
 std::vector<double> attention_row(const AttentionRecord& record, int layer, int head,
                                   std::int64_t query);
 
-// One self-contained HTML file: no network request, works from file://. Carries the queries and keys
-// in float16, 5 bytes a pair of them (2.5 MB a million). Throws std::invalid_argument for a record
-// with a custom score function, which a page cannot carry.
+// One self-contained HTML file: no network request, works from file://. Carries the queries and
+// keys in float16, 5 bytes a pair of them (2.5 MB a million). Throws std::invalid_argument for a
+// record with a custom score function, which a page cannot carry.
 std::string page(const AttentionRecord& record, const std::string& title = "");
 // Written beside the target and renamed, so that a full disk leaves no half page. Throws
 // attn::Error. Returns the absolute path.

@@ -12,10 +12,10 @@
 namespace attn {
 
 struct RecordToken {
-  std::string text;      // as a person would read it: "play", "##ing"
-  bool special = false;  // [CLS], [SEP], ...
-  std::int32_t word = -1;     // index of the word that it belongs to; -1 for special tokens
-  std::int32_t segment = 0;   // 0, or 1 for the second text of a pair
+  std::string text;          // as a person would read it: "play", "##ing"
+  bool special = false;      // [CLS], [SEP], ...
+  std::int32_t word = -1;    // index of the word that it belongs to; -1 for special tokens
+  std::int32_t segment = 0;  // 0, or 1 for the second text of a pair
 };
 
 struct LayerRecord {
