@@ -62,7 +62,7 @@ struct Scratch {
   T *sum, *run_sum;        // [rows]
   T *max, *run_max;        // [rows] log2 units
   T *weight, *run_weight;  // [rows] of a fold
-  T *scores, *staging, *factor, *k_offset;
+  T *scores, *top, *staging, *factor, *k_offset;
   std::uint64_t* visible;
   std::int64_t* token;
   std::int32_t* head;
@@ -81,6 +81,7 @@ struct Scratch {
     for (T** row : {&sum, &run_sum, &max, &run_max, &weight, &run_weight})
       *row = arena.take<T>(padded);
     scores = arena.take<T>(B::kRows * B::kStride);
+    top = arena.take<T>(B::kRows * B::kLanes);
     staging = arena.take<T>(B::kRows * width);
     factor = arena.take<T>(B::kRows);
     k_offset = arena.take<T>(B::kTile);
@@ -267,12 +268,13 @@ class Forward {
     const Kernels& kernels = kKernels[static_cast<std::size_t>(height - 1)];
     // Columns in whole vectors; keys past the last are zero and never looked at.
     const std::int64_t from = begin / B::kLanes * B::kLanes, to = round_up(end, B::kLanes);
+    std::fill_n(s_.top, height * B::kLanes, kMinusInf);
     for (std::int64_t j = from / B::kPanel * B::kPanel; j < to; j += B::kPanel) {
       const T* panel = s_.k + j * p_.width;
       const std::int64_t skip = j < from ? B::kLanes : 0;
       const bool one = skip > 0 || to < j + B::kPanel;
       (one ? kernels.score_one : kernels.score)(s_.q + first * p_.width, panel + skip, p_.width,
-                                                s_.scores + j + skip);
+                                                s_.scores + j + skip, s_.top);
     }
     if (modified_) {
       modify_scores(Strip<T>{s_.scores, s_.visible, height, s_.token + first, s_.head + first,
@@ -314,25 +316,29 @@ class Forward {
     const D d;
     T* HWY_RESTRICT s = s_.scores + r * B::kStride;
     const std::int64_t at = first + r;
-    auto top = hn::Set(d, kMinusInf);
-    [[maybe_unused]] hn::Vec<D> slope, q;
-    if constexpr (kAlibi) {
-      slope = hn::Set(d, static_cast<T>(p_.alibi_slopes[s_.head[at]]) * static_cast<T>(kLog2e));
-      q = hn::Set(d, static_cast<T>(q_position(p_, s_.token[at]) - origin_));
-    }
-    for (std::int64_t j = from; j < to; j += B::kLanes) {
-      auto x = hn::Load(d, s + j);
+    // The product has left the largest raw scores in lanes; scores that change are looked at again.
+    auto top = hn::Load(d, s_.top + r * B::kLanes);
+    if constexpr (kMasked || kAlibi) {
+      top = hn::Set(d, kMinusInf);
+      [[maybe_unused]] hn::Vec<D> slope, q;
       if constexpr (kAlibi) {
-        x = hn::NegMulAdd(slope, hn::Abs(hn::Sub(hn::Load(d, s_.k_offset + j), q)), x);
+        slope = hn::Set(d, static_cast<T>(p_.alibi_slopes[s_.head[at]]) * static_cast<T>(kLog2e));
+        q = hn::Set(d, static_cast<T>(q_position(p_, s_.token[at]) - origin_));
       }
-      if constexpr (kMasked) {
-        const std::uint64_t bits = s_.visible[r * kWords + j / 64] >> (j % 64);
-        std::uint8_t bytes[8];
-        std::memcpy(bytes, &bits, sizeof bytes);
-        x = hn::IfThenElse(hn::LoadMaskBits(d, bytes), x, hn::Set(d, kMinusInf));
+      for (std::int64_t j = from; j < to; j += B::kLanes) {
+        auto x = hn::Load(d, s + j);
+        if constexpr (kAlibi) {
+          x = hn::NegMulAdd(slope, hn::Abs(hn::Sub(hn::Load(d, s_.k_offset + j), q)), x);
+        }
+        if constexpr (kMasked) {
+          const std::uint64_t bits = s_.visible[r * kWords + j / 64] >> (j % 64);
+          std::uint8_t bytes[8];
+          std::memcpy(bytes, &bits, sizeof bytes);
+          x = hn::IfThenElse(hn::LoadMaskBits(d, bytes), x, hn::Set(d, kMinusInf));
+        }
+        hn::Store(x, d, s + j);
+        top = hn::Max(top, x);
       }
-      if constexpr (kMasked || kAlibi) hn::Store(x, d, s + j);
-      top = hn::Max(top, x);
     }
     const T row_max = hn::GetLane(hn::MaxOfLanes(d, top));
     T* sums = s_.sums + at * B::kLanes;
@@ -449,8 +455,8 @@ class Forward {
   }
 
   struct Kernels {
-    void (*score)(const T*, const T*, std::int64_t, T*);
-    void (*score_one)(const T*, const T*, std::int64_t, T*);
+    void (*score)(const T*, const T*, std::int64_t, T*, T*);
+    void (*score_one)(const T*, const T*, std::int64_t, T*, T*);
     void (*value)(const T*, const T*, std::int64_t, const T*, T*);
     void (*value_one)(const T*, const T*, std::int64_t, const T*, T*);
   };

@@ -42,10 +42,11 @@ struct Blocking {
 
 // A panel is two vectors wide; where only one of them is needed, kV is 1 and pointers start at it.
 
-// scores[r][...] = sum over d of q[d][r] * k[d][...], for kV vectors of keys.
+// scores[r][...] = sum over d of q[d][r] * k[d][...], for kV vectors of keys. While they are in
+// registers, top[r][lane] becomes the largest score so far.
 template <int kM, int kV, class T>
 HWY_NOINLINE void score_panel(const T* HWY_RESTRICT q, const T* HWY_RESTRICT k, std::int64_t width,
-                              T* HWY_RESTRICT scores) {
+                              T* HWY_RESTRICT scores, T* HWY_RESTRICT top) {
   using B = Blocking<T>;
   const typename B::D d;
   hn::Vec<typename B::D> sum[kV][kM];
@@ -68,12 +69,15 @@ HWY_NOINLINE void score_panel(const T* HWY_RESTRICT q, const T* HWY_RESTRICT k, 
     q += kM;
     k += B::kPanel;
   }
-#pragma GCC unroll 2
-  for (int v = 0; v < kV; ++v) {
 #pragma GCC unroll 16
-    for (int r = 0; r < kM; ++r) {
+  for (int r = 0; r < kM; ++r) {
+    auto largest = hn::Load(d, top + r * B::kLanes);
+#pragma GCC unroll 2
+    for (int v = 0; v < kV; ++v) {
       hn::Store(sum[v][r], d, scores + r * B::kStride + v * B::kLanes);
+      largest = hn::Max(largest, sum[v][r]);
     }
+    hn::Store(largest, d, top + r * B::kLanes);
   }
 }
 
