@@ -203,7 +203,7 @@ Command parse(int argc, const char* const* argv) {
     return run;
   }
   if (command == "look") {
-    if (!look.text.empty() && !look.file.empty()) reject(command, "give a text or -f, not both");
+    if (look.text && !look.file.empty()) reject(command, "give a text or -f, not both");
     look.common = common;
     return look;
   }

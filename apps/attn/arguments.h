@@ -32,7 +32,7 @@ struct RunOptions {
 struct LookOptions {
   Common common;
   std::string model;
-  std::string text;
+  std::optional<std::string> text;
   std::string file;
   std::optional<std::string> pair;
   std::int64_t max_length = 0;

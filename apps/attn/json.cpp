@@ -52,7 +52,9 @@ std::string json(const RunReport& report) {
     texts.push_back(std::move(entry));
   }
   return text(
-      {{"model", report.model}, {"texts", std::move(texts)}, {"similarity", report.similarity}});
+      {{"model", report.model},
+       {"texts", std::move(texts)},
+       {"similarity", report.similarity.empty() ? Json(nullptr) : Json(report.similarity)}});
 }
 
 std::string json(const LookReport& report) {

@@ -22,7 +22,7 @@ struct RunReport {
   };
   std::string model;
   std::vector<Text> texts;
-  std::vector<std::vector<double>> similarity;  // cosine, [texts][texts]
+  std::vector<std::vector<double>> similarity;  // cosine, [texts][texts]; empty: not made
 };
 
 struct LookReport {

@@ -16,7 +16,7 @@ constexpr std::size_t kFindings = 3;
 
 // A text file is one text: its line breaks are spaces to a tokenizer.
 std::string the_text(const LookOptions& options) {
-  if (!options.text.empty()) return options.text;
+  if (options.text) return *options.text;
   const std::string from = options.file.empty() ? "-" : options.file;
   std::string text = read_text(from);
   if (text.find_first_not_of(" \t\r\n") == std::string::npos) {

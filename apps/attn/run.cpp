@@ -15,8 +15,9 @@ namespace attn::cli {
 
 namespace {
 
-constexpr std::size_t kTableTexts = 16;  // more do not fit a terminal; JSON has them all
-constexpr std::size_t kBatch = 32;       // texts between two lines of progress
+constexpr std::size_t kTableTexts = 16;    // more do not fit a terminal; JSON has them all
+constexpr std::size_t kComparable = 4096;  // more would make a matrix of gigabytes
+constexpr std::size_t kBatch = 32;         // texts between two lines of progress
 
 // Cosine of every pair; 0 where a vector is zero.
 std::vector<std::vector<double>> similarities(const std::vector<RunReport::Text>& texts) {
@@ -52,6 +53,7 @@ std::string table(const RunReport& report) {
     }
     return out + " … (all with --json; give several texts to compare them)\n";
   }
+  if (report.similarity.empty()) return fmt::format("{} texts (embeddings with --json)\n", n);
   std::size_t best_i = 0, best_j = 1;
   for (std::size_t i = 0; i < n; ++i) {
     for (std::size_t j = i + 1; j < n; ++j) {
@@ -117,7 +119,12 @@ void run(const RunOptions& options) {
       if (options.hidden) report.texts[begin + i].hidden = model.hidden(encodings[begin + i]);
     }
   }
-  report.similarity = similarities(report.texts);
+  if (texts.size() <= kComparable) {
+    report.similarity = similarities(report.texts);
+  } else {
+    warn(fmt::format("{} texts are embedded but not compared: that is done for up to {}",
+                     texts.size(), kComparable));
+  }
   print(options.common.json ? json(report) : table(report));
 }
 

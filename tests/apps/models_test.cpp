@@ -116,6 +116,17 @@ TEST(Run, TakesAnyText) {
   EXPECT_NO_THROW(nlohmann::json::parse(bytes.out));
 }
 
+TEST(Run, ManyTextsAreNotCompared) {
+  std::string lines;
+  for (int i = 0; i < 4097; ++i) lines += "a\n";
+  const Ran ran = attn({"run", "demo", "--json"}, {.input = lines});
+  ASSERT_EQ(ran.code, 0) << ran.err;
+  EXPECT_THAT(ran.err, HasSubstr("warning: 4097 texts are embedded but not compared"));
+  const auto report = nlohmann::json::parse(ran.out);
+  EXPECT_EQ(report.at("texts").size(), 4097u);
+  EXPECT_TRUE(report.at("similarity").is_null());
+}
+
 TEST(Run, LongTextsAreTruncatedAndSaidSo) {
   std::string text;
   for (int i = 0; i < 5000; ++i) text += "word ";
