@@ -10,7 +10,6 @@ Model load_model(const std::string& folder_or_name, bool offline, const Context&
   std::string folder;
   {
     Progress progress;
-    HeldSignals held;
     folder = resolve_model(
         folder_or_name,
         {.offline = offline, .progress = [&](const std::string& step) { progress.show(step); }});
@@ -20,7 +19,6 @@ Model load_model(const std::string& folder_or_name, bool offline, const Context&
 
 std::string get_model(const std::string& name, bool offline) {
   Progress progress;
-  HeldSignals held;
   return fetch_model(name, {.offline = offline,
                             .progress = [&](const std::string& step) { progress.show(step); }});
 }

@@ -8,8 +8,8 @@
 
 namespace attn::cli {
 
-// The folder of a known model or a folder as it is; downloads show progress and survive Ctrl-C
-// without leaving half a model.
+// A known model or a folder as it is; downloads show progress. (The library itself sees to it that
+// Ctrl-C leaves no half of a model.)
 Model load_model(const std::string& folder_or_name, bool offline, const Context& context);
 std::string get_model(const std::string& name, bool offline);
 

@@ -39,8 +39,8 @@ class Progress {
   bool terminal_;
 };
 
-// While one lives, Ctrl-C and SIGTERM wait: what is being written is finished or cleaned up first.
-// Children are not held, so a download stops at once. At its end the process dies of the signal.
+// While one lives, Ctrl-C and SIGTERM wait, so that a file being written is finished first. At its
+// end the process dies of the signal.
 class HeldSignals {
  public:
   HeldSignals();
