@@ -2,6 +2,8 @@
 
 import concurrent.futures
 import math
+import threading
+import time
 
 import attn
 import numpy as np
@@ -231,3 +233,14 @@ def test_errors_are_runtime_errors():
     assert issubclass(attn.Error, RuntimeError)
     with pytest.raises(attn.Error):
         attn.load("/no/such/model", offline=True)
+
+
+def test_other_python_threads_run_meanwhile():
+    q, k, v = tensors(b=1, hq=8, hkv=8, lq=4096, lk=4096, d=64)
+    work = threading.Thread(target=lambda: attn.attention(q, k, v, threads=1))
+    work.start()
+    beats = 0
+    while work.is_alive():
+        time.sleep(0.001)  # comes back only when it gets the interpreter's lock
+        beats += 1
+    assert beats >= 10
