@@ -1,8 +1,8 @@
 // Exact attention: plan once, run many times.
 //
 //   attn::Context context;
-//   auto plan = attn::plan(attn::AttentionShape::of(q, k, v), {.mask = attn::Mask::causal()}, context);
-//   plan.run(q, k, v, out);
+//   auto plan = attn::plan(attn::AttentionShape::of(q, k, v), {.mask = attn::Mask::causal()},
+//   context); plan.run(q, k, v, out);
 //
 // q [B, Hq, Lq, D], k [B, Hkv, Lk, D], v [B, Hkv, Lk, Dv], out [B, Hq, Lq, Dv]; Hq is a multiple of
 // Hkv; widths 1...1024; float32, or float64 throughout. v may alias k. A row that sees no key gives
@@ -53,12 +53,12 @@ struct PlanSummary {
   Isa isa = Isa::scalar;
   int threads = 1;
   std::int64_t tiles_full = 0, tiles_partial = 0, tiles_skipped = 0;  // over batch and heads
-  std::int64_t row_block = 0;   // query rows (tokens x grouped heads) of a block
-  std::int64_t key_tile = 0;    // keys of a tile
-  std::int64_t segment = 0;     // keys of a segment, the unit of folding
+  std::int64_t row_block = 0;  // query rows (tokens x grouped heads) of a block
+  std::int64_t key_tile = 0;   // keys of a tile
+  std::int64_t segment = 0;    // keys of a segment, the unit of folding
   std::int64_t visible_pairs = 0;
-  double flops = 0;             // of the two products, over visible pairs
-  double bytes = 0;             // of q, k, v and out, each once
+  double flops = 0;               // of the two products, over visible pairs
+  double bytes = 0;               // of q, k, v and out, each once
   double score_matrix_bytes = 0;  // the matrix that is never formed
   std::int64_t workspace_bytes = 0;
   std::int64_t empty_rows = 0;

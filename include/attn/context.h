@@ -25,12 +25,12 @@ struct ContextOptions {
 
 // What the machine offers, as read from the operating system.
 struct Machine {
-  std::string cpu;                // "AMD EPYC 7B13"
-  int logical_cpus = 1;           // in the machine
-  int usable_threads = 1;         // after affinity and cgroup quota
-  std::int64_t l1d_bytes = 0;     // of one core
-  std::int64_t l2_bytes = 0;      // of one core
-  std::int64_t l3_bytes = 0;      // shared
+  std::string cpu;                  // "AMD EPYC 7B13"
+  int logical_cpus = 1;             // in the machine
+  int usable_threads = 1;           // after affinity and cgroup quota
+  std::int64_t l1d_bytes = 0;       // of one core
+  std::int64_t l2_bytes = 0;        // of one core
+  std::int64_t l3_bytes = 0;        // shared
   bool threads_share_core = false;  // hyper-threads of one core among the usable ones
 };
 

@@ -22,7 +22,8 @@ struct Encoding {
   std::vector<std::int32_t> ids;
   std::vector<std::int32_t> type_ids;  // 0, or 1 for the second text of a pair
   std::vector<RecordToken> tokens;
-  std::vector<std::pair<std::size_t, std::size_t>> offsets;  // bytes of the source text; 0,0 special
+  std::vector<std::pair<std::size_t, std::size_t>>
+      offsets;  // bytes of the source text; 0,0 special
   bool truncated = false;
 };
 
@@ -31,7 +32,8 @@ struct ModelInfo {
   std::string path;
   std::int64_t layers = 0, heads = 0, kv_heads = 0, head_width = 0, width = 0;
   std::int64_t feed_forward_width = 0, vocabulary = 0;
-  std::int64_t max_length = 0;  // longest text in tokens unless asked otherwise; the rest is cut off
+  std::int64_t max_length =
+      0;  // longest text in tokens unless asked otherwise; the rest is cut off
   std::int64_t max_positions = 0;  // longest text that can be asked for
   std::int64_t parameters = 0;
 };
@@ -74,7 +76,7 @@ struct KnownModel {
 const std::vector<KnownModel>& known_models();
 
 struct FetchOptions {
-  bool offline = false;  // only the cache
+  bool offline = false;                                   // only the cache
   std::function<void(const std::string&)> progress = {};  // one line a step, for people
 };
 

@@ -29,12 +29,12 @@ struct T5Bias {
 // A tile of scores of one head: rows are queries, columns consecutive keys.
 struct ScoreTile {
   std::int64_t batch = 0;
-  std::int64_t head = 0;                // query head
-  std::span<const std::int64_t> q;      // query index of each row
-  std::int64_t k_begin = 0;             // key index of column 0
-  std::int64_t k_count = 0;             // columns
-  std::int64_t stride = 0;              // elements between rows
-  float* s32 = nullptr;                 // scores, changed in place; exactly one of s32 and s64 is set
+  std::int64_t head = 0;            // query head
+  std::span<const std::int64_t> q;  // query index of each row
+  std::int64_t k_begin = 0;         // key index of column 0
+  std::int64_t k_count = 0;         // columns
+  std::int64_t stride = 0;          // elements between rows
+  float* s32 = nullptr;             // scores, changed in place; exactly one of s32 and s64 is set
   double* s64 = nullptr;
 };
 

@@ -21,9 +21,12 @@ std::size_t size_of(DType type);
 
 template <class T>
 constexpr DType dtype_of() {
-  if constexpr (std::is_same_v<std::remove_cv_t<T>, float>) return DType::f32;
-  else if constexpr (std::is_same_v<std::remove_cv_t<T>, double>) return DType::f64;
-  else static_assert(sizeof(T) == 0, "no attn::DType for this C++ type");
+  if constexpr (std::is_same_v<std::remove_cv_t<T>, float>)
+    return DType::f32;
+  else if constexpr (std::is_same_v<std::remove_cv_t<T>, double>)
+    return DType::f64;
+  else
+    static_assert(sizeof(T) == 0, "no attn::DType for this C++ type");
 }
 
 using Shape = std::array<std::int64_t, 4>;    // batch, heads, length, width
