@@ -71,7 +71,7 @@ std::vector<T> noise(std::int64_t count, std::uint64_t seed) {
   return values;
 }
 
-// Median seconds of a run of the plan.
+// Seconds of the fastest of a few runs: what else the machine does only ever adds.
 template <class T>
 double measure(const Plan& plan, const AttentionShape& s) {
   const Shape qs{s.batch, s.q_heads, s.q_len, s.width}, ks{s.batch, s.kv_heads, s.k_len, s.width};
@@ -85,17 +85,15 @@ double measure(const Plan& plan, const AttentionShape& s) {
   using Clock = std::chrono::steady_clock;
   std::vector<double> seconds;
   double total = 0;
-  for (int i = 0; i <= kRuns && (i < 2 || total < kSeconds); ++i) {
+  for (int i = 0; i <= kRuns && (i == 0 || total < kSeconds); ++i) {
     const auto begin = Clock::now();
     plan.run({q.data(), qs}, {k.data(), ks}, {v.data(), vs}, {out.data(), os});
     const double t = std::chrono::duration<double>(Clock::now() - begin).count();
     total += t;
-    if (i > 0) seconds.push_back(t);  // the first warms caches and workspace up
+    // The first warms caches and workspace up, and counts only when it is long.
+    if (i > 0 || t >= kSeconds) seconds.push_back(t);
   }
-  std::nth_element(seconds.begin(),
-                   seconds.begin() + static_cast<std::ptrdiff_t>(seconds.size() / 2),
-                   seconds.end());
-  return seconds[seconds.size() / 2];
+  return *std::min_element(seconds.begin(), seconds.end());
 }
 
 // A piece that is small enough to run now: the whole call, or some query rows (from the middle) of
@@ -118,17 +116,27 @@ std::optional<Piece> piece_of(const AttentionShape& whole, const AttentionOption
       s.q_heads = whole.q_heads / whole.kv_heads;
       s.kv_heads = 1;
     }
+    s.q_len = 1;
+    const double fixed = input_bytes(s);
+    s.q_len = 2;
+    const double row = input_bytes(s) - fixed;
+    if (fixed > kBytes) continue;
+    const auto heads = static_cast<double>(s.batch * s.q_heads);
+    const double row_flops = 2.0 * static_cast<double>(s.width + s.v_width) * heads *
+                             static_cast<double>(std::max<std::int64_t>(s.k_len, 1));
+    const double most = std::min(static_cast<double>(whole.q_len), 1 + (kBytes - fixed) / row);
+    // Every thread gets a few blocks where that is affordable, or idle threads would be counted.
+    const double busy =
+        4.0 * context.threads() * static_cast<double>(whole_plan.summary().row_block) / heads;
+    double rows = std::max(kFlops / row_flops, std::min(busy, 8 * kFlops / row_flops));
     try {
-      for (;; s.q_len = (s.q_len + 1) / 2) {
+      for (;; rows *= 4) {  // a mask that hides much leaves room for more rows
+        s.q_len = static_cast<std::int64_t>(std::clamp(rows, 1.0, most));
         AttentionOptions part = options;
         part.query_start += (whole.q_len - s.q_len) / 2;
         const Plan plan = attn::plan(s, part, context);
-        const PlanSummary& p = plan.summary();
-        // Every thread keeps a few blocks, or the estimate would count idle threads.
-        const std::int64_t least = 4 * context.threads() * std::max<std::int64_t>(p.row_block, 1);
-        const bool small = p.flops <= kFlops && input_bytes(s) <= kBytes;
-        if (!small && s.q_len * (s.q_heads / s.kv_heads) > least) continue;
-        if (input_bytes(s) > kBytes || !(p.flops > 0)) break;
+        if (plan.summary().flops < kFlops / 4 && rows < most) continue;
+        if (!(plan.summary().flops > 0)) break;
         return Piece{s, plan,
                      fmt::format("{} of {} query rows, {} of {} heads", s.q_len, whole.q_len,
                                  s.batch * s.q_heads, whole.batch * whole.q_heads)};
@@ -157,7 +165,7 @@ void estimate(ExplainReport& report, const AttentionOptions& options, const Plan
   const double share = report.plan.flops / piece->plan.summary().flops;
   report.expected_ms = seconds * 1e3 * share;
   report.expected_from =
-      "measured now: " + piece->what + (share > 1 ? ", scaled by visible pairs" : "") + ", median";
+      "measured now: " + piece->what + (share > 1 ? ", scaled by visible pairs" : "");
 }
 
 std::string text(const ExplainReport& report, const std::string& facts) {
