@@ -18,7 +18,8 @@ int main(int argc, char** argv) try {
   for (std::size_t i = 0; i < vectors.size(); ++i) {
     for (std::size_t j = i + 1; j < vectors.size(); ++j) {
       double similarity = 0;
-      for (std::size_t d = 0; d < vectors[i].size(); ++d) similarity += vectors[i][d] * vectors[j][d];
+      for (std::size_t d = 0; d < vectors[i].size(); ++d)
+        similarity += vectors[i][d] * vectors[j][d];
       std::printf("%.3f  %s | %s\n", similarity, sentences[i].c_str(), sentences[j].c_str());
     }
   }

@@ -20,8 +20,7 @@ void PackedTexts::add(std::span<const std::int32_t> text_ids,
 
 Bert::Bert(const BertConfig& config, Safetensors& weights) : config_(config) {
   const std::int64_t width = config.width;
-  const std::string prefix =
-      weights.has("bert.embeddings.word_embeddings.weight") ? "bert." : "";
+  const std::string prefix = weights.has("bert.embeddings.word_embeddings.weight") ? "bert." : "";
   const auto linear = [&](const std::string& name, std::int64_t out, std::int64_t in) {
     return Linear{weights.floats(name + ".weight", {out, in}),
                   weights.floats(name + ".bias", {out})};
@@ -109,8 +108,7 @@ void Bert::run_layer(const Layer& layer, std::int64_t index, const Plan& plan, B
   }
   product(layer.output, width, buffers.attended, width, buffers.projected);
   add_and_norm(layer.attention_norm);
-  product(layer.up, width, buffers.x, config_.feed_forward_width, buffers.wide,
-          config_.activation);
+  product(layer.up, width, buffers.x, config_.feed_forward_width, buffers.wide, config_.activation);
   product(layer.down, config_.feed_forward_width, buffers.wide, width, buffers.projected);
   add_and_norm(layer.output_norm);
 }
@@ -119,9 +117,8 @@ std::vector<float> Bert::run(const PackedTexts& texts, const Context& context,
                              const Observer& observer) const {
   const std::int64_t width = config_.width;
   Buffers buffers(texts.tokens(), config_);
-  nn::embedding_sum(width, {words_, config_.vocabulary}, texts.ids,
-                    {positions_, config_.positions}, texts.positions, {types_, config_.types},
-                    texts.type_ids, buffers.x.data());
+  nn::embedding_sum(width, {words_, config_.vocabulary}, texts.ids, {positions_, config_.positions},
+                    texts.positions, {types_, config_.types}, texts.type_ids, buffers.x.data());
   nn::layer_norm({.rows = buffers.tokens,
                   .width = width,
                   .x = buffers.x.data(),

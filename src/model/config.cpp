@@ -85,10 +85,14 @@ class Fields {
 void check_architecture(const Fields& fields) {
   const std::string type = fields.needed_text("model_type");
   if (type != "bert") fields.fail("model_type", "\"" + type + "\" is not known, only \"bert\" is");
-  static constexpr std::array kKnown = {
-      "BertModel",          "BertForPreTraining",            "BertForMaskedLM",
-      "BertForMultipleChoice", "BertForNextSentencePrediction", "BertForQuestionAnswering",
-      "BertForSequenceClassification", "BertForTokenClassification"};
+  static constexpr std::array kKnown = {"BertModel",
+                                        "BertForPreTraining",
+                                        "BertForMaskedLM",
+                                        "BertForMultipleChoice",
+                                        "BertForNextSentencePrediction",
+                                        "BertForQuestionAnswering",
+                                        "BertForSequenceClassification",
+                                        "BertForTokenClassification"};
   if (const Json* const list = fields.find("architectures")) {
     for (const Json& name : list->items) {
       if (std::find(kKnown.begin(), kKnown.end(), name.text) == kKnown.end()) {
@@ -115,7 +119,8 @@ nn::Activation activation(const Fields& fields) {
     return nn::Activation::gelu_tanh;
   }
   if (name == "relu") return nn::Activation::relu;
-  fields.fail("hidden_act", "\"" + name + "\" is not known (gelu, gelu_new, gelu_pytorch_tanh, relu)");
+  fields.fail("hidden_act",
+              "\"" + name + "\" is not known (gelu, gelu_new, gelu_pytorch_tanh, relu)");
 }
 
 // 1_Pooling/config.json: exactly one of the modes that we know.
@@ -124,7 +129,9 @@ Pooling parse_pooling(std::string_view json, const std::string& source) {
   const Fields fields(tree, source);
   std::optional<Pooling> found;
   static const std::string kPrefix = "pooling_mode_";
-  for (const auto& [name, value] : tree.members) {
+  for (std::size_t i = 0; i < tree.names.size(); ++i) {
+    const std::string& name = tree.names[i];
+    const Json& value = tree.items[i];
     if (name.compare(0, kPrefix.size(), kPrefix) != 0) continue;
     if (!value.is(Json::Kind::boolean) || !value.boolean) continue;
     if (found) fields.fail(name, "is true beside another mode; joined vectors are not known");
@@ -165,7 +172,8 @@ PoolingConfig read_modules(const std::string& folder) {
     const std::string kind = type.substr(type.rfind('.') + 1);
     if (kind == "Transformer") {
       const std::string path = module.text("path").value_or("");
-      if (!path.empty()) module.fail("path", "of the transformer is \"" + path + "\", must be \"\"");
+      if (!path.empty())
+        module.fail("path", "of the transformer is \"" + path + "\", must be \"\"");
     } else if (kind == "Pooling") {
       const std::string path = module.needed_text("path");
       if (path.empty() || path.front() == '/' || path.find("..") != std::string::npos) {
@@ -245,7 +253,9 @@ TokenizerConfig parse_tokenizer_config(std::string_view json, const std::string&
     *text = value->text;
   }
   if (const Json* const added = fields.find("added_tokens_decoder")) {
-    for (const auto& [number, token] : added->members) {
+    for (std::size_t i = 0; i < added->names.size(); ++i) {
+      const std::string& number = added->names[i];
+      const Json& token = added->items[i];
       std::int64_t id = -1;
       const char* const last = number.data() + number.size();
       const auto parsed = std::from_chars(number.data(), last, id);

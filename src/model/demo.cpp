@@ -126,8 +126,8 @@ std::string safetensors(std::int64_t words) {
     const std::size_t begin = data.size();
     data.resize(begin + static_cast<std::size_t>(count) * sizeof(float));
     for (std::int64_t i = 0; i < count; ++i) {
-      const float value = tensor.mean + tensor.deviation *
-                                            random_number(stream, static_cast<std::uint64_t>(i));
+      const float value =
+          tensor.mean + tensor.deviation * random_number(stream, static_cast<std::uint64_t>(i));
       std::memcpy(data.data() + begin + static_cast<std::size_t>(i) * sizeof(float), &value,
                   sizeof(float));
     }

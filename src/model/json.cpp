@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <numeric>
+#include <utility>
 
 #include "attn/error.h"
 
@@ -53,20 +55,26 @@ class Builder {
   bool start_object(std::size_t /*size*/) { return open(Json::Kind::object); }
   bool start_array(std::size_t /*size*/) { return open(Json::Kind::array); }
   bool key(std::string& name) {
-    name_ = std::move(name);
-    open_.back()->members.emplace_back(std::move(name_), Json());
+    open_.back()->names.push_back(std::move(name));
     return true;
   }
   bool end_object() {
-    auto& members = open_.back()->members;
-    std::sort(members.begin(), members.end(),
-              [](const auto& a, const auto& b) { return a.first < b.first; });
-    const auto twice = std::adjacent_find(
-        members.begin(), members.end(),
-        [](const auto& a, const auto& b) { return a.first == b.first; });
-    if (twice != members.end()) {
-      throw Error(source_ + ": invalid JSON: the name \"" + twice->first + "\" appears twice");
+    Json& object = *open_.back();
+    std::vector<std::size_t> order(object.names.size());
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    std::sort(order.begin(), order.end(),
+              [&](std::size_t a, std::size_t b) { return object.names[a] < object.names[b]; });
+    std::vector<std::string> names;
+    std::vector<Json> items;
+    for (const std::size_t i : order) {
+      if (!names.empty() && names.back() == object.names[i]) {
+        throw Error(source_ + ": invalid JSON: the name \"" + names.back() + "\" appears twice");
+      }
+      names.push_back(std::move(object.names[i]));
+      items.push_back(std::move(object.items[i]));
     }
+    object.names = std::move(names);
+    object.items = std::move(items);
     open_.pop_back();
     return true;
   }
@@ -94,10 +102,6 @@ class Builder {
       *parent = std::move(json);
       return parent;
     }
-    if (parent->is(Json::Kind::object)) {
-      parent->members.back().second = std::move(json);
-      return &parent->members.back().second;
-    }
     return &parent->items.emplace_back(std::move(json));
   }
   bool open(Json::Kind kind) {
@@ -113,7 +117,6 @@ class Builder {
   const std::string& source_;
   // Pointers stay valid: only the innermost container grows.
   std::vector<Json*> open_;
-  std::string name_;
   std::size_t values_ = 0;
   bool started_ = false;
 };
@@ -130,10 +133,9 @@ Json Json::parse(std::string_view text, const std::string& source) {
 }
 
 const Json* Json::find(std::string_view name) const {
-  const auto at =
-      std::lower_bound(members.begin(), members.end(), name,
-                       [](const auto& member, std::string_view n) { return member.first < n; });
-  return at != members.end() && at->first == name ? &at->second : nullptr;
+  const auto at = std::lower_bound(names.begin(), names.end(), name);
+  if (at == names.end() || *at != name) return nullptr;
+  return &items[static_cast<std::size_t>(at - names.begin())];
 }
 
 const char* Json::kind_name() const {

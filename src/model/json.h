@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 namespace attn {
@@ -23,8 +22,8 @@ class Json {
   std::int64_t integer = 0;  // integers that fit; others are `real`
   double real = 0;           // numbers of both kinds
   std::string text;
-  std::vector<Json> items;                             // of an array
-  std::vector<std::pair<std::string, Json>> members;  // of an object, sorted by name
+  std::vector<Json> items;         // of an array or object
+  std::vector<std::string> names;  // of an object's items, sorted
 
   bool is(Kind k) const { return kind == k; }
   bool is_number() const { return kind == Kind::integer || kind == Kind::real; }

@@ -107,8 +107,7 @@ ProcessResult run_process(const std::vector<std::string>& arguments,
   const std::vector<char*> argv = pointers(argument_texts);
   const std::vector<char*> envp = pointers(environment_texts);
   pid_t child = 0;
-  const int failed =
-      posix_spawnp(&child, argv[0], &actions, &attributes, argv.data(), envp.data());
+  const int failed = posix_spawnp(&child, argv[0], &actions, &attributes, argv.data(), envp.data());
   posix_spawn_file_actions_destroy(&actions);
   posix_spawnattr_destroy(&attributes);
   close(ends[1]);

@@ -19,10 +19,9 @@ constexpr std::uint64_t kLongestHeader = 100'000'000;
 // Bits of an element; 0 for a type that the format does not know.
 std::uint64_t bits_of(std::string_view dtype) {
   static constexpr std::pair<std::string_view, std::uint64_t> kTypes[] = {
-      {"BOOL", 8},    {"U8", 8},       {"I8", 8},       {"F8_E5M2", 8}, {"F8_E4M3", 8},
-      {"F8_E8M0", 8}, {"I16", 16},     {"U16", 16},     {"F16", 16},    {"BF16", 16},
-      {"I32", 32},    {"U32", 32},     {"F32", 32},     {"I64", 64},    {"U64", 64},
-      {"F64", 64},    {"C64", 64}};
+      {"BOOL", 8}, {"U8", 8},   {"I8", 8},   {"F8_E5M2", 8}, {"F8_E4M3", 8}, {"F8_E8M0", 8},
+      {"I16", 16}, {"U16", 16}, {"F16", 16}, {"BF16", 16},   {"I32", 32},    {"U32", 32},
+      {"F32", 32}, {"I64", 64}, {"U64", 64}, {"F64", 64},    {"C64", 64}};
   for (const auto& [name, bits] : kTypes) {
     if (name == dtype) return bits;
   }
@@ -72,7 +71,7 @@ TensorEntry read_entry(const std::string& name, const Json& tensor, std::uint64_
   if (!tensor.is(Json::Kind::object)) {
     throw Error(where + "is " + tensor.kind_name() + ", must be an object");
   }
-  for (const auto& [key, value] : tensor.members) {
+  for (const std::string& key : tensor.names) {
     if (key != "dtype" && key != "shape" && key != "data_offsets") {
       throw Error(where + "has an unknown field \"" + key + "\"");
     }
@@ -167,9 +166,11 @@ std::vector<TensorEntry> parse_safetensors(std::span<const std::byte> file,
   const Json header = Json::parse(text, source);
   const std::uint64_t data_begin = 8 + length;
   std::vector<TensorEntry> entries;
-  for (const auto& [name, tensor] : header.members) {
+  for (std::size_t i = 0; i < header.names.size(); ++i) {
+    const std::string& name = header.names[i];
     if (name == "__metadata__") continue;
-    entries.push_back(read_entry(name, tensor, data_begin, file.size() - data_begin, source));
+    entries.push_back(
+        read_entry(name, header.items[i], data_begin, file.size() - data_begin, source));
   }
   check_layout(entries, static_cast<std::size_t>(data_begin), file.size(), source);
   return entries;
@@ -179,9 +180,9 @@ Safetensors::Safetensors(const std::string& path)
     : file_(path), entries_(parse_safetensors(file_.bytes(), path)) {}
 
 const TensorEntry* Safetensors::find(std::string_view name) const {
-  const auto at = std::lower_bound(
-      entries_.begin(), entries_.end(), name,
-      [](const TensorEntry& entry, std::string_view n) { return entry.name < n; });
+  const auto at =
+      std::lower_bound(entries_.begin(), entries_.end(), name,
+                       [](const TensorEntry& entry, std::string_view n) { return entry.name < n; });
   return at != entries_.end() && at->name == name ? &*at : nullptr;
 }
 

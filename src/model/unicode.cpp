@@ -18,8 +18,8 @@ std::vector<Character> decode(std::string_view text, std::size_t offset) {
     const auto left = static_cast<utf8proc_ssize_t>(std::min<std::size_t>(text.size() - at, 4));
     const utf8proc_ssize_t n = utf8proc_iterate(bytes + at, left, &value);
     const std::size_t length = n > 0 ? static_cast<std::size_t>(n) : 1;
-    characters.push_back({n > 0 ? static_cast<char32_t>(value) : kReplacement, offset + at,
-                          offset + at + length});
+    characters.push_back(
+        {n > 0 ? static_cast<char32_t>(value) : kReplacement, offset + at, offset + at + length});
     at += length;
   }
   return characters;
@@ -33,8 +33,8 @@ void append_utf8(char32_t c, std::string& out) {
 
 bool is_space(char32_t c) {
   return (c >= 0x9 && c <= 0xD) || c == 0x20 || c == 0x85 || c == 0xA0 || c == 0x1680 ||
-         (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F ||
-         c == 0x205F || c == 0x3000;
+         (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F ||
+         c == 0x3000;
 }
 
 bool is_control(char32_t c) {
@@ -43,10 +43,8 @@ bool is_control(char32_t c) {
     case UTF8PROC_CATEGORY_CC:
     case UTF8PROC_CATEGORY_CF:
     case UTF8PROC_CATEGORY_CS:
-    case UTF8PROC_CATEGORY_CO:
-      return true;
-    default:
-      return false;
+    case UTF8PROC_CATEGORY_CO: return true;
+    default: return false;
   }
 }
 
@@ -62,10 +60,8 @@ bool is_punctuation(char32_t c) {
     case UTF8PROC_CATEGORY_PE:
     case UTF8PROC_CATEGORY_PI:
     case UTF8PROC_CATEGORY_PF:
-    case UTF8PROC_CATEGORY_PO:
-      return true;
-    default:
-      return false;
+    case UTF8PROC_CATEGORY_PO: return true;
+    default: return false;
   }
 }
 
@@ -91,10 +87,9 @@ std::vector<Character> decompose(const std::vector<Character>& text) {
     // The longest canonical decomposition has four parts.
     utf8proc_int32_t values[8];
     int boundary_class = 0;
-    const utf8proc_ssize_t n =
-        utf8proc_decompose_char(static_cast<utf8proc_int32_t>(c.value), values, 8,
-                                static_cast<utf8proc_option_t>(UTF8PROC_DECOMPOSE | UTF8PROC_STABLE),
-                                &boundary_class);
+    const utf8proc_ssize_t n = utf8proc_decompose_char(
+        static_cast<utf8proc_int32_t>(c.value), values, 8,
+        static_cast<utf8proc_option_t>(UTF8PROC_DECOMPOSE | UTF8PROC_STABLE), &boundary_class);
     if (n < 1 || n > 8) {
       parts.push_back(c);
       continue;
@@ -105,18 +100,17 @@ std::vector<Character> decompose(const std::vector<Character>& text) {
   }
   // Canonical order: runs of combining characters, stably by class.
   const auto combining = [](const Character& c) {
-    return c.value < 0x300
-               ? 0
-               : int{utf8proc_get_property(static_cast<utf8proc_int32_t>(c.value))->combining_class};
+    return c.value < 0x300 ? 0
+                           : int{utf8proc_get_property(static_cast<utf8proc_int32_t>(c.value))
+                                     ->combining_class};
   };
   for (std::size_t begin = 0; begin < parts.size();) {
     std::size_t end = begin;
     while (end < parts.size() && combining(parts[end]) != 0) ++end;
-    std::stable_sort(parts.begin() + static_cast<std::ptrdiff_t>(begin),
-                     parts.begin() + static_cast<std::ptrdiff_t>(end),
-                     [&](const Character& a, const Character& b) {
-                       return combining(a) < combining(b);
-                     });
+    std::stable_sort(
+        parts.begin() + static_cast<std::ptrdiff_t>(begin),
+        parts.begin() + static_cast<std::ptrdiff_t>(end),
+        [&](const Character& a, const Character& b) { return combining(a) < combining(b); });
     begin = std::max(end, begin + 1);
   }
   return parts;

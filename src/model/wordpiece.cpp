@@ -45,8 +45,8 @@ struct WordPiece::Word {
   std::vector<std::size_t> starts;  // byte of each character in text, and the end
 };
 
-WordPiece::WordPiece(std::string_view vocabulary, const TokenizerConfig& config,
-                     std::int64_t limit, const std::string& source) {
+WordPiece::WordPiece(std::string_view vocabulary, const TokenizerConfig& config, std::int64_t limit,
+                     const std::string& source) {
   std::size_t at = 0;
   while (at < vocabulary.size()) {
     const std::size_t end = std::min(vocabulary.find('\n', at), vocabulary.size());

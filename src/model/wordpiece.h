@@ -48,8 +48,7 @@ class WordPiece {
   };
 
   std::int32_t special_id(const std::string& text, const std::string& source) const;
-  void add(const std::string& text, std::int64_t id, std::int64_t limit,
-           const std::string& source);
+  void add(const std::string& text, std::int64_t id, std::int64_t limit, const std::string& source);
   std::vector<Piece> pieces(std::string_view text, std::int32_t first_word) const;
   void split_plain(std::string_view text, std::size_t offset, std::int32_t& words,
                    std::vector<Piece>& out) const;

@@ -13,8 +13,7 @@ void dense(const DenseParams& params, const Context& context) {
   if (p.y_stride == 0) p.y_stride = p.out;
   // CBLAS libraries count in int.
   constexpr std::int64_t kLargest = std::numeric_limits<int>::max();
-  for (const std::int64_t size :
-       {p.rows, p.in, p.out, p.x_stride, p.w_stride, p.y_stride}) {
+  for (const std::int64_t size : {p.rows, p.in, p.out, p.x_stride, p.w_stride, p.y_stride}) {
     if (size < 0 || size > kLargest) {
       throw std::invalid_argument("[dense] a size or stride is " + std::to_string(size) +
                                   ", must be in [0, 2^31)");

@@ -1,18 +1,19 @@
 #include "nn/layers.h"
 
-#include <cmath>
-#include <cstddef>
-#include <stdexcept>
-#include <string>
-
+// The order matters to Highway.
+// clang-format off
 #include "base/targets.h"
-// The target list comes before every other Highway header.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "nn/layers.cpp"
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
-
 #include <hwy/contrib/math/math-inl.h>
+// clang-format on
+
+#include <cmath>
+#include <cstddef>
+#include <stdexcept>
+#include <string>
 
 HWY_BEFORE_NAMESPACE();
 namespace attn::nn::HWY_NAMESPACE {
@@ -48,8 +49,7 @@ HWY_INLINE V activate(D d, V x, Activation activation) {
   const V half = hn::Set(d, 0.5F);
   const V half_x = hn::Mul(x, half);
   switch (activation) {
-    case Activation::relu:
-      return hn::IfThenElse(hn::Lt(x, hn::Zero(d)), hn::Zero(d), x);
+    case Activation::relu: return hn::IfThenElse(hn::Lt(x, hn::Zero(d)), hn::Zero(d), x);
     case Activation::gelu:
       return hn::MulAdd(half_x, erf(d, hn::Mul(x, hn::Set(d, 0.70710678118654752F))), half_x);
     case Activation::gelu_tanh: {
@@ -57,8 +57,7 @@ HWY_INLINE V activate(D d, V x, Activation activation) {
       const V t = hn::Tanh(d, hn::Mul(cubic, hn::Set(d, 0.79788456080286536F)));
       return hn::MulAdd(half_x, t, half_x);
     }
-    case Activation::none:
-      break;
+    case Activation::none: break;
   }
   return x;
 }
@@ -146,14 +145,14 @@ int threads_for(std::int64_t numbers, const Context& context) {
 void bias_activate(std::int64_t rows, std::int64_t width, float* y, std::int64_t stride,
                    const float* bias, Activation activation, const Context& context) {
   if (bias == nullptr && activation == Activation::none) return;
-#pragma omp parallel for num_threads(threads_for(rows * width, context))
+#pragma omp parallel for num_threads(threads_for(rows* width, context))
   for (std::int64_t i = 0; i < rows; ++i) {
     HWY_DYNAMIC_DISPATCH(bias_activate_row)(y + i * stride, bias, width, activation);
   }
 }
 
 void layer_norm(const LayerNormParams& params, const Context& context) {
-#pragma omp parallel for num_threads(threads_for(params.rows * params.width, context))
+#pragma omp parallel for num_threads(threads_for(params.rows* params.width, context))
   for (std::int64_t i = 0; i < params.rows; ++i) HWY_DYNAMIC_DISPATCH(layer_norm_row)(params, i);
 }
 

@@ -1,5 +1,5 @@
-// The whole path on the built-in example, whose weights need no network: against the encoder written
-// once more in plain double loops.
+// The whole path on the built-in example, whose weights need no network: against the encoder
+// written once more in plain double loops.
 #include "model/bert.h"
 
 #include <gmock/gmock.h>
@@ -321,10 +321,14 @@ TEST_F(Demo, LoadsOtherNames) {
             hidden);
   EXPECT_EQ(with({{"LayerNorm.weight", "LayerNorm.gamma"}, {"LayerNorm.bias", "LayerNorm.beta"}}),
             hidden);
-  EXPECT_THAT(message_of<Error>([&] { with({{"layer.3.output.dense.bias", "layer.3.gone"}}); }),
+  EXPECT_THAT(message_of<Error>([&] {
+                with({{"layer.3.output.dense.bias", "layer.3.gone"}});
+              }),
               testing::HasSubstr(
                   "model.safetensors: tensor encoder.layer.3.output.dense.bias: is missing"));
-  EXPECT_THAT(message_of<Error>([&] { with({{"[2,64]", "[1,128]"}}); }),
+  EXPECT_THAT(message_of<Error>([&] {
+                with({{"[2,64]", "[1,128]"}});
+              }),
               testing::HasSubstr("token_type_embeddings.weight: has shape [1, 128], the "
                                  "configuration says [2, 64]"));
 }

