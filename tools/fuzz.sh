@@ -10,7 +10,9 @@ for fuzzer in "$build"/bin/fuzz_*; do
   parser=${fuzzer##*/fuzz_}
   mkdir -p "$build/corpus/$parser" "$build/crashes"
   echo "== $parser, $seconds s"
+  log=$build/fuzz_$parser.log
   "$fuzzer" -max_total_time="$seconds" -max_len=4096 -timeout=10 -rss_limit_mb=2048 \
-    -print_final_stats=1 -verbosity=0 -artifact_prefix="$build/crashes/$parser-" \
-    "$build/corpus/$parser" "fuzz/corpus/$parser"
+    -print_final_stats=1 -artifact_prefix="$build/crashes/$parser-" \
+    "$build/corpus/$parser" "fuzz/corpus/$parser" >"$log" 2>&1 || { cat "$log"; exit 1; }
+  grep '^stat::' "$log"
 done
