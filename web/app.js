@@ -126,6 +126,12 @@ const app = {
     detail.statistics(state.head);
     this.describe();
     this.draw(true);
+    // What a link or a list has locked is brought into sight.
+    const { lockedQ, lockedK } = this.frame, locked = state.q + "/" + state.k + "/" + state.view;
+    if (locked !== this.revealed && lockedQ.length + lockedK.length) {
+      reveal({ q: lockedQ[lockedQ.length - 1], k: lockedK[lockedK.length - 1] }, true);
+    }
+    this.revealed = locked;
   },
 
   describe() {

@@ -65,6 +65,9 @@ function percent(value) {
 
 // The scale as a strip with its ends named.
 function drawLegend(element, most, scale, what) {
+  const key = [most, scale, what, currentTheme()].join();
+  if (element.dataset.shown === key) return;
+  element.dataset.shown = key;
   element.replaceChildren();
   const strip = document.createElement("canvas");
   strip.width = 128;

@@ -12,12 +12,9 @@ function element(name, properties = {}, ...children) {
 }
 
 const detail = {
-  order: "component",  // or "size"
-
   update(frame) {
     this.lists(frame);
     this.why(frame);
-    this.frame = frame;
   },
 
   names(units, view) {
@@ -86,11 +83,9 @@ const detail = {
     if (frame.view.heads.length > 1) return home.replaceChildren(title, ...this.whichHeads(frame));
     const [[l, h]] = frame.view.heads, { q, k } = this.strongest(frame, l, h);
     const why = record.explain(l, h, q, k);
-    const sort = element("button", { textContent: this.order === "size" ? "sorted by size" : "in order", title: "Order of the components" });
-    sort.addEventListener("click", () => {
-      this.order = this.order === "size" ? "component" : "size";
-      this.why(this.frame);
-    });
+    const bySize = app.state.order === "size";
+    const sort = element("button", { textContent: bySize ? "sorted by size" : "in order", title: "Order of the components" });
+    sort.addEventListener("click", () => app.go({ order: bySize ? "component" : "size" }, { replace: true }));
     const caption = element("div", { className: "bar" },
       element("span", { className: "muted small", textContent: `query · key, ${record.width} components` }), sort);
     home.replaceChildren(title, caption, this.chart(why), this.sums(frame, why, q, k));
@@ -117,7 +112,7 @@ const detail = {
   chart({ products, query, key }) {
     const ns = "http://www.w3.org/2000/svg", svg = document.createElementNS(ns, "svg");
     const W = 280, H = 112, order = Array.from(products.keys());
-    if (this.order === "size") order.sort((a, b) => products[b] - products[a]);
+    if (app.state.order === "size") order.sort((a, b) => products[b] - products[a]);
     let high = 0, low = 0;
     for (const p of products) {
       high = Math.max(high, p);

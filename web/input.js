@@ -90,17 +90,19 @@ canvas.addEventListener("keydown", (event) => {
   app.say();
 });
 
-function reveal(hit) {
-  const where = app.current().reveal?.(hit), host = canvas;
+// Scrolls a token into sight, to the nearest edge or to the middle.
+function reveal(hit, middle = false) {
+  const view = app.current(), host = canvas;
+  if (view === textView) return textView.spans[hit.q ?? hit.k]?.scrollIntoView({ block: middle ? "center" : "nearest" });
+  const where = view.reveal(hit);
   if (!where) return;
-  if (where.y !== undefined) {
-    if (where.y < host.scrollTop + where.margin) host.scrollTop = where.y - where.margin;
-    if (where.y > host.scrollTop + host.clientHeight - 30) host.scrollTop = where.y - host.clientHeight + 30;
-  }
-  if (where.x !== undefined) {
-    if (where.x < host.scrollLeft + where.margin) host.scrollLeft = where.x - where.margin;
-    if (where.x > host.scrollLeft + host.clientWidth - 30) host.scrollLeft = where.x - host.clientWidth + 30;
-  }
+  const scrolled = (at, from, size) => {
+    const before = at < from + where.margin, after = at > from + size - 30;
+    if (!before && !after) return from;
+    return middle ? at - (size + where.margin) / 2 : before ? at - where.margin : at - size + 30;
+  };
+  if (where.y !== undefined) host.scrollTop = scrolled(where.y, host.scrollTop, host.clientHeight);
+  if (where.x !== undefined) host.scrollLeft = scrolled(where.x, host.scrollLeft, host.clientWidth);
 }
 
 // --- Text view ---
@@ -205,7 +207,6 @@ function setTheme(theme) {
   repaint();
 }
 function repaint() {
-  textView.shown = [];
   overview.recolour(app.state.stat);
   app.show();
 }
@@ -257,7 +258,8 @@ try {
   // No storage: the system's theme.
 }
 $("title").textContent = record.meta.title || "Attention";
-$("facts").textContent = `${record.layers} layers × ${record.heads} heads · ${record.n} tokens`;
+$("facts").textContent = (record.meta.model && record.meta.model !== record.meta.title ? record.meta.model + " · " : "") +
+  `${record.layers} layers × ${record.heads} heads · ${record.n} tokens`;
 $("truncated").hidden = !record.meta.truncated;
 $("value-label").hidden = !record.hasNorms();
 $("value").disabled = !record.hasNorms();

@@ -27,6 +27,10 @@ const overview = {
       for (let h = 0; h < record.heads; h++) grid.append(this.cell({ l, h }));
       grid.append(this.cell({ l, h: -1 }));
     }
+    // The last row has one cell, of all heads; the rest of it explains the grid.
+    grid.append(element("p", { className: "muted small explain", textContent: "Rows of a picture look from (queries, downwards), " +
+      "columns are looked at (keys, to the right); each picture is scaled to its own largest cell. Heads are layer.head, " +
+      "from 0. Click one to look inside." }));
     const all = this.cell({ l: -1, h: -1 });
     all.style.gridColumn = record.heads + 2;
     grid.append(all);
@@ -104,7 +108,7 @@ const overview = {
       const value = values.get(name), t = position(value, most, "linear"), caption = button.lastChild;
       caption.style.background = rampColour(t);
       caption.style.color = inkOn(t);
-      caption.lastChild.textContent = value >= 0 ? value.toFixed(2) : "–";
+      caption.lastChild.textContent = value >= 0 ? value.toFixed(2).replace(/^0/, "") : "–";
       const text = `${headTitle(parseHead(name, record))}: ${title[1].toLowerCase()} ${number(value)}`;
       button.title = text;
       button.setAttribute("aria-label", text);

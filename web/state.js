@@ -4,7 +4,7 @@
 
 const DEFAULTS = {
   head: null, view: "lines", dir: "from", q: [], k: [], scale: "linear", top: 0, min: 0,
-  merge: false, hide: false, value: false, stat: "entropy", zoom: 0,
+  merge: false, hide: false, value: false, stat: "entropy", zoom: 0, order: "component",
 };
 const VIEWS = ["lines", "heat", "text"];
 const STATISTICS = [
@@ -38,7 +38,7 @@ function headList({ l, h }, record) {
 
 function writeLink(state) {
   let link = "#" + (state.head ? headName(state.head) : "overview");
-  for (const key of ["view", "dir", "scale", "stat", "top", "min", "zoom"]) {
+  for (const key of ["view", "dir", "scale", "stat", "top", "min", "zoom", "order"]) {
     if (state[key] !== DEFAULTS[key]) link += `&${key}=${state[key]}`;
   }
   for (const key of ["q", "k"]) if (state[key].length) link += `&${key}=${state[key].join(",")}`;
@@ -58,6 +58,7 @@ function readLink(hash, record) {
     } else if (key === "view" && VIEWS.includes(value)) state.view = value;
     else if (key === "dir" && ["from", "at"].includes(value)) state.dir = value;
     else if (key === "scale" && ["linear", "log"].includes(value)) state.scale = value;
+    else if (key === "order" && ["component", "size"].includes(value)) state.order = value;
     else if (key === "stat" && STATISTICS.some(([name]) => name === value)) state.stat = value;
     else if (key === "top") state.top = Math.max(0, Math.min(99, Math.floor(Number(value)) || 0));
     else if (key === "min") state.min = Math.max(0, Math.min(1, Number(value) || 0));

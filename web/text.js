@@ -66,13 +66,15 @@ const textView = {
     for (let u = 0; u < this.spans.length; u++) {
       const t = weights ? position(weights[u], most, app.state.scale) : 0;
       const mark = here.includes(u) ? (locked.length ? "locked" : "here") : other.includes(u) ? "other" : "";
-      const key = Math.round(t * 255) + mark + theme;
-      if (this.shown[u] === key) continue;
-      this.shown[u] = key;
-      const span = this.spans[u];
-      span.style.background = t > 0.004 ? rampColour(t) : "";
-      span.style.color = t > 0.004 ? inkOn(t) : "";
-      for (const name of ["locked", "here", "other"]) span.classList.toggle(name, mark === name);
+      const tint = Math.round(t * 255), before = this.shown[u], span = this.spans[u];
+      if (before?.tint !== tint || before.theme !== theme) {
+        span.style.cssText = tint ? `background:${rampColour(t)};color:${inkOn(t)}` : "";
+      }
+      if ((before?.mark ?? "") !== mark) {
+        if (before?.mark) span.classList.remove(before.mark);
+        if (mark) span.classList.add(mark);
+      }
+      this.shown[u] = { tint, mark, theme };
     }
   },
 
