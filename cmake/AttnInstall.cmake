@@ -16,12 +16,16 @@ install(TARGETS attn_core EXPORT attnCoreTargets
 install(EXPORT attnCoreTargets NAMESPACE attn:: DESTINATION ${ATTN_PACKAGE_DIR} COMPONENT core)
 
 if(ATTN_MODELS)
+  set_target_properties(attn_attn PROPERTIES INSTALL_RPATH "$ORIGIN")
   install(FILES ${other_headers} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/attn COMPONENT attn)
   install(TARGETS attn_attn EXPORT attnTargets
     LIBRARY COMPONENT attn NAMELINK_COMPONENT attn ARCHIVE COMPONENT attn RUNTIME COMPONENT attn)
   install(EXPORT attnTargets NAMESPACE attn:: DESTINATION ${ATTN_PACKAGE_DIR} COMPONENT attn)
 endif()
 if(TARGET attn_cli)
+  # The installed command finds shared libraries beside it, wherever the whole is moved.
+  file(RELATIVE_PATH libraries ${CMAKE_INSTALL_FULL_BINDIR} ${CMAKE_INSTALL_FULL_LIBDIR})
+  set_target_properties(attn_cli PROPERTIES INSTALL_RPATH "$ORIGIN/${libraries}")
   install(TARGETS attn_cli RUNTIME COMPONENT tools)
 endif()
 
