@@ -94,6 +94,13 @@ TEST(Arguments, AFullDiskIsAFailure) {
   }
 }
 
+TEST(Arguments, AClosedPipeIsAFailure) {
+  const Ran ran = attn({"doctor"}, {.closed_pipe = true});
+  EXPECT_EQ(ran.code, 1);
+  EXPECT_TRUE(is_one_line(ran.err)) << ran.err;
+  EXPECT_THAT(ran.err, HasSubstr("Broken pipe"));
+}
+
 TEST(Doctor, NamesWhatABugReportNeeds) {
   const Ran ran = attn({"doctor"});
   EXPECT_EQ(ran.code, 0);

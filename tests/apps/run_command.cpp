@@ -28,11 +28,19 @@ std::vector<char*> pointers(std::vector<std::string>& strings) {
 }  // namespace
 
 std::string temporary(const std::string& name) {
-  const std::string folder =
-      testing::TempDir() + "attn-apps-" + std::to_string(static_cast<long>(getpid()));
-  std::filesystem::create_directories(folder);
-  static int count = 0;
-  return folder + "/" + std::to_string(count++) + "-" + name;
+  // Gone when the tests are done.
+  struct Folder {
+    std::string path =
+        testing::TempDir() + "attn-apps-" + std::to_string(static_cast<long>(getpid()));
+    int files = 0;
+    Folder() { std::filesystem::create_directories(path); }
+    ~Folder() {
+      std::error_code ignored;
+      std::filesystem::remove_all(path, ignored);
+    }
+  };
+  static Folder folder;
+  return folder.path + "/" + std::to_string(folder.files++) + "-" + name;
 }
 
 std::string read(const std::string& path) {
@@ -60,8 +68,14 @@ Ran attn(const std::vector<std::string>& arguments, const How& how) {
   posix_spawn_file_actions_t files;
   posix_spawn_file_actions_init(&files);
   posix_spawn_file_actions_addopen(&files, 0, in.c_str(), O_RDONLY, 0);
-  const std::string target = how.output.empty() ? out : how.output;
-  posix_spawn_file_actions_addopen(&files, 1, target.c_str(), O_WRONLY | O_CREAT, 0600);
+  int ends[2] = {-1, -1};
+  if (how.closed_pipe && pipe2(ends, O_CLOEXEC) == 0) {
+    close(ends[0]);
+    posix_spawn_file_actions_adddup2(&files, ends[1], 1);
+  } else {
+    const std::string target = how.output.empty() ? out : how.output;
+    posix_spawn_file_actions_addopen(&files, 1, target.c_str(), O_WRONLY | O_CREAT, 0600);
+  }
   posix_spawn_file_actions_addopen(&files, 2, err.c_str(), O_WRONLY | O_CREAT, 0600);
   pid_t child = 0;
   Ran ran;
@@ -72,6 +86,7 @@ Ran attn(const std::vector<std::string>& arguments, const How& how) {
     ran.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   }
   posix_spawn_file_actions_destroy(&files);
+  if (ends[1] >= 0) close(ends[1]);
   if (how.output.empty()) ran.out = read(out);
   ran.err = read(err);
   for (const std::string& file : {in, out, err}) unlink(file.c_str());

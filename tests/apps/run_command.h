@@ -15,6 +15,7 @@ struct Ran {
 struct How {
   std::string input = {};                     // standard input
   std::string output = {};                    // a file instead of the captured output: "/dev/full"
+  bool closed_pipe = false;                   // standard output is a pipe that nobody reads
   std::vector<std::string> environment = {};  // "NAME=value", besides the test's own
 };
 
