@@ -85,8 +85,8 @@ const app = {
     const k = lockedK.length ? lockedK : inside(hover.k) ? [hover.k] : [];
     const frame = { key, view, lockedQ, lockedK, q, k, row: null, column: null, picture: null, waiting: false };
     if (q.length) frame.row = view.row(q);
-    // One head's row sums are found at once; those of many come from the background.
-    if (k.length && (view.heads.length === 1 || view.columnReady())) frame.column = view.column(k);
+    // The row sums of one head are found at once; those of many come from the background.
+    if (k.length && (background.isQuick(view) || view.columnReady())) frame.column = view.column(k);
     else if (k.length) frame.waiting = true;
     frame.pair = q.length === 1 && k.length === 1 ? { q: q[0], k: k[0] } : null;
     const needed = state.view === "heat" || (!frame.row && !frame.column && !(state.view === "text" && state.dir === "at"));

@@ -97,12 +97,14 @@ const background = {
     if (this.pictures.size > 6) this.pictures.delete(this.pictures.keys().next().value);
   },
 
+  // Can all rows of a view be computed without anybody noticing?
+  isQuick(view) { return view.heads.length * record.n * record.n * record.width <= AT_ONCE; },
+
   // The whole picture of a view, or null, with `done` called once when it has come.
   picture(view, key, done) {
     if (this.pictures.has(key)) return this.pictures.get(key);
     const size = AttnMaths.pooling(view.count, PICTURE);
-    const work = view.heads.length * record.n * record.n * record.width;
-    if (work <= AT_ONCE || !this.worker) {
+    if (this.isQuick(view) || !this.worker) {
       const cells = new Float32Array(size.side * size.side);
       view.addMatrix(0, view.count, size.pool, size.side, cells);
       this.keep(key, { ...size, cells });

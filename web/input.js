@@ -271,10 +271,11 @@ for (const finding of record.meta.findings) {
   }
   $("findings").append(item);
 }
+background.listeners.push(() => { if (app.frame?.waiting && app.frame.k.length) app.request(); });
 overview.build((head) => app.go({ head }));
 const readAddress = () => app.set(readLink(location.hash, record));
 addEventListener("popstate", readAddress);
 addEventListener("hashchange", readAddress);
 new ResizeObserver(() => { if (app.state.head && app.frame) app.draw(true); }).observe($("canvas"));
+background.start();
 readAddress();
-setTimeout(() => background.start(), 0);

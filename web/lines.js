@@ -90,6 +90,9 @@ const linesView = {
     painter.rect(box.x, box.y, box.width, this.HEADER - 2, panel);
     painter.text(this.from - 6, box.y + 12, "looks from (query)", { size: 11, fill: query, align: "right", weight: 600 });
     painter.text(this.to + 6, box.y + 12, "looks at (key)", { size: 11, fill: key, weight: 600 });
+    if (frame.picture && frame.picture.pool > 1) {
+      painter.text((this.from + this.to) / 2, box.y + 40, "too many tokens for all lines: hover one", { size: 12, fill: muted, align: "center" });
+    }
     if (frame.waiting) painter.text((this.from + this.to) / 2, box.y + 40, "computing…", { size: 12, fill: muted, align: "center" });
   },
 

@@ -118,8 +118,7 @@ double bias_at(const ConstTensor& bias, std::int64_t head, std::int64_t q, std::
 }
 
 HeadRows::HeadRows(const AttentionRecord& record, int layer, int head)
-    : record_(record),
-      layer_(record.layers[static_cast<std::size_t>(layer)]),
+    : layer_(record.layers[static_cast<std::size_t>(layer)]),
       head_(head),
       tokens_(static_cast<std::int64_t>(record.tokens.size())),
       width_(record.width),

@@ -40,7 +40,6 @@ class HeadRows {
   RowSummary row(std::int64_t q, double* out);
 
  private:
-  const AttentionRecord& record_;
   const LayerRecord& layer_;
   std::int64_t head_, tokens_, width_;
   Geometry geometry_;

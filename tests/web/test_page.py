@@ -238,6 +238,43 @@ class Opens(PageTest):
                     self.assertFalse(wide, f"{width} px: {link} scrolls sideways")
                     self.assertEqual(bad, [], f"{width} px: {link}")
 
+    def test_without_a_worker(self):
+        """Browsers may refuse workers to a file: everything comes, a little later."""
+        script = self.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {
+            "source": "window.Worker = function () { throw new Error('no workers'); }"})
+        try:
+            rows = self.open(tokens=128, link="#avg&view=heat&k=3")
+            self.wait(lambda: self.driver.execute_script(
+                "return [...document.querySelectorAll('.cell canvas')].every(c => c.width === 64)"), 60)
+            self.wait(lambda: len(self.listed("queries")) == 10)
+            self.driver.execute_script("location.hash = '#3.3&q=64'")
+            self.wait(lambda: "#64" in self.chips()[0])
+            self.check_list(self.listed(), self.row_of(rows, 3, 3, 64))
+        finally:
+            self.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
+
+    def test_a_long_text(self):
+        """More tokens than a heat map has cells: pooled, and still exact where one looks."""
+        rows = self.open(tokens=1300, link="#0.0&view=heat&q=650")
+        self.check_list(self.listed(), self.row_of(rows, 0, 0, 650))
+        self.find('#views [data-view="lines"]').click()
+        self.wait(lambda: self.link() == "#0.0&q=650")
+        self.press(Keys.ESCAPE)
+        self.wait(lambda: self.link() == "#0.0")
+
+    def test_the_page_of_attn_look(self):
+        attn = os.environ.get("ATTN_BIN")
+        if not attn:
+            self.skipTest("ATTN_BIN does not name the command")
+        page = FOLDER / "look.html"
+        result = subprocess.run([attn, "look", "demo", "The cat sat on the mat.", "-o", page],
+                                capture_output=True, text=True)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn(str(page), result.stdout.splitlines())
+        self.driver.get(page.as_uri() + "#0.0&q=1")
+        self.wait(lambda: self.chips()[0].startswith("Query"))
+        self.assertAlmostEqual(sum(self.listed().values()), 1, delta=0.2)
+
     def test_hostile_tokens_stay_text(self):
         self.open("hostile", 24, "#0.0&view=text")
         self.assertIsNone(self.driver.execute_script("return window.broken ?? null"))
