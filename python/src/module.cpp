@@ -10,6 +10,8 @@
 NB_MODULE(_attn, m) {
   namespace nb = nanobind;
   m.doc() = "Exact attention, any mask, on the CPU; what every head attends to.";
+  // What a framework keeps alive past the interpreter's end is not a leak to tell users of.
+  nb::set_leak_warnings(false);
   // std::invalid_argument is a ValueError already.
   nb::exception<attn::Error>(m, "Error", PyExc_RuntimeError);
   m.def("version", &attn::version, "The version of the library, \"0.1.0\".");

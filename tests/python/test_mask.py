@@ -1,5 +1,8 @@
 """attn.Mask: constructors, algebra, questions, pictures."""
 
+import gc
+import weakref
+
 import attn
 import numpy as np
 import pytest
@@ -97,6 +100,22 @@ def test_a_predicate_works_in_attention_and_its_errors_come_back():
     ):
         with pytest.raises(KeyError, match="from the predicate"):
             call(Mask.causal() & Mask.predicate(wrong))
+
+
+def test_a_mask_that_refers_to_itself_is_collected():
+    class Owner:
+        def __init__(self):
+            self.mask = Mask.causal() & Mask.predicate(self.sees)
+
+        def sees(self, b, h, i, j):
+            return j <= i
+
+    owner = Owner()
+    assert owner.mask.pairs(3, 3) == 6
+    gone = weakref.ref(owner)
+    del owner
+    gc.collect()
+    assert gone() is None
 
 
 def test_text_and_pictures():
