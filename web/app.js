@@ -156,7 +156,8 @@ const app = {
     }
     if (layout) this.chips(frame);
     detail.update(frame);
-    const what = (this.state.value ? "‖αf(x)‖" : "attention α") + (this.state.hide ? ", renormalised" : "");
+    const what = (this.state.value ? "‖αf(x)‖" : "attention α") + (this.state.hide ? ", renormalised" : "") +
+      (view === heatView && frame.picture && heatView.kept?.masked ? ", grey: hidden by the mask" : "");
     drawLegend($("legend"), view.legend(frame), this.state.scale, what);
   },
 

@@ -53,7 +53,7 @@ const heatView = {
       data[4 * i + 3] = 255;
     }
     context.putImageData(image, 0, 0);
-    return this.kept = { key, picture: frame.picture, canvas, most };
+    return this.kept = { key, picture: frame.picture, canvas, most, masked: Boolean(hidden) };
   },
 
   // Pairs that the mask hides in every head of the view; null when it hides none.
