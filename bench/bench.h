@@ -44,7 +44,9 @@ struct Contestant {
 };
 
 // Times the job for attn and (where it applies) the peer, interleaved, the ceiling around each.
-std::vector<Row> measure(const Job& job, Isa isa, int threads, const Limits& limits);
+// `best_ceiling` is the best of the run so far, in and out: a quiet moment may come later.
+std::vector<Row> measure(const Job& job, Isa isa, int threads, const Limits& limits,
+                         double& best_ceiling);
 
 // Plain attention on OpenBLAS: for a block of 256 rows, scores of all keys by one product, softmax
 // in place, outputs by another. Built around dlopen so that OPENBLAS_CORETYPE can be set first.

@@ -102,14 +102,14 @@ std::vector<Row> run_isa(Isa isa, const Arguments& arguments) {
                   ceiling / one);
     }
     for (const Job& job : standard_jobs(arguments.quick)) {
-      for (const Row& row : measure(job, isa, threads, limits)) {
+      for (const Row& row : measure(job, isa, threads, limits, ceiling)) {
         print_row(row);
         rows.push_back(row);
       }
     }
     if (arguments.quick || threads != counts.back()) continue;
     for (const Job& job : long_jobs()) {
-      for (const Row& row : measure(job, isa, threads, {.samples = 1, .seconds = 0})) {
+      for (const Row& row : measure(job, isa, threads, {.samples = 1, .seconds = 0}, ceiling)) {
         print_row(row);
         rows.push_back(row);
       }

@@ -57,7 +57,8 @@ struct Samples {
 
 }  // namespace
 
-std::vector<Row> measure(const Job& job, Isa isa, int threads, const Limits& limits) {
+std::vector<Row> measure(const Job& job, Isa isa, int threads, const Limits& limits,
+                         double& best_ceiling) {
   const auto [b, hq, hkv, lq, lk, d] = job.shape;
   const std::vector<float> q = random_values(b * hq * lq * d, 1),
                            k = random_values(b * hkv * lk * d, 2),
@@ -133,7 +134,6 @@ std::vector<Row> measure(const Job& job, Isa isa, int threads, const Limits& lim
     }
   }
 
-  double best_ceiling = 0;
   for (const Samples& s : samples) {
     best_ceiling = std::max(best_ceiling, *std::max_element(s.ceiling.begin(), s.ceiling.end()));
   }

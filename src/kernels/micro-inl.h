@@ -259,8 +259,8 @@ bool pack_values(const T* HWY_RESTRICT v, std::int64_t stride, std::int64_t coun
                  std::int64_t width, T* HWY_RESTRICT out) {
   using B = Blocking<T>;
   const typename B::D d;
-  auto poison = hn::Zero(d);  // 0 * x sums to NaN when any x is not finite
   const auto zero = hn::Zero(d);
+  auto poison = zero, poison_high = zero;  // 0 * x sums to NaN when any x is not finite
   for (std::int64_t c = 0; c < width; c += B::kPanel, out += B::kTile * B::kPanel) {
     const std::int64_t columns = width - c < B::kPanel ? width - c : B::kPanel;
     for (std::int64_t i = 0; i < count; ++i) {
@@ -268,16 +268,18 @@ bool pack_values(const T* HWY_RESTRICT v, std::int64_t stride, std::int64_t coun
       T* to = out + i * B::kPanel;
       if (columns == B::kPanel) {
         const auto low = hn::LoadU(d, from), high = hn::LoadU(d, from + B::kLanes);
-        poison = hn::MulAdd(zero, low, hn::MulAdd(zero, high, poison));
+        poison = hn::MulAdd(zero, low, poison);
+        poison_high = hn::MulAdd(zero, high, poison_high);
         hn::Store(low, d, to);
         hn::Store(high, d, to + B::kLanes);
       } else {
         for (std::int64_t j = 0; j < B::kPanel; ++j) to[j] = j < columns ? from[j] : T(0);
-        poison = hn::MulAdd(zero, hn::Load(d, to),
-                            hn::MulAdd(zero, hn::Load(d, to + B::kLanes), poison));
+        poison = hn::MulAdd(zero, hn::Load(d, to), poison);
+        poison_high = hn::MulAdd(zero, hn::Load(d, to + B::kLanes), poison_high);
       }
     }
   }
+  poison = hn::Add(poison, poison_high);
   return hn::AllTrue(d, hn::Eq(poison, poison));
 }
 
