@@ -38,7 +38,8 @@ write_basic_package_version_file(${PROJECT_BINARY_DIR}/cmake/attnConfigVersion.c
 install(FILES ${PROJECT_BINARY_DIR}/cmake/attnConfig.cmake
   ${PROJECT_BINARY_DIR}/cmake/attnConfigVersion.cmake
   DESTINATION ${ATTN_PACKAGE_DIR} COMPONENT core)
-install(FILES ${PROJECT_SOURCE_DIR}/LICENSE ${PROJECT_SOURCE_DIR}/THIRD_PARTY.md
+install(FILES ${PROJECT_SOURCE_DIR}/LICENSE ${PROJECT_SOURCE_DIR}/NOTICE
+  ${PROJECT_SOURCE_DIR}/THIRD_PARTY.md
   DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT core)
 
 # Last: the list of what was installed, so that it can be taken away again (cmake/uninstall.cmake).
