@@ -15,7 +15,8 @@ MOST_LINES = 40  # of a failed test's output
 
 
 def reason_of(case, skipped):
-    """Why a test was skipped: GoogleTest writes it after "Skipped", scripts on their last line."""
+    """Why a test was skipped: GoogleTest writes it after "Skipped", scripts on their last line,
+    pytest in a message or, for whole files, in the text."""
     lines = [line.strip() for line in (case.findtext("system-out") or "").splitlines() if line.strip()]
     for before, line in zip(lines, lines[1:]):
         if before.endswith("Skipped"):
@@ -23,7 +24,8 @@ def reason_of(case, skipped):
     message = skipped.get("message", "") if skipped is not None else ""
     if lines and message.startswith("SKIP_"):
         return lines[-1]
-    return message or "no reason given"
+    _, mark, why = ((skipped.text if skipped is not None else "") or "").partition("Skipped: ")
+    return why.rstrip("')\n") if mark else message or "no reason given"
 
 
 def read(suite, path):

@@ -22,6 +22,7 @@ MISSING = """<testcase name="a.gone" classname="a.gone" time="0" status="notrun"
 <skipped message="Unable to find executable: /a/gone"/></testcase>"""
 PYTEST = """<testsuites><testsuite><testcase classname="p" name="t1"/>
 <testcase classname="p" name="t2"><skipped message="no torch"/></testcase>
+<testcase classname="" name="p2"><skipped message="collection skipped">('/p2.py', 9, 'Skipped: no module')</skipped></testcase>
 </testsuite></testsuites>"""
 
 
@@ -47,7 +48,7 @@ def main():
         good = suite("good", CTEST.format(extra=""))
         python = suite("python", PYTEST)
         check("good", run("--junit", good, "--junit", python), 0,
-              "3 passed, 0 failed, 2 skipped", "no model here", "no torch")
+              "3 passed, 0 failed, 3 skipped", "no model here", "no torch", "p2: no module\n")
         check("failure", run("--junit", suite("bad", CTEST.format(extra=FAILURE))), 1,
               "2 passed, 1 failed, 1 skipped", "expected 1, got 2")
         check("no executable", run("--junit", suite("gone", CTEST.format(extra=MISSING))), 1,
