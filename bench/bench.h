@@ -18,6 +18,7 @@ struct Row {
   std::string peer;  // empty: attn itself
   Isa isa = Isa::scalar;
   int threads = 1;
+  double flops = 0;
   double ms = 0, ms_median = 0, gflops = 0, ceiling_gflops = 0;
   double share = 0;         // best against best
   double share_median = 0;  // median of sample against the ceiling beside it
@@ -34,7 +35,7 @@ struct Job {
 
 struct Limits {
   int samples = 15;
-  double seconds = 12;  // of sampling, once the least number of samples (5) is in
+  double peer_seconds = 6;  // a peer that has taken longer stops at a third of the samples
 };
 
 // One thing to time: computes the whole problem once.
@@ -43,10 +44,12 @@ struct Contestant {
   std::function<void()> run;
 };
 
-// Times the job for attn and (where it applies) the peer, interleaved, the ceiling around each.
-// `best_ceiling` is the best of the run so far, in and out: a quiet moment may come later.
-std::vector<Row> measure(const Job& job, Isa isa, int threads, const Limits& limits,
-                         double& best_ceiling);
+// Times the job for attn and (where it applies) the peer, interleaved, the ceiling around each. The
+// rows' ceiling is the best seen beside them; their share is left to judge().
+std::vector<Row> measure(const Job& job, Isa isa, int threads, const Limits& limits);
+
+// Judges all rows of one instruction set and thread count by the best ceiling of the whole run.
+void judge(std::vector<Row>& rows, double best_ceiling);
 
 // Plain attention on OpenBLAS: for a block of 256 rows, scores of all keys by one product, softmax
 // in place, outputs by another. Built around dlopen so that OPENBLAS_CORETYPE can be set first.

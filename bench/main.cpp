@@ -86,34 +86,37 @@ std::vector<Row> run_isa(Isa isa, const Arguments& arguments) {
     counts = {arguments.threads};
   else if (all > 1)
     counts.push_back(all);
-  const Limits limits{.samples = arguments.quick ? 5 : 15, .seconds = arguments.quick ? 3.0 : 12.0};
+  const Limits limits{.samples = arguments.quick ? 5 : 15};
   for (const int threads : counts) {
     double ceiling = 0, one = 0;
     for (int i = 0; i < 5; ++i) {
       ceiling = std::max(ceiling, kernels::fma_ceiling_gflops(isa, DType::f32, threads, 0.05));
       one = std::max(one, kernels::fma_ceiling_gflops(isa, DType::f32, 1, 0.05));
     }
+    std::vector<Row> of_count;
+    const auto run_jobs = [&](const std::vector<Job>& jobs, const Limits& how) {
+      for (std::size_t i = 0; i < jobs.size(); ++i) {
+        if (isatty(STDERR_FILENO)) {
+          std::fprintf(stderr, "\r%s, %d threads: %zu of %zu \r", name(isa), threads, i + 1,
+                       jobs.size());
+        }
+        const std::vector<Row> measured = measure(jobs[i], isa, threads, how);
+        of_count.insert(of_count.end(), measured.begin(), measured.end());
+      }
+    };
+    run_jobs(standard_jobs(arguments.quick), limits);
+    if (!arguments.quick && threads == counts.back()) run_jobs(long_jobs(), {.samples = 1});
+    judge(of_count, ceiling);
     char title[200];
     std::snprintf(title, sizeof title, "%s, %d thread%s: FMA ceiling %.1f GFLOP/s", name(isa),
-                  threads, threads == 1 ? "" : "s", ceiling);
+                  threads, threads == 1 ? "" : "s", of_count.front().ceiling_gflops);
     print_header(title);
-    if (ceiling < 0.75 * threads * one) {
+    if (of_count.front().ceiling_gflops < 0.75 * threads * one) {
       std::printf("note: %d threads reach %.2f times one; they seem to share a core\n", threads,
-                  ceiling / one);
+                  of_count.front().ceiling_gflops / one);
     }
-    for (const Job& job : standard_jobs(arguments.quick)) {
-      for (const Row& row : measure(job, isa, threads, limits, ceiling)) {
-        print_row(row);
-        rows.push_back(row);
-      }
-    }
-    if (arguments.quick || threads != counts.back()) continue;
-    for (const Job& job : long_jobs()) {
-      for (const Row& row : measure(job, isa, threads, {.samples = 1, .seconds = 0}, ceiling)) {
-        print_row(row);
-        rows.push_back(row);
-      }
-    }
+    for (const Row& row : of_count) print_row(row);
+    rows.insert(rows.end(), of_count.begin(), of_count.end());
   }
   return rows;
 }

@@ -4,8 +4,10 @@
 #include <chrono>
 #include <cmath>
 #include <fstream>
+#include <functional>
 #include <sstream>
 #include <stdexcept>
+#include <utility>
 
 #include "bench/bench.h"
 #include "kernels/ceiling.h"
@@ -55,69 +57,29 @@ struct Samples {
   std::vector<double> seconds, ceiling;
 };
 
-}  // namespace
+Row make_row(const Job& job, Isa isa, int threads, const std::string& peer, double flops) {
+  Row row;
+  row.shape = job.shape;
+  row.mask = job.mask;
+  row.score = job.score;
+  row.peer = peer;
+  row.isa = isa;
+  row.threads = threads;
+  row.flops = flops;
+  return row;
+}
 
-std::vector<Row> measure(const Job& job, Isa isa, int threads, const Limits& limits,
-                         double& best_ceiling) {
-  const auto [b, hq, hkv, lq, lk, d] = job.shape;
-  const std::vector<float> q = random_values(b * hq * lq * d, 1),
-                           k = random_values(b * hkv * lk * d, 2),
-                           v = random_values(b * hkv * lk * d, 3);
-  std::vector<float> out(static_cast<std::size_t>(b * hq * lq * d), 0.0f), other = out;
-  const ConstTensor qt(q.data(), Shape{b, hq, lq, d}), kt(k.data(), Shape{b, hkv, lk, d}),
-      vt(v.data(), Shape{b, hkv, lk, d});
-  const Tensor ot(out.data(), Shape{b, hq, lq, d}), ot2(other.data(), Shape{b, hq, lq, d});
-
-  const AttentionOptions options{.mask = Mask::parse(job.mask), .score = Score::parse(job.score)};
-  const auto row_of = [&](const std::string& peer) {
-    Row row;
-    row.shape = job.shape;
-    row.mask = job.mask;
-    row.score = job.score;
-    row.peer = peer;
-    row.isa = isa;
-    row.threads = threads;
-    return row;
-  };
-
-  std::vector<Contestant> contestants;
-  std::vector<Row> rows;
-  const Context context({.threads = threads, .isa = isa});
-  const double before = start_of_peak_memory();
-  const Plan planned = plan(AttentionShape::of(qt, kt, vt), options, context);
-  contestants.push_back({"", [&] { planned.run(qt, kt, vt, ot); }});
-  contestants.back().run();
-  rows.push_back(row_of(""));
-  rows.back().peak_mb = std::max(0.0, status_mb("VmHWM:") - before);
-
-  const bool causal = job.mask == "causal";
-  std::string why_not;
-  if (job.peer && (causal || job.mask == "full") && job.score == "none" &&
-      OpenBlas::load(isa, why_not)) {
-    contestants.push_back(
-        {"openblas", [&] { OpenBlas::attention(qt, kt, vt, ot2, causal, threads); }});
-    const double start = start_of_peak_memory();
-    contestants.back().run();
-    rows.push_back(row_of("openblas"));
-    rows.back().peak_mb = std::max(0.0, status_mb("VmHWM:") - start);
-    // Same problem, same answer: else the comparison is worth nothing.
-    for (std::size_t i = 0; i < out.size(); ++i) {
-      if (!(std::abs(out[i] - other[i]) <= 1e-4f))
-        throw std::runtime_error("bench: attn and OpenBLAS disagree");
-    }
-  }
-
-  // Interleaved, with the ceiling before and after every sample.
+// Interleaved, with the ceiling before and after every sample. A long peer drops out after a third
+// of the samples.
+std::vector<Samples> take_samples(const std::vector<Contestant>& contestants, Isa isa, int threads,
+                                  const Limits& limits) {
+  constexpr double kCeilingSeconds = 0.01, kShortest = 0.01;
   std::vector<Samples> samples(contestants.size());
-  const double begin = now();
-  const auto enough = [&] {
-    const auto taken = static_cast<int>(samples.front().seconds.size());
-    return taken >= limits.samples || (taken >= 5 && now() - begin > limits.seconds);
-  };
-  constexpr double kCeilingSeconds = 0.01;
   double ceiling = kernels::fma_ceiling_gflops(isa, DType::f32, threads, kCeilingSeconds);
-  while (!enough()) {
+  double peer_seconds = 0;
+  for (int sample = 0; sample < limits.samples; ++sample) {
     for (std::size_t i = 0; i < contestants.size(); ++i) {
+      if (i > 0 && 3 * sample >= limits.samples && peer_seconds > limits.peer_seconds) continue;
       // Short problems are repeated, lest the clock be measured.
       int repeats = 0;
       const double start = now();
@@ -126,34 +88,74 @@ std::vector<Row> measure(const Job& job, Isa isa, int threads, const Limits& lim
         contestants[i].run();
         ++repeats;
         seconds = now() - start;
-      } while (seconds < 0.01);
+      } while (seconds < kShortest);
+      if (i > 0) peer_seconds += seconds;
       const double after = kernels::fma_ceiling_gflops(isa, DType::f32, threads, kCeilingSeconds);
       samples[i].seconds.push_back(seconds / repeats);
       samples[i].ceiling.push_back(std::max(ceiling, after));
       ceiling = after;
     }
   }
+  return samples;
+}
 
-  for (const Samples& s : samples) {
-    best_ceiling = std::max(best_ceiling, *std::max_element(s.ceiling.begin(), s.ceiling.end()));
+void fill(Row& row, const Samples& s) {
+  const auto [fastest, slowest] = std::minmax_element(s.seconds.begin(), s.seconds.end());
+  std::vector<double> shares;
+  for (std::size_t j = 0; j < s.seconds.size(); ++j) {
+    shares.push_back(row.flops * 1e-9 / s.seconds[j] / s.ceiling[j]);
   }
-  for (std::size_t i = 0; i < rows.size(); ++i) {
-    const Samples& s = samples[i];
-    const double flops = planned.summary().flops;
-    const auto [fastest, slowest] = std::minmax_element(s.seconds.begin(), s.seconds.end());
-    std::vector<double> shares;
-    for (std::size_t j = 0; j < s.seconds.size(); ++j)
-      shares.push_back(flops * 1e-9 / s.seconds[j] / s.ceiling[j]);
-    Row& row = rows[i];
-    row.samples = static_cast<int>(s.seconds.size());
-    row.ms = *fastest * 1e3;
-    row.ms_median = median(s.seconds) * 1e3;
-    row.gflops = flops * 1e-9 / *fastest;
-    row.ceiling_gflops = best_ceiling;
-    row.share = row.gflops / best_ceiling;
-    row.share_median = median(shares);
-    row.spread = (*slowest - *fastest) / median(s.seconds);
+  row.samples = static_cast<int>(s.seconds.size());
+  row.ms = *fastest * 1e3;
+  row.ms_median = median(s.seconds) * 1e3;
+  row.gflops = row.flops * 1e-9 / *fastest;
+  row.ceiling_gflops = *std::max_element(s.ceiling.begin(), s.ceiling.end());
+  row.share_median = median(shares);
+  row.spread = (*slowest - *fastest) / median(s.seconds);
+}
+
+}  // namespace
+
+std::vector<Row> measure(const Job& job, Isa isa, int threads, const Limits& limits) {
+  const auto [b, hq, hkv, lq, lk, d] = job.shape;
+  const std::vector<float> q = random_values(b * hq * lq * d, 1),
+                           k = random_values(b * hkv * lk * d, 2),
+                           v = random_values(b * hkv * lk * d, 3);
+  std::vector<float> out(static_cast<std::size_t>(b * hq * lq * d), 0.0f), other = out;
+  const ConstTensor qt(q.data(), Shape{b, hq, lq, d}), kt(k.data(), Shape{b, hkv, lk, d}),
+      vt(v.data(), Shape{b, hkv, lk, d});
+  const Tensor ot(out.data(), Shape{b, hq, lq, d}), ot2(other.data(), Shape{b, hq, lq, d});
+  const AttentionOptions options{.mask = Mask::parse(job.mask), .score = Score::parse(job.score)};
+  const Context context({.threads = threads, .isa = isa});
+
+  std::vector<Contestant> contestants;
+  std::vector<Row> rows;
+  // The first run, which is not timed, shows the memory that is taken.
+  const auto enter = [&](const std::string& peer, double flops, std::function<void()> run) {
+    const double before = start_of_peak_memory();
+    contestants.push_back({peer, std::move(run)});
+    contestants.back().run();
+    rows.push_back(make_row(job, isa, threads, peer, flops));
+    rows.back().peak_mb = std::max(0.0, status_mb("VmHWM:") - before);
+  };
+  const Plan planned = plan(AttentionShape::of(qt, kt, vt), options, context);
+  enter("", planned.summary().flops, [&] { planned.run(qt, kt, vt, ot); });
+
+  const bool causal = job.mask == "causal";
+  std::string why_not;
+  if (job.peer && (causal || job.mask == "full") && job.score == "none" &&
+      OpenBlas::load(isa, why_not)) {
+    enter("openblas", planned.summary().flops,
+          [&] { OpenBlas::attention(qt, kt, vt, ot2, causal, threads); });
+    // Same problem, same answer: else the comparison is worth nothing.
+    for (std::size_t i = 0; i < out.size(); ++i) {
+      if (!(std::abs(out[i] - other[i]) <= 1e-4f)) {
+        throw std::runtime_error("bench: attn and OpenBLAS disagree");
+      }
+    }
   }
+  const std::vector<Samples> samples = take_samples(contestants, isa, threads, limits);
+  for (std::size_t i = 0; i < rows.size(); ++i) fill(rows[i], samples[i]);
   return rows;
 }
 

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstdio>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -20,6 +21,14 @@ std::string shape_text(const Row& row) {
 }
 
 }  // namespace
+
+void judge(std::vector<Row>& rows, double best_ceiling) {
+  for (const Row& row : rows) best_ceiling = std::max(best_ceiling, row.ceiling_gflops);
+  for (Row& row : rows) {
+    row.ceiling_gflops = best_ceiling;
+    row.share = row.gflops / best_ceiling;
+  }
+}
 
 void print_header(const std::string& title) {
   std::printf("\n%s\n%-26s %-20s %-9s %9s %9s %9s %7s %7s %7s %8s\n", title.c_str(),

@@ -7,7 +7,9 @@
 // q [B, Hq, Lq, D], k [B, Hkv, Lk, D], v [B, Hkv, Lk, Dv], out [B, Hq, Lq, Dv]; Hq is a multiple of
 // Hkv; widths 1...1024; float32, or float64 throughout. v may alias k. A row that sees no key gives
 // output 0 and log-sum-exp -infinity. What a row may not see (NaN included) changes no bit of it.
-// A row's bits do not depend on threads, batch, query chunking or how the mask was written.
+// Sums are kept unnormalised, 2^18 times a value at most: values up to 1e33 (float32) do not
+// overflow. A row's bits do not depend on threads, batch, query chunking or how the mask was
+// written.
 #pragma once
 
 #include <cstdint>
@@ -65,10 +67,13 @@ struct PlanSummary {
   bool sees_future = false;
 };
 
+// Immutable; copies share it. Runs of one plan use its context, so one at a time: for two calling
+// threads make two plans, each on a context of its own.
 class Plan {
  public:
   // No allocation beyond the first call's workspace, no checks beyond the shapes; any thread count.
-  // Throws std::invalid_argument when a tensor does not fit the plan.
+  // Throws std::invalid_argument when a tensor does not fit the plan, or when its context is
+  // already running. `out` must not overlap the inputs.
   void run(const ConstTensor& q, const ConstTensor& k, const ConstTensor& v, const Tensor& out,
            const Observed& observed = {}) const;
 
@@ -78,6 +83,7 @@ class Plan {
 
  private:
   friend Plan plan(const AttentionShape&, const AttentionOptions&, const Context&);
+  Plan() = default;
   struct Impl;
   std::shared_ptr<const Impl> impl_;
 };

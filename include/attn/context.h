@@ -1,7 +1,7 @@
 // Where work runs: threads, instruction set, workspace. Passed, never global.
 //
 // A Context is a handle (copies share the same threads and workspace). Use one context a calling
-// thread: two threads must not run work on the same context at the same time.
+// thread: a run on a context that is already running one throws std::invalid_argument.
 #pragma once
 
 #include <cstddef>
@@ -50,6 +50,7 @@ class Context {
   std::size_t workspace_bytes() const;
 
  private:
+  friend class ContextUse;
   struct Impl;
   std::shared_ptr<Impl> impl_;
 };

@@ -85,6 +85,8 @@ class Mask {
                     const std::int64_t (&strides)[4]);
   // Contiguous.
   static Mask dense(const std::uint8_t* visible, const std::int64_t (&shape)[4]);
+  // Asked for every row of every (batch, head) when a plan is made; the plan keeps the bits of
+  // tiles that are neither empty nor full, so it costs memory where structured masks do not.
   static Mask predicate(Predicate f);
   // One mask a query head (or a batch entry). The list must be as long as the heads (the batch)
   // that it meets, and its masks must not be per-head (per-batch) themselves.

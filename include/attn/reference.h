@@ -13,8 +13,8 @@ bool visible(const Mask& mask, const Geometry& geometry, std::int64_t batch, std
 
 // Same arguments as attn::attention; every product and sum in double. Tensors may be float32 or
 // float64. Throws std::invalid_argument on the same mistakes, except that key positions may stand
-// in any order under any mask. A custom score is called once a row, with s64. A score of -infinity,
-// however it came about, hides its pair.
+// in any order under any mask. A custom score is called once a row, with s64. The mask, an added
+// -infinity and a custom score of -infinity hide a pair; a product that is -infinity only weighs 0.
 void attention(const ConstTensor& q, const ConstTensor& k, const ConstTensor& v, const Tensor& out,
                const AttentionOptions& options = {}, const Observed& observed = {});
 

@@ -5,12 +5,14 @@
 #include <cmath>
 #include <numeric>
 #include <optional>
+#include <utility>
 
 #include "attention/explain.h"
 #include "attention/parallel.h"
 #include "attention/schedule.h"
 #include "attn/position.h"
 #include "base/check.h"
+#include "base/context_use.h"
 #include "kernels/forward.h"
 
 namespace attn {
@@ -74,8 +76,108 @@ struct Plan::Impl {
 
   explicit Impl(const Context& c) : context(c) {}
 
+  void list_units();
+  bool far_positions() const;
+  void fill_params();
+  void summarise();
   void run_unit(const kernels::ForwardParams& p, int thread, std::int64_t index) const;
 };
+
+// Units of all blocks, the most expensive first.
+void Plan::Impl::list_units() {
+  std::vector<double> cost;
+  std::vector<Unit> all;
+  for (std::int64_t b = 0; b < shape.batch; ++b) {
+    for (std::int64_t h = 0; h < shape.kv_heads; ++h) {
+      const GroupSchedule& tiles = schedule->group(b, h);
+      for (std::int64_t block = 0; block < schedule->blocks(); ++block) {
+        all.push_back({b, h, block});
+        cost.push_back(tiles.cost[static_cast<std::size_t>(block)]);
+      }
+    }
+  }
+  std::vector<std::size_t> order(all.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::stable_sort(order.begin(), order.end(),
+                   [&](std::size_t a, std::size_t b) { return cost[a] > cost[b]; });
+  units.reserve(all.size());
+  for (std::size_t i : order) units.push_back(all[i]);
+}
+
+// Does a distance between a query and a key exceed what the tensors' type holds exactly?
+bool Plan::Impl::far_positions() const {
+  const auto range = [](const std::vector<std::int64_t>& positions, std::int64_t first,
+                        std::int64_t count) {
+    if (positions.empty()) return std::pair(first, first + count);
+    const auto [low, high] = std::minmax_element(positions.begin(), positions.end());
+    return std::pair(*low, *high);
+  };
+  const auto q = range(options.q_positions, options.query_start, shape.q_len);
+  const auto k = range(options.k_positions, 0, shape.k_len);
+  const std::int64_t exact = std::int64_t{1} << (shape.dtype == DType::f64 ? 53 : 24);
+  return std::max(q.second, k.second) - std::min(q.first, k.first) >= exact;
+}
+
+void Plan::Impl::fill_params() {
+  const Score& score = options.score;
+  params.group = shape.q_heads / shape.kv_heads;
+  params.q_len = shape.q_len;
+  params.k_len = shape.k_len;
+  params.width = shape.width;
+  params.v_width = shape.v_width;
+  params.scale = score.scale.value_or(1.0 / std::sqrt(static_cast<double>(shape.width)));
+  params.soft_cap = score.soft_cap;
+  if (!score.bias.empty()) {
+    params.bias.data = score.bias.data;
+    for (std::size_t i = 0; i < 4; ++i) {
+      params.bias.strides[i] = score.bias.shape[i] == 1 ? 0 : score.bias.strides[i];
+    }
+  }
+  if (score.alibi_slopes) {
+    alibi = score.alibi_slopes->empty() ? alibi_slopes(shape.q_heads) : *score.alibi_slopes;
+    params.alibi_slopes = alibi.data();
+    params.far_positions = far_positions();
+  }
+  if (score.t5) {
+    params.t5_reach = std::max(score.t5->max_distance, score.t5->buckets);
+    t5 = t5_by_distance(*score.t5, shape.q_heads, params.t5_reach);
+    params.t5 = t5.data();
+  }
+  if (!score.sinks.empty()) params.sinks = score.sinks.data();
+  if (score.custom) params.custom = &score.custom;
+  params.query_start = options.query_start;
+  if (!options.q_positions.empty()) params.q_positions = options.q_positions.data();
+  if (!options.k_positions.empty()) params.k_positions = options.k_positions.data();
+}
+
+void Plan::Impl::summarise() {
+  for (std::int64_t b = 0; b < shape.batch; ++b) {
+    for (std::int64_t h = 0; h < shape.kv_heads; ++h) {
+      const GroupSchedule& tiles = schedule->group(b, h);
+      summary.tiles_full += tiles.tiles_full;
+      summary.tiles_partial += tiles.tiles_partial;
+      summary.tiles_skipped += tiles.tiles_skipped;
+    }
+  }
+  const auto bytes = static_cast<double>(size_of(shape.dtype));
+  const auto batch = static_cast<double>(shape.batch), heads = static_cast<double>(shape.q_heads);
+  const auto q_len = static_cast<double>(shape.q_len), k_len = static_cast<double>(shape.k_len);
+  const auto widths = static_cast<double>(shape.width + shape.v_width);
+  summary.kernel = std::string("flash forward, ") + name(shape.dtype);
+  summary.isa = context.isa();
+  summary.threads = context.threads();
+  summary.row_block = block_tokens * params.group;
+  summary.key_tile = kernel->tile;
+  summary.segment = kernel->segment;
+  summary.visible_pairs = schedule->visible_pairs();
+  summary.flops = 2.0 * static_cast<double>(summary.visible_pairs) * widths;
+  summary.bytes =
+      batch * bytes * widths * (heads * q_len + static_cast<double>(shape.kv_heads) * k_len);
+  summary.score_matrix_bytes = batch * heads * q_len * k_len * bytes;
+  summary.workspace_bytes = static_cast<std::int64_t>(workspace) * context.threads();
+  summary.empty_rows = schedule->empty_rows();
+  summary.sees_future = schedule->sees_future();
+}
 
 Plan plan(const AttentionShape& given, const AttentionOptions& options, const Context& context) {
   check_options(given, options);
@@ -84,13 +186,11 @@ Plan plan(const AttentionShape& given, const AttentionOptions& options, const Co
   plan.shape = checked_shape(given);
   plan.options = options;
   const AttentionShape& shape = plan.shape;
-  const Score& score = plan.options.score;
   plan.kernel = &kernels::forward_kernel(context.isa(), shape.dtype);
-
   const std::int64_t group = shape.q_heads / shape.kv_heads;
   plan.block_tokens =
-      std::max<std::int64_t>(1, choose_row_block(shape, *plan.kernel, context) / group);
-  plan.block_tokens = std::min(plan.block_tokens, std::max<std::int64_t>(1, shape.q_len));
+      std::clamp<std::int64_t>(choose_row_block(shape, *plan.kernel, context) / group, 1,
+                               std::max<std::int64_t>(1, shape.q_len));
   const Geometry geometry{.batch = shape.batch,
                           .heads = shape.q_heads,
                           .q_len = shape.q_len,
@@ -100,84 +200,43 @@ Plan plan(const AttentionShape& given, const AttentionOptions& options, const Co
                           .k_positions = options.k_positions};
   plan.schedule.emplace(options.mask, geometry, shape.kv_heads, plan.kernel->tile,
                         plan.block_tokens);
-
-  PlanSummary& summary = plan.summary;
-  std::vector<double> cost;
-  for (std::int64_t b = 0; b < shape.batch; ++b) {
-    for (std::int64_t h = 0; h < shape.kv_heads; ++h) {
-      const GroupSchedule& tiles = plan.schedule->group(b, h);
-      summary.tiles_full += tiles.tiles_full;
-      summary.tiles_partial += tiles.tiles_partial;
-      summary.tiles_skipped += tiles.tiles_skipped;
-      for (std::int64_t block = 0; block < plan.schedule->blocks(); ++block) {
-        plan.units.push_back({b, h, block});
-        cost.push_back(tiles.cost[static_cast<std::size_t>(block)]);
-      }
-    }
-  }
-  std::vector<std::size_t> order(plan.units.size());
-  std::iota(order.begin(), order.end(), std::size_t{0});
-  std::stable_sort(order.begin(), order.end(),
-                   [&](std::size_t a, std::size_t b) { return cost[a] > cost[b]; });
-  std::vector<Unit> sorted;
-  sorted.reserve(order.size());
-  for (std::size_t i : order) sorted.push_back(plan.units[i]);
-  plan.units = std::move(sorted);
   plan.workspace =
       plan.kernel->workspace_bytes(plan.block_tokens * group, shape.width, shape.v_width);
-
-  kernels::ForwardParams& p = plan.params;
-  p.group = group;
-  p.q_len = shape.q_len;
-  p.k_len = shape.k_len;
-  p.width = shape.width;
-  p.v_width = shape.v_width;
-  p.scale = score.scale.value_or(1.0 / std::sqrt(static_cast<double>(shape.width)));
-  p.soft_cap = score.soft_cap;
-  if (!score.bias.empty()) {
-    p.bias.data = score.bias.data;
-    for (std::size_t i = 0; i < 4; ++i) {
-      p.bias.strides[i] = score.bias.shape[i] == 1 ? 0 : score.bias.strides[i];
-    }
-  }
-  if (score.alibi_slopes) {
-    plan.alibi = score.alibi_slopes->empty() ? alibi_slopes(shape.q_heads) : *score.alibi_slopes;
-    p.alibi_slopes = plan.alibi.data();
-  }
-  if (score.t5) {
-    p.t5_reach = std::max(score.t5->max_distance, score.t5->buckets);
-    plan.t5 = t5_by_distance(*score.t5, shape.q_heads, p.t5_reach);
-    p.t5 = plan.t5.data();
-  }
-  if (!score.sinks.empty()) p.sinks = score.sinks.data();
-  if (score.custom) p.custom = &score.custom;
-  p.query_start = options.query_start;
-  if (!options.q_positions.empty()) p.q_positions = plan.options.q_positions.data();
-  if (!options.k_positions.empty()) p.k_positions = plan.options.k_positions.data();
-
-  const auto bytes = static_cast<double>(size_of(shape.dtype));
-  const auto batch = static_cast<double>(shape.batch), heads = static_cast<double>(shape.q_heads);
-  const auto q_len = static_cast<double>(shape.q_len), k_len = static_cast<double>(shape.k_len);
-  const auto widths = static_cast<double>(shape.width + shape.v_width);
-  summary.kernel = std::string("flash forward, ") + name(shape.dtype);
-  summary.isa = context.isa();
-  summary.threads = context.threads();
-  summary.row_block = plan.block_tokens * group;
-  summary.key_tile = plan.kernel->tile;
-  summary.segment = plan.kernel->segment;
-  summary.visible_pairs = plan.schedule->visible_pairs();
-  summary.flops = 2.0 * static_cast<double>(summary.visible_pairs) * widths;
-  summary.bytes =
-      batch * bytes * widths * (heads * q_len + static_cast<double>(shape.kv_heads) * k_len);
-  summary.score_matrix_bytes = batch * heads * q_len * k_len * bytes;
-  summary.workspace_bytes = static_cast<std::int64_t>(plan.workspace) * context.threads();
-  summary.empty_rows = plan.schedule->empty_rows();
-  summary.sees_future = plan.schedule->sees_future();
+  plan.list_units();
+  plan.fill_params();
+  plan.summarise();
 
   Plan result;
   result.impl_ = std::move(impl);
   return result;
 }
+
+namespace {
+
+// Rows of a block as intervals. Kept between calls, so that a run allocates nothing once its
+// threads have warmed up; taken while in use, since a custom score may run attention of its own.
+struct RowIntervals {
+  std::vector<std::int64_t> begin;
+  std::vector<Interval> intervals;
+};
+
+class RowIntervalsUse {
+ public:
+  RowIntervalsUse() : rows_(std::move(kept())) {}
+  ~RowIntervalsUse() { kept() = std::move(rows_); }
+  RowIntervalsUse(const RowIntervalsUse&) = delete;
+  RowIntervalsUse& operator=(const RowIntervalsUse&) = delete;
+  RowIntervals& operator*() { return rows_; }
+
+ private:
+  static RowIntervals& kept() {
+    thread_local RowIntervals rows;
+    return rows;
+  }
+  RowIntervals rows_;
+};
+
+}  // namespace
 
 void Plan::Impl::run_unit(const kernels::ForwardParams& p, int thread, std::int64_t index) const {
   const Unit& unit = units[static_cast<std::size_t>(index)];
@@ -196,15 +255,15 @@ void Plan::Impl::run_unit(const kernels::ForwardParams& p, int thread, std::int6
   tiles.block_tokens = block.token_count;
   bool partial = false;
   for (std::int64_t i = 0; i < tiles.run_count; ++i) partial = partial || tiles.runs[i].partial;
+  RowIntervalsUse use;
   if (partial && group.uses_bits) {
     tiles.bits = group.bits.data();
   } else if (partial) {
-    // Kept between calls: a run allocates nothing once its threads have warmed up.
-    thread_local std::vector<std::int64_t> begin;
-    thread_local std::vector<Interval> intervals;
-    schedule->block_intervals(group, block.token_begin, block.token_count, begin, intervals);
-    tiles.interval_begin = begin.data();
-    tiles.intervals = intervals.data();
+    RowIntervals& rows = *use;
+    schedule->block_intervals(group, block.token_begin, block.token_count, rows.begin,
+                              rows.intervals);
+    tiles.interval_begin = rows.begin.data();
+    tiles.intervals = rows.intervals.data();
   }
   kernel->run(p, block, context.workspace(thread, workspace));
 }
@@ -220,6 +279,7 @@ void Plan::run(const ConstTensor& q, const ConstTensor& k, const ConstTensor& v,
   p.v = matrix(v);
   p.out = matrix(out);
   p.lse = matrix(observed.lse);
+  const ContextUse use(plan.context);
   parallel_units(plan.context.threads(), static_cast<std::int64_t>(plan.units.size()),
                  [&](int thread, std::int64_t unit) { plan.run_unit(p, thread, unit); });
 }

@@ -54,6 +54,13 @@ void merge(const ConstTensor& out_a, const ConstTensor& lse_a, const ConstTensor
           "parts have shapes " + to_string(out_a.shape) + " and " + to_string(out_b.shape));
   require(out.shape == out_a.shape,
           "out has shape " + to_string(out.shape) + ", the parts " + to_string(out_a.shape));
+  for (const ConstTensor& t : {out_a, lse_a, out_b, lse_b, ConstTensor(out)}) {
+    require(std::all_of(t.shape.begin(), t.shape.end(), [](std::int64_t n) { return n >= 0; }),
+            "a tensor has shape " + to_string(t.shape));
+    require(!t.empty() || t.size() == 0, "a tensor has no data");
+    require(t.width() <= 1 || t.strides[3] == 1,
+            "a tensor has stride " + std::to_string(t.strides[3]) + " along its width, must be 1");
+  }
   const Shape of_lse{out_a.shape[0], out_a.shape[1], out_a.shape[2], 1};
   for (const ConstTensor& t : {lse_a, lse_b}) {
     require(t.shape == of_lse,

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <limits>
 #include <map>
 
 namespace attn {
@@ -67,7 +68,7 @@ class TileCounts {
     --counts[static_cast<std::size_t>(end)];
   }
 
-  // A tile that two intervals of a row touch counts twice in touched_, which only zero matters for.
+  // A tile that several intervals of a row touch counts once.
   void add(const Interval& i) {
     if (i.begin >= i.end) return;
     const std::int64_t last = i.begin + (size_of(i) - 1) * i.step;
@@ -220,7 +221,7 @@ void MaskSchedule::block_intervals(const GroupSchedule& group, std::int64_t toke
 }
 
 void MaskSchedule::count_row(Facts& facts, std::int64_t q, const std::vector<Interval>& row) const {
-  std::int64_t pairs = 0, latest = 0;
+  std::int64_t pairs = 0, latest = std::numeric_limits<std::int64_t>::min();
   for (const Interval& i : row) {
     pairs += size_of(i);
     if (geometry_.k_positions.empty()) {

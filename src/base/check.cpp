@@ -12,6 +12,9 @@ namespace {
 
 // Differences of positions must not overflow, and must be exact in double.
 constexpr std::int64_t kMaxPosition = std::int64_t{1} << 52;
+constexpr std::int64_t kMaxLength = std::int64_t{1} << 30;
+constexpr std::int64_t kMaxSequences = std::int64_t{1} << 24;  // batch x heads
+constexpr std::int64_t kMaxT5Distance = std::int64_t{1} << 20;
 
 [[noreturn]] void fail(const std::string& what) {
   throw std::invalid_argument("[attention] " + what);
@@ -87,6 +90,13 @@ void check_bias(const AttentionShape& s, const ConstTensor& bias) {
   check_view("bias", bias);
 }
 
+// Kernels work in log2 units: x log2(e) must be finite in the type of the tensors.
+bool representable(const AttentionShape& s, double x) {
+  const double largest = s.dtype == DType::f64 ? std::numeric_limits<double>::max()
+                                               : std::numeric_limits<float>::max();
+  return std::abs(x) <= largest / 1.5;
+}
+
 void check_list(const char* what, std::size_t size, std::int64_t heads) {
   if (static_cast<std::int64_t>(size) != heads) {
     fail(std::string(what) + " has " + std::to_string(size) + " entries, must have " + text(heads) +
@@ -101,6 +111,13 @@ void check_t5(const AttentionShape& s, const T5Bias& t5) {
          (t5.bidirectional ? ", must be even and at least 4" : ", must be at least 2"));
   }
   const int exact = t5.bidirectional ? t5.buckets / 4 : t5.buckets / 2;
+  if (t5.max_distance > kMaxT5Distance) {
+    fail("t5.max_distance is " + text(std::int64_t{t5.max_distance}) + ", must be at most " +
+         text(kMaxT5Distance));
+  }
+  for (float x : t5.table) {
+    if (!std::isfinite(x)) fail("t5.table holds " + text(double{x}));
+  }
   if (t5.max_distance <= exact) {
     fail("t5.max_distance is " + text(std::int64_t{t5.max_distance}) + ", must be above " +
          text(std::int64_t{exact}) + " with " + text(std::int64_t{t5.buckets}) + " buckets");
@@ -158,6 +175,15 @@ AttentionShape checked_shape(const AttentionShape& shape) {
   }
   if (s.q_heads < 1) fail("q has heads " + text(s.q_heads) + ", must be 1 or more");
   if (s.kv_heads < 1) fail("k has heads " + text(s.kv_heads) + ", must be 1 or more");
+  // Beyond these the work is not finished in anybody's lifetime, and counts would wrap.
+  if (s.q_len > kMaxLength) fail("q has length " + text(s.q_len) + ", must be at most 2^30");
+  if (s.k_len > kMaxLength) fail("k has length " + text(s.k_len) + ", must be at most 2^30");
+  std::int64_t sequences = 0, pairs = 0;
+  if (__builtin_mul_overflow(s.batch, s.q_heads, &sequences) || sequences > kMaxSequences ||
+      __builtin_mul_overflow(sequences, s.q_len * s.k_len, &pairs)) {
+    fail("batch " + text(s.batch) + " x heads " + text(s.q_heads) + " of " + text(s.q_len) + " x " +
+         text(s.k_len) + " scores is too much");
+  }
   if (s.q_heads % s.kv_heads != 0) {
     fail("q has heads " + text(s.q_heads) + ", must be a multiple of k's " + text(s.kv_heads));
   }
@@ -167,17 +193,18 @@ AttentionShape checked_shape(const AttentionShape& shape) {
 void check_options(const AttentionShape& shape, const AttentionOptions& options) {
   const AttentionShape s = checked_shape(shape);
   const Score& score = options.score;
-  if (score.scale && !std::isfinite(*score.scale)) {
-    fail("scale is " + text(*score.scale) + ", must be finite");
+  if (score.scale && !representable(s, *score.scale)) {
+    fail("scale is " + text(*score.scale) + ", must be finite in " + name(s.dtype));
   }
-  if (!(score.soft_cap >= 0) || !std::isfinite(score.soft_cap)) {
-    fail("soft_cap is " + text(score.soft_cap) + ", must be 0 (none) or a positive number");
+  if (!(score.soft_cap >= 0) || !representable(s, score.soft_cap)) {
+    fail("soft_cap is " + text(score.soft_cap) +
+         ", must be 0 (none) or a positive number, finite in " + name(s.dtype));
   }
   check_bias(s, score.bias);
   if (score.alibi_slopes && !score.alibi_slopes->empty()) {
     check_list("alibi_slopes", score.alibi_slopes->size(), s.q_heads);
     for (float slope : *score.alibi_slopes) {
-      if (!std::isfinite(slope)) fail("an ALiBi slope is " + text(double{slope}));
+      if (!representable(s, slope)) fail("an ALiBi slope is " + text(double{slope}));
     }
   }
   if (score.t5) check_t5(s, *score.t5);

@@ -7,8 +7,11 @@
 #include <hwy/highway.h>
 #include <hwy/targets.h>
 
+#include <atomic>
 #include <new>
 #include <stdexcept>
+
+#include "base/context_use.h"
 
 namespace attn {
 
@@ -27,6 +30,7 @@ struct Context::Impl {
   int threads = 1;
   Isa isa = Isa::scalar;
   std::vector<Scratch> scratch;
+  std::atomic<bool> busy{false};
 
   ~Impl() {
     for (Scratch& s : scratch) ::operator delete(s.memory, kAlignment);
@@ -105,6 +109,16 @@ std::size_t Context::workspace_bytes() const {
   for (const Scratch& s : impl_->scratch) total += s.bytes;
   return total;
 }
+
+ContextUse::ContextUse(const Context& context) : context_(context) {
+  if (context.impl_->busy.exchange(true, std::memory_order_acquire)) {
+    throw std::invalid_argument(
+        "[context] already running: use one context a calling thread, and another one inside a "
+        "custom score");
+  }
+}
+
+ContextUse::~ContextUse() { context_.impl_->busy.store(false, std::memory_order_release); }
 
 const char* version() { return ATTN_VERSION; }
 

@@ -107,8 +107,8 @@ class Forward {
         strips_((rows_ + B::kRows - 1) / B::kRows),
         v_padded_(round_up(params.v_width, B::kPanel)),
         s_(workspace, rows_, params.width, params.v_width) {
-    modified_ =
-        p_.soft_cap > 0 || p_.bias.data != nullptr || p_.t5 != nullptr || p_.custom != nullptr;
+    modified_ = p_.soft_cap > 0 || (p_.alibi_slopes != nullptr && p_.far_positions) ||
+                p_.bias.data != nullptr || p_.t5 != nullptr || p_.custom != nullptr;
     alibi_ = p_.alibi_slopes != nullptr && !modified_;
   }
 

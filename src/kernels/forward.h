@@ -60,6 +60,7 @@ struct ForwardParams {
   double soft_cap = 0;
   Bias bias;
   const float* alibi_slopes = nullptr;  // [q heads]
+  bool far_positions = false;           // some distance is not exact in the tensors' type
   const float* t5 = nullptr;            // [q heads][2 * t5_reach + 1], by clamped k_pos - q_pos
   std::int64_t t5_reach = 0;
   const float* sinks = nullptr;  // [q heads]

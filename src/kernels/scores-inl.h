@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <limits>
 
 #include "kernels/forward.h"
@@ -25,12 +26,14 @@ namespace hn = hwy::HWY_NAMESPACE;
 constexpr double kLog2e = 1.4426950408889634074;
 constexpr double kLn2 = 0.69314718055994530942;
 
-// Natural to log2 units; a finite minimum stays finite, because -infinity would hide its pair.
+// Natural to log2 units; what is finite stays finite, because -infinity would hide its pair.
 template <class T>
 HWY_INLINE T to_log2(T x) {
+  constexpr T kInf = std::numeric_limits<T>::infinity(), kMax = std::numeric_limits<T>::max();
   const T y = x * T(kLog2e);
-  const bool overflow = y == -std::numeric_limits<T>::infinity() && x != y;
-  return overflow ? std::numeric_limits<T>::lowest() : y;
+  if (y == -kInf && x != y) return -kMax;
+  if (y == kInf && x != y) return kMax;
+  return y;
 }
 
 // A strip of scores and where it stands.
@@ -104,16 +107,22 @@ void add_bias(const Strip<T>& strip, const Bias& bias) {
   }
 }
 
+// The same multiply-add as the softmax pass uses where distances are near, so with the same bits.
 template <class T>
 void add_alibi(const Strip<T>& strip, const ForwardParams& p) {
   using B = Blocking<T>;
+  const typename B::D d;
+  HWY_ALIGN T distance[B::kLanes];
   for (int r = 0; r < strip.rows; ++r) {
     T* s = strip.scores + r * B::kStride;
-    const T slope = T(p.alibi_slopes[strip.head[r]]) * T(kLog2e);
+    const auto slope = hn::Set(d, T(p.alibi_slopes[strip.head[r]]) * T(kLog2e));
     const std::int64_t q = q_position(p, strip.token[r]);
-    for (std::int64_t j = strip.begin; j < strip.end; ++j) {
-      const std::int64_t distance = q - k_position(p, strip.k_begin + j);
-      s[j] -= slope * T(distance < 0 ? -distance : distance);
+    for (std::int64_t j = strip.begin; j < strip.end; j += B::kLanes) {
+      for (std::int64_t lane = 0; lane < B::kLanes; ++lane) {
+        const std::int64_t key = std::min(strip.k_begin + j + lane, p.k_len - 1);
+        distance[lane] = T(std::abs(q - k_position(p, key)));
+      }
+      hn::Store(hn::NegMulAdd(slope, hn::Load(d, distance), hn::Load(d, s + j)), d, s + j);
     }
   }
 }
@@ -128,7 +137,7 @@ void add_t5(const Strip<T>& strip, const ForwardParams& p) {
     const std::int64_t q = q_position(p, strip.token[r]);
     for (std::int64_t j = strip.begin; j < strip.end; ++j) {
       const std::int64_t relative = k_position(p, strip.k_begin + j) - q;
-      s[j] += T(table[std::clamp(relative, -reach, reach)]) * T(kLog2e);
+      s[j] += to_log2(T(table[std::clamp(relative, -reach, reach)]));
     }
   }
 }

@@ -84,14 +84,16 @@ double additions(const Problem& p, std::int64_t b, std::int64_t h, std::int64_t 
   return sum;
 }
 
-// The scores of one query, -infinity where it does not see the key. Hidden keys are never read.
-std::vector<double> row_scores(const Problem& p, std::int64_t b, std::int64_t h, std::int64_t i) {
+// The scores of one query, and which keys it sees: all but those that the mask, an addition of
+// -infinity or the custom score hides. Hidden keys are never read; their score is -infinity.
+std::vector<double> row_scores(const Problem& p, std::int64_t b, std::int64_t h, std::int64_t i,
+                               std::vector<bool>& seen) {
   const Score& score = p.options.score;
   const std::int64_t kv_head = h / (p.shape.q_heads / p.shape.kv_heads);
   const std::vector<double> query = row_of(p.q, b, h, i);
   RowVisibility visible(p.options.mask, p.geometry, b, h, i);
   std::vector<double> row(at(p.shape.k_len), kHidden);
-  std::vector<bool> seen(at(p.shape.k_len), false);
+  seen.assign(at(p.shape.k_len), false);
 
   for (std::int64_t j = 0; j < p.shape.k_len; ++j) {
     // 1. The mask hides, and so does an addition of -infinity.
@@ -119,6 +121,7 @@ std::vector<double> row_scores(const Problem& p, std::int64_t b, std::int64_t h,
                   .stride = p.shape.k_len,
                   .s64 = row.data()});
     for (std::size_t j = 0; j < row.size(); ++j) {
+      if (row[j] == kHidden) seen[j] = false;
       if (!seen[j]) row[j] = kHidden;
     }
   }
@@ -165,14 +168,13 @@ void attention(const ConstTensor& q, const ConstTensor& k, const ConstTensor& v,
       const std::int64_t kv_head = h / (shape.q_heads / shape.kv_heads);
       for (std::int64_t i = 0; i < shape.q_len; ++i) {
         // 1. Scores, and from them probabilities.
-        std::vector<double> row = row_scores(problem, b, h, i);
-        std::vector<bool> hidden;
-        for (double s : row) hidden.push_back(s == kHidden);
+        std::vector<bool> seen;
+        std::vector<double> row = row_scores(problem, b, h, i, seen);
         const double lse = softmax(row, options.score.sinks, h);
         // 2. The mean of the values by probability; a hidden value is never read.
         std::vector<double> sum(at(shape.v_width), 0.0);
         for (std::int64_t j = 0; j < shape.k_len; ++j) {
-          if (hidden[at(j)]) continue;
+          if (!seen[at(j)]) continue;
           const std::vector<double> value = row_of(v, b, kv_head, j);
           for (std::size_t d = 0; d < sum.size(); ++d) sum[d] += row[at(j)] * value[d];
         }
@@ -199,7 +201,8 @@ void weights(const ConstTensor& q, const ConstTensor& k, const AttentionOptions&
   for (std::int64_t b = 0; b < shape.batch; ++b) {
     for (std::int64_t h = 0; h < shape.q_heads; ++h) {
       for (std::int64_t i = 0; i < shape.q_len; ++i) {
-        std::vector<double> row = row_scores(problem, b, h, i);
+        std::vector<bool> seen;
+        std::vector<double> row = row_scores(problem, b, h, i, seen);
         softmax(row, options.score.sinks, h);
         for (std::int64_t j = 0; j < shape.k_len; ++j) store(out, b, h, i, j, row[at(j)]);
       }

@@ -135,6 +135,15 @@ TEST(Errors, SayWhatAndHow) {
   EXPECT_NE(message([&] { plan(p.shape, {.mask = Mask::per_head({Mask::full()})}, Context()); }),
             "");
   EXPECT_NE(message([] { Context({.threads = -1}); }), "");
+  EXPECT_NE(message([&] { plan(p.shape, {.score = {.soft_cap = 1e39}}, Context()); }), "");
+  EXPECT_NE(message([&] { plan(p.shape, {.score = {.scale = 1e39}}, Context()); }), "");
+  constexpr std::int64_t kHuge = std::numeric_limits<std::int64_t>::max();
+  EXPECT_NE(message([] { plan(make_shape(1, 1, 1, 1, kHuge, 64), {}, Context()); }), "");
+  EXPECT_NE(message([] { plan(make_shape(kHuge, 2, 2, 4, 4, 64), {}, Context()); }), "");
+  EXPECT_NE(
+      message([] { plan(make_shape(100000, 100000, 1, 1000000, 1000000, 64), {}, Context()); }),
+      "");
+  EXPECT_EQ(message([] { plan(make_shape(1, 1, 1, 1, 1 << 24, 64), {}, Context()); }), "");
 }
 
 // What a custom score throws reaches the caller, from any thread.
@@ -193,6 +202,65 @@ TEST(Merge, RefusesWhatDoesNotFit) {
   EXPECT_THROW(merge(a.ot(), a.lt(), b.ot(), b.lt(), a.ot(), a.lt()), std::invalid_argument);
   EXPECT_THROW(merge(a.ot(), a.lt(), a.ot(), a.lt(), a.ot(), a.lt(), {1.0f}),
                std::invalid_argument);
+}
+
+TEST(Merge, RefusesStridedRowsAndNothing) {
+  Problem<float> a(make_shape(1, 2, 2, 5, 5, 8), 1);
+  Tensor strided = a.ot(), missing = a.ot();
+  strided.strides[3] = 2;
+  missing.data = nullptr;
+  EXPECT_THROW(merge(strided, a.lt(), a.ot(), a.lt(), a.ot(), a.lt()), std::invalid_argument);
+  EXPECT_THROW(merge(a.ot(), a.lt(), missing, a.lt(), a.ot(), a.lt()), std::invalid_argument);
+}
+
+// A context that is running refuses a second run, and works again afterwards.
+TEST(Contexts, RunOneThingAtATime) {
+  const Context context({.threads = 1}), other({.threads = 1});
+  Problem<float> p(make_shape(1, 1, 1, 70, 600, 16), 3), inner(make_shape(1, 1, 1, 40, 40, 8), 4);
+  const auto nested = [&](const Context& where) {
+    return AttentionOptions{
+        .mask = Mask::causal(),
+        .score = {.custom =
+                      [&](const ScoreTile&) { inner.run({.mask = Mask::window(3, 0)}, where); }},
+        .query_start = 530};
+  };
+  EXPECT_THROW(p.run(nested(context), context), std::invalid_argument);
+  Problem<float> plain = p;
+  plain.run({.mask = Mask::causal(), .query_start = 530}, context);
+  // Another context may run inside a custom score, which here changes nothing.
+  p.run(nested(other), context);
+  for (std::size_t i = 0; i < p.out.size(); ++i) ASSERT_NEAR(p.out[i], plain.out[i], 1e-5);
+}
+
+// ALiBi over distances that float32 does not hold: exact from 64-bit positions.
+TEST(Alibi, FarPositions) {
+  for (const Isa isa : supported_isas()) {
+    for (const std::int64_t far : {std::int64_t{50000001}, std::int64_t{1} << 40}) {
+      Problem<float> p(make_shape(1, 1, 1, 2, 40, 16), 3);
+      AttentionOptions options{.score = {.alibi_slopes = std::vector<float>{0.5f}},
+                               .q_positions = {0, far}};
+      for (std::int64_t j = 0; j < 40; ++j) options.k_positions.push_back(far - 20 + j);
+      Problem<double> oracle = in_double(p);
+      oracle.run_reference(options);
+      p.run(options, Context({.threads = 1, .isa = isa}));
+      // The near row; the other one sees nothing but keys at a distance beyond any resolution.
+      for (std::int64_t d = 0; d < 16; ++d) {
+        EXPECT_NEAR(p.ot().row<float>(0, 0, 1)[d], oracle.ot().row<double>(0, 0, 1)[d], 1e-5)
+            << name(isa);
+      }
+    }
+  }
+}
+
+// The plan's own answers are the mask's, at positions below zero too.
+TEST(Work, FutureIsSeenByPosition) {
+  const AttentionShape shape = make_shape(1, 1, 1, 1, 2, 8);
+  const Context context({.threads = 1});
+  const AttentionOptions past{
+      .mask = Mask::causal(), .q_positions = {-5}, .k_positions = {-12, -11}};
+  EXPECT_FALSE(plan(shape, past, context).summary().sees_future);
+  const AttentionOptions future{.q_positions = {-5}, .k_positions = {-12, -4}};
+  EXPECT_TRUE(plan(shape, future, context).summary().sees_future);
 }
 
 // A permutation of keys (and values) moves no more than rounding; of queries, moves rows.

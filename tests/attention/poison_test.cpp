@@ -136,6 +136,26 @@ TEST(PoisonOfPadding, EveryHiddenPlace) {
   }
 }
 
+// A visible key whose score is -infinity weighs 0, and its value still counts: 0 * NaN is NaN, in
+// the oracle as in the kernel.
+TEST(PoisonOfKeys, VisibleAndMinusInfinite) {
+  for (const Isa isa : supported_isas()) {
+    for (const bool poisoned : {false, true}) {
+      Problem<float> p(make_shape(1, 1, 1, 3, 50, 8), 5);
+      for (float& x : p.q) x = std::abs(x) + 1;
+      std::fill_n(p.kt().row<float>(0, 0, 7), 8, kBad[2]);
+      if (poisoned) p.vt().row<float>(0, 0, 7)[2] = kBad[0];
+      Problem<double> oracle = in_double(p);
+      oracle.run_reference({});
+      p.run({}, Context({.threads = 1, .isa = isa}));
+      for (std::size_t i = 0; i < p.out.size(); ++i) {
+        EXPECT_EQ(std::isfinite(p.out[i]), std::isfinite(oracle.out[i])) << name(isa) << " " << i;
+        EXPECT_EQ(std::isfinite(p.out[i]), !poisoned || i % 8 != 2);
+      }
+    }
+  }
+}
+
 // A bias of -infinity hides as the mask does: poison behind it stays there.
 TEST(PoisonOfBias, MinusInfinityHides) {
   for (const Isa isa : supported_isas()) {
