@@ -19,6 +19,21 @@ constexpr std::int64_t kRows = 256;
 
 Sgemm sgemm = nullptr;
 
+// Compiled with -ffast-math and for each instruction set, so that expf runs on whole vectors: a
+// peer with a slow softmax would flatter us.
+__attribute__((target_clones("avx512f", "avx2", "default"))) void softmax(float* s,
+                                                                          std::int64_t count) {
+  float top = s[0];
+  for (std::int64_t j = 1; j < count; ++j) top = s[j] > top ? s[j] : top;
+  float sum = 0;
+  for (std::int64_t j = 0; j < count; ++j) {
+    s[j] = std::exp(s[j] - top);
+    sum += s[j];
+  }
+  const float scale = 1 / sum;
+  for (std::int64_t j = 0; j < count; ++j) s[j] *= scale;
+}
+
 void block_attention(const ConstTensor& q, const ConstTensor& k, const ConstTensor& v,
                      const Tensor& out, bool causal, std::int64_t b, std::int64_t h,
                      std::int64_t begin, std::vector<float>& scores) {
@@ -32,12 +47,7 @@ void block_attention(const ConstTensor& q, const ConstTensor& k, const ConstTens
   for (std::int64_t r = 0; r < rows; ++r) {
     float* s = scores.data() + r * keys;
     const std::int64_t seen = causal ? begin + r + 1 : keys;
-    float top = s[0];
-    for (std::int64_t j = 1; j < seen; ++j) top = std::max(top, s[j]);
-    float sum = 0;
-    for (std::int64_t j = 0; j < seen; ++j) sum += s[j] = std::exp(s[j] - top);
-    const float scale = 1 / sum;
-    for (std::int64_t j = 0; j < seen; ++j) s[j] *= scale;
+    softmax(s, seen);
     std::fill(s + seen, s + keys, 0.0f);
   }
   sgemm(kRowMajor, kNoTrans, kNoTrans, m, static_cast<int>(v.width()), n, 1, scores.data(), n,
