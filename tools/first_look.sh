@@ -24,5 +24,5 @@ echo
   'Someone makes music in the city.' \
   'The stock market fell sharply today.'
 echo
-"$attn" look "$model" -o build/page.html \
+"$attn" look "$model" -o build/page.html --findings 3 \
   'The animal did not cross the street because it was too tired.'

@@ -2,10 +2,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <filesystem>
 
 #include "arguments.h"
+#include "attn/model.h"
 #include "json.h"
 #include "terminal.h"
 
@@ -19,14 +19,6 @@ std::string compiler() {
 #else
   return fmt::format("g++ {}.{}.{}", __GNUC__, __GNUC_MINOR__, __GNUC_PATCHLEVEL__);
 #endif
-}
-
-// Where fetch_model keeps models: $XDG_CACHE_HOME/attn or ~/.cache/attn.
-std::string cache_folder() {
-  const char* cache = std::getenv("XDG_CACHE_HOME");
-  if (cache != nullptr && *cache == '/') return std::string(cache) + "/attn";
-  const char* home = std::getenv("HOME");
-  return home != nullptr && *home != '\0' ? std::string(home) + "/.cache/attn" : "";
 }
 
 std::vector<std::string> folders_in(const std::string& folder) {
@@ -71,8 +63,9 @@ std::string text(const DoctorReport& r) {
                               r.threads, m.usable_threads, m.logical_cpus,
                               m.threads_share_core ? "; some of them share a core" : ""));
   line("libraries", libraries);
-  line("cache", (r.cache.empty() ? "none (neither XDG_CACHE_HOME nor HOME is set)" : r.cache) +
-                    (r.models.empty() ? " (no models)" : " (" + joined(r.models) + ")"));
+  line("cache",
+       (r.cache.empty() ? "none (neither XDG_CACHE_HOME nor a home folder is known)" : r.cache) +
+           (r.models.empty() ? " (no models)" : " (" + joined(r.models) + ")"));
   return out;
 }
 
@@ -88,7 +81,11 @@ void doctor(const DoctorOptions& options) {
   report.machine = machine();
   report.threads = context.threads();
   report.libraries = {ATTN_CLI_LIBRARIES};
-  report.cache = cache_folder();
+  try {
+    report.cache = cache_folder();
+  } catch (const Error&) {
+    // Said below: there is none.
+  }
   report.models = folders_in(report.cache);
   print(options.common.json ? json(report) : text(report));
 }

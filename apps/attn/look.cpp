@@ -34,7 +34,7 @@ void look(const LookOptions& options) {
   const Context context = options.common.context();
   const Model model = load_model(options.model, options.offline, context);
   const Encoding encoding = model.encode(text, options.pair, options.max_length);
-  warn_if_truncated(encoding, text, model);
+  warn_if_truncated(encoding, text, model, options.max_length);
 
   LookReport report{.model = options.model,
                     .page = {},
@@ -48,10 +48,10 @@ void look(const LookOptions& options) {
     const AttentionRecord record = model.record(encoding);
     progress.show("Reading its heads");
     report.heads = head_statistics(record, context);
-    report.findings = findings(record, report.heads, options.findings.value_or(kFindings));
+    report.findings = findings(record, report.heads, options.findings.value_or(kFindings), context);
     progress.show("Writing the page");
     HeldSignals held;
-    report.page = write_page(record, options.output, shortened(text, 60));
+    report.page = write_page(record, options.output, shortened(text, 60), context);
   }
   if (options.common.json) return print(json(report));
 

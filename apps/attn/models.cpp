@@ -29,10 +29,14 @@ std::vector<std::string> token_texts(const std::vector<RecordToken>& tokens) {
   return texts;
 }
 
-void warn_if_truncated(const Encoding& encoding, const std::string& text, const Model& model) {
+void warn_if_truncated(const Encoding& encoding, const std::string& text, const Model& model,
+                       std::int64_t max_length) {
   if (!encoding.truncated) return;
-  warn(fmt::format("truncated to {} tokens (the model reads up to {}): {}", encoding.ids.size(),
-                   model.info().max_length, shortened(text, 40)));
+  const std::string limit = max_length > 0
+                                ? fmt::format("--max-length {}", max_length)
+                                : fmt::format("the model reads up to {}", model.info().max_length);
+  warn(fmt::format("truncated to {} tokens ({}): {}", encoding.ids.size(), limit,
+                   shortened(text, 40)));
 }
 
 }  // namespace attn::cli

@@ -14,6 +14,8 @@ Model load_model(const std::string& folder_or_name, bool offline, const Context&
 std::string get_model(const std::string& name, bool offline);
 
 std::vector<std::string> token_texts(const std::vector<RecordToken>& tokens);
-void warn_if_truncated(const Encoding& encoding, const std::string& text, const Model& model);
+// max_length: what was asked for (0: nothing).
+void warn_if_truncated(const Encoding& encoding, const std::string& text, const Model& model,
+                       std::int64_t max_length = 0);
 
 }  // namespace attn::cli

@@ -37,7 +37,7 @@ std::vector<HeadStatistics> uniform_statistics(const AttentionRecord& record,
 // "Head 2.7 looks at the previous token: 83 % of its mass (uniform: 4 %)". The strongest first.
 std::vector<std::string> findings(const AttentionRecord& record,
                                   const std::vector<HeadStatistics>& statistics,
-                                  std::size_t count = 3);
+                                  std::size_t count = 3, const Context& context = Context());
 
 // One attention row [tokens], computed from the record (float64 inside).
 std::vector<double> attention_row(const AttentionRecord& record, int layer, int head,
@@ -46,10 +46,11 @@ std::vector<double> attention_row(const AttentionRecord& record, int layer, int 
 // One self-contained HTML file: no network request, works from file://. Carries the queries and
 // keys in float16, 5 bytes a pair of them (2.5 MB a million). Throws std::invalid_argument for a
 // record with a custom score function, which a page cannot carry.
-std::string page(const AttentionRecord& record, const std::string& title = "");
-// Written beside the target and renamed, so that a full disk leaves no half page. Throws
-// attn::Error. Returns the absolute path.
+std::string page(const AttentionRecord& record, const std::string& title = "",
+                 const Context& context = Context());
+// Written beside the target (where a symbolic link leads) and renamed, so that a full disk leaves
+// no half page. Throws attn::Error. Returns the absolute path.
 std::string write_page(const AttentionRecord& record, const std::string& path,
-                       const std::string& title = "");
+                       const std::string& title = "", const Context& context = Context());
 
 }  // namespace attn

@@ -62,6 +62,7 @@ class Model {
 
  private:
   struct Impl;
+  explicit Model(std::shared_ptr<const Impl> impl) : impl_(std::move(impl)) {}
   std::shared_ptr<const Impl> impl_;
 };
 
@@ -81,11 +82,17 @@ struct FetchOptions {
 };
 
 // The folder of a known model, obtained if it is not in the cache ($XDG_CACHE_HOME/attn, or
-// ~/.cache/attn). Atomic: a broken download leaves nothing behind. Throws attn::Error.
+// ~/.cache/attn). Atomic: a broken download leaves nothing behind. Throws attn::Error, and
+// std::invalid_argument for a name that is not known.
 std::string fetch_model(const std::string& name, const FetchOptions& options = {});
 
-// A folder as it is, or a known model's folder.
+// A folder as it is, or a known model's folder. Throws std::invalid_argument for a word that is
+// neither, attn::Error for a path (with a '/') that is no folder.
 std::string resolve_model(const std::string& folder_or_name, const FetchOptions& options = {});
+
+// Where fetch_model keeps models. Throws attn::Error when neither XDG_CACHE_HOME nor a home folder
+// is known.
+std::string cache_folder();
 
 // Name and version of the library that computes dense products: "oneDNN 2.6.3".
 std::string dense_library();

@@ -7,7 +7,7 @@
 #include <string>
 
 #include "attn/inspect.h"
-#include "inspect/rows.h"
+#include "inspect/page_data.h"
 
 namespace attn {
 
@@ -55,10 +55,10 @@ double above(double value, double null) { return null < 1 ? (value - null) / (1 
 
 }  // namespace
 
-std::vector<std::string> findings(const AttentionRecord& record,
-                                  const std::vector<HeadStatistics>& statistics,
-                                  std::size_t count) {
-  const std::vector<HeadStatistics> uniform = uniform_statistics(record);
+std::vector<std::string> inspect::findings_above(const AttentionRecord& record,
+                                                 const std::vector<HeadStatistics>& statistics,
+                                                 const std::vector<HeadStatistics>& uniform,
+                                                 std::size_t count) {
   if (statistics.size() != uniform.size()) {
     throw std::invalid_argument("[findings] " + std::to_string(statistics.size()) +
                                 " statistics for " + std::to_string(uniform.size()) + " heads");
@@ -130,6 +130,12 @@ std::vector<std::string> findings(const AttentionRecord& record,
     }
   }
   return texts;
+}
+
+std::vector<std::string> findings(const AttentionRecord& record,
+                                  const std::vector<HeadStatistics>& statistics, std::size_t count,
+                                  const Context& context) {
+  return inspect::findings_above(record, statistics, uniform_statistics(record, context), count);
 }
 
 }  // namespace attn

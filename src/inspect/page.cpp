@@ -87,10 +87,10 @@ bool write_all(int file, const std::string& text) {
 
 }  // namespace
 
-std::string page(const AttentionRecord& record, const std::string& title) {
+std::string page(const AttentionRecord& record, const std::string& title, const Context& context) {
   inspect::check_record(record, "page");
   const std::string shown = inspect::valid_utf8(title.empty() ? record.model : title);
-  inspect::PageData data = inspect::page_data(record, shown);
+  inspect::PageData data = inspect::page_data(record, shown, context);
   std::string scripts =
       "<script type=\"application/json\" id=\"attn-data\">" + std::move(data.json) + "</script>\n";
   for (std::size_t l = 0; l < data.layers.size(); ++l) {
@@ -106,20 +106,26 @@ std::string page(const AttentionRecord& record, const std::string& title) {
 }
 
 std::string write_page(const AttentionRecord& record, const std::string& path,
-                       const std::string& title) {
+                       const std::string& title, const Context& context) {
   namespace fs = std::filesystem;
   if (path.empty()) throw Error("[write_page] the path is empty");
-  const fs::path target = fs::absolute(path).lexically_normal();
+  const fs::path named = fs::absolute(path).lexically_normal();
+  fs::path target = named;
   std::error_code ignored;
+  // Renaming replaces a link, not what it leads to.
+  for (int links = 0; fs::is_symlink(fs::symlink_status(target, ignored)); ++links) {
+    if (links == 40) fail(named, std::strerror(ELOOP));
+    target = target.parent_path() / fs::read_symlink(target, ignored);
+  }
   const fs::file_status status = fs::status(target, ignored);
   if (fs::is_directory(status)) fail(target, "it is a folder");
-  const std::string text = page(record, title);
+  const std::string text = page(record, title, context);
 
   // A pipe or a device cannot be replaced by renaming; it is written to.
   if (fs::exists(status) && !fs::is_regular_file(status)) {
     const int file = ::open(target.c_str(), O_WRONLY | O_CLOEXEC);
     if (file < 0 || !write_all(file, text)) fail(target, reason());
-    return target.string();
+    return named.string();
   }
   std::random_device random;
   fs::path partial;
@@ -136,7 +142,7 @@ std::string write_page(const AttentionRecord& record, const std::string& path,
     ::unlink(partial.c_str());
     fail(target, why);
   }
-  return target.string();
+  return named.string();
 }
 
 }  // namespace attn

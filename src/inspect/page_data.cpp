@@ -140,7 +140,8 @@ json tokens_json(const AttentionRecord& record) {
 
 }  // namespace
 
-PageData page_data(const AttentionRecord& record, const std::string& title) {
+PageData page_data(const AttentionRecord& record, const std::string& title,
+                   const Context& context) {
   const auto n = static_cast<std::int64_t>(record.tokens.size());
   PageData data;
   MaskTable masks(record);
@@ -161,9 +162,12 @@ PageData page_data(const AttentionRecord& record, const std::string& title) {
     layers.push_back(std::move(j));
     data.layers.push_back(packer.base85());
   }
-  const std::vector<HeadStatistics> statistics = head_statistics(record);
+  const std::vector<HeadStatistics> statistics = head_statistics(record, context);
+  const std::vector<HeadStatistics> uniform = uniform_statistics(record, context);
   json found = json::array();
-  for (const std::string& text : findings(record, statistics)) found.push_back(valid_utf8(text));
+  for (const std::string& text : findings_above(record, statistics, uniform, 3)) {
+    found.push_back(valid_utf8(text));
+  }
   const json all = {{"format", 1},
                     {"title", valid_utf8(title)},
                     {"model", valid_utf8(record.model)},
@@ -175,7 +179,7 @@ PageData page_data(const AttentionRecord& record, const std::string& title) {
                     {"masks", masks.table()},
                     {"layers", layers},
                     {"statistics", to_json(statistics)},
-                    {"uniform", to_json(uniform_statistics(record))},
+                    {"uniform", to_json(uniform)},
                     {"findings", found}};
   // Pure ASCII without '<': nothing can end the script element or open a comment.
   const std::string text = all.dump(-1, ' ', true);

@@ -14,6 +14,12 @@ struct PageData {
 };
 
 // The record is checked before. Throws std::invalid_argument for a custom score, which is code.
-PageData page_data(const AttentionRecord& record, const std::string& title);
+PageData page_data(const AttentionRecord& record, const std::string& title, const Context& context);
+
+// findings() with the null at hand.
+std::vector<std::string> findings_above(const AttentionRecord& record,
+                                        const std::vector<HeadStatistics>& statistics,
+                                        const std::vector<HeadStatistics>& uniform,
+                                        std::size_t count);
 
 }  // namespace attn::inspect

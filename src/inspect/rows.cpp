@@ -114,7 +114,8 @@ double bias_at(const ConstTensor& bias, std::int64_t head, std::int64_t q, std::
   if (bias.empty()) return 0;
   const std::int64_t h = bias.shape[1] > 1 ? head : 0, i = bias.shape[2] > 1 ? q : 0;
   const std::int64_t j = bias.shape[3] > 1 ? k : 0;
-  return bias.dtype == DType::f64 ? bias.row<double>(0, h, i)[j] : bias.row<float>(0, h, i)[j];
+  const std::int64_t at = j * bias.strides[3];
+  return bias.dtype == DType::f64 ? bias.row<double>(0, h, i)[at] : bias.row<float>(0, h, i)[at];
 }
 
 HeadRows::HeadRows(const AttentionRecord& record, int layer, int head)

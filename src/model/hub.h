@@ -22,9 +22,6 @@ struct PackagedModel {
 };
 const PackagedModel& packaged_minilm();
 
-// $XDG_CACHE_HOME/attn, or ~/.cache/attn. Throws attn::Error when neither is known.
-std::string cache_folder();
-
 // Throws attn::Error naming the file that is missing, of another size or of another hash.
 void check_files(const std::string& folder, const std::vector<PackagedFile>& files);
 

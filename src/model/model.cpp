@@ -147,9 +147,7 @@ struct Model::Impl {
 };
 
 Model Model::load(const std::string& folder, const Context& context) {
-  Model model;
-  model.impl_ = std::make_shared<const Impl>(folder, context);
-  return model;
+  return Model(std::make_shared<const Impl>(folder, context));
 }
 
 const ModelInfo& Model::info() const { return impl_->info; }

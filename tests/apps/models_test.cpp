@@ -47,9 +47,12 @@ TEST(Get, PathIsAFolderAlone) {
 
 TEST(Get, UnknownNamesFail) {
   const Ran ran = attn({"get", "frobnicate", "--offline"});
-  EXPECT_EQ(ran.code, 1);
+  EXPECT_EQ(ran.code, 2);
   EXPECT_TRUE(is_one_line(ran.err)) << ran.err;
   EXPECT_THAT(ran.err, HasSubstr("frobnicate"));
+  EXPECT_THAT(ran.err, HasSubstr("minilm, demo"));
+  EXPECT_EQ(attn({"run", "frobnicate", "text"}).code, 2);
+  EXPECT_EQ(attn({"look", "frobnicate", "text"}).code, 2);
 }
 
 TEST(Run, JsonHasEmbeddingsAndSimilarities) {
@@ -133,6 +136,10 @@ TEST(Run, LongTextsAreTruncatedAndSaidSo) {
   const Ran ran = attn({"run", "demo", text, "--json"});
   ASSERT_EQ(ran.code, 0) << ran.err;
   EXPECT_THAT(ran.err, StartsWith("attn: warning: truncated to "));
+  EXPECT_THAT(ran.err, HasSubstr("(the model reads up to "));
+  const Ran less =
+      attn({"look", "demo", text, "--max-length", "7", "-o", temporary("page.html"), "--json"});
+  EXPECT_THAT(less.err, StartsWith("attn: warning: truncated to 7 tokens (--max-length 7): word"));
   EXPECT_EQ(nlohmann::json::parse(ran.out).at("texts").at(0).at("truncated"), true);
 }
 
@@ -140,11 +147,11 @@ TEST(Run, FailuresAreOneLineAndExit1) {
   const std::string folder = temporary("empty");
   std::filesystem::create_directory(folder);
   const std::vector<std::vector<std::string>> calls = {
-      {"run", "no-such-model", "text"},
+      {"run", "./no-such-model", "text"},
       {"run", folder, "text"},
       {"run", "demo", "-f", folder + "/missing"},
       {"run", "demo", "-f", folder},
-      {"look", "no-such-model", "text"},
+      {"look", folder + "/no-such-model", "text"},
       {"look", "demo", "text", "-o", folder + "/missing/page.html"},
       {"look", "demo", "text", "-o", folder},
   };

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <limits>
@@ -99,6 +100,27 @@ TEST(Page, SizeFollowsTheFormula) {
   EXPECT_LT(512 * per_token + 200e3, 6.3e6);
 }
 
+// Threads of this process, as the system counts them.
+int threads() {
+  return static_cast<int>(
+      std::distance(fs::directory_iterator("/proc/self/task"), fs::directory_iterator()));
+}
+
+// In a process of its own, in which nothing has started a thread yet.
+TEST(PageDeathTest, StartsNoThreadWhenOneIsAsked) {
+  testing::FLAGS_gtest_death_test_style = "threadsafe";
+  EXPECT_EXIT(
+      {
+        const AttentionRecord record = synthetic::record(8, 2, 4, 4);
+        const Context one({.threads = 1});
+        const int before = threads();
+        page(record, "t", one);
+        findings(record, head_statistics(record, one), 3, one);
+        std::_Exit(threads() == before ? 0 : 1);
+      },
+      testing::ExitedWithCode(0), "");
+}
+
 TEST(Page, RefusesWhatItCannotCarry) {
   AttentionRecord record = synthetic::record(8, 1, 1, 4);
   record.layers[0].score.custom = [](const ScoreTile&) {};
@@ -125,6 +147,26 @@ TEST(WritePage, ReplacesAtomicallyAndReturnsTheAbsolutePath) {
   fs::current_path(folder.path());
   EXPECT_EQ(write_page(record, "page.html"), (fs::current_path() / "page.html").string());
   fs::current_path(before);
+}
+
+TEST(WritePage, KeepsALinkAndWritesWhereItLeads) {
+  Folder folder;
+  const AttentionRecord record = synthetic::record(8, 1, 1, 4);
+  fs::create_directory(folder.path() / "real");
+  const fs::path target = folder.path() / "real" / "page.html", link = folder.path() / "link.html";
+  const fs::path second = folder.path() / "second.html";
+  fs::create_symlink("real/page.html", link);  // leads nowhere yet
+  fs::create_symlink("link.html", second);
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_EQ(write_page(record, second.string()), second.string());
+    EXPECT_TRUE(fs::is_symlink(link));
+    EXPECT_TRUE(fs::is_symlink(second));
+    EXPECT_FALSE(fs::is_symlink(target));
+    EXPECT_EQ(read(target), page(record));
+  }
+  const fs::path loop = folder.path() / "loop.html";
+  fs::create_symlink("loop.html", loop);
+  EXPECT_THROW(write_page(record, loop.string()), Error);
 }
 
 TEST(WritePage, SaysWhyItCannot) {

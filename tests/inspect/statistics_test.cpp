@@ -191,6 +191,27 @@ TEST(HeadStatistics, SameBitsForAnyThreads) {
   }
 }
 
+// A bias whose keys are not next to each other is the same bias.
+TEST(AttentionRow, ReadsABiasByItsStrides) {
+  AttentionRecord record = synthetic::record(6, 1, 2, 4);
+  std::vector<float> dense(36), wide(72, 99.0f), turned(36);
+  for (std::size_t q = 0; q < 6; ++q) {
+    for (std::size_t k = 0; k < 6; ++k) {
+      const auto value = static_cast<float>(static_cast<double>((5 * q + 7 * k) % 11) * 0.3);
+      dense[q * 6 + k] = wide[(q * 6 + k) * 2] = turned[k * 6 + q] = value;
+    }
+  }
+  const Shape shape{1, 1, 6, 6};
+  record.layers[0].score.bias = {dense.data(), shape};
+  const std::vector<double> expected = attention_row(record, 0, 1, 3);
+  const std::string expected_page = page(record, "t");
+  record.layers[0].score.bias = {wide.data(), DType::f32, shape, {72, 72, 12, 2}};
+  EXPECT_EQ(attention_row(record, 0, 1, 3), expected);
+  EXPECT_EQ(page(record, "t"), expected_page);
+  record.layers[0].score.bias = {turned.data(), DType::f32, shape, {36, 36, 1, 6}};
+  EXPECT_EQ(attention_row(record, 0, 1, 3), expected);
+}
+
 TEST(HeadStatistics, HugeLogitsKeepTheirEntropy) {
   AttentionRecord record;
   record.tokens.resize(3);

@@ -11,6 +11,7 @@
 #include <map>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -352,6 +353,9 @@ TEST_F(Demo, TruncatesAndChecksLengths) {
   EXPECT_THROW(model.embed(std::span(&wrong, 1)), std::invalid_argument);
   EXPECT_TRUE(model.embed({}).empty());
 }
+
+// There is no model without a folder, so none that would crash.
+static_assert(!std::is_default_constructible_v<Model>);
 
 TEST_F(Demo, NamesTheMissingFile) {
   for (const char* const name : {"vocab.txt", "config.json", "model.safetensors"}) {

@@ -140,8 +140,14 @@ TEST_F(Hub, OfflineUsesOnlyTheCache) {
   EXPECT_EQ(fetch_model("minilm", {.offline = true}), cache() + "/minilm");
   EXPECT_EQ(fetch_model("minilm"), cache() + "/minilm");
   EXPECT_EQ(resolve_model("minilm"), cache() + "/minilm");
+  // Damaged is not missing.
+  fs::resize_file(cache() + "/minilm/vocab.txt", 5);
+  EXPECT_THAT(failure({.offline = true}),
+              HasSubstr("is damaged in the cache (" + cache() +
+                        "/minilm/vocab.txt: has 5 bytes, must have 231508)"));
   fs::remove(cache() + "/minilm/vocab.txt");
-  EXPECT_THAT(failure({.offline = true}), HasSubstr("is not in the cache"));
+  EXPECT_THAT(failure({.offline = true}), HasSubstr("/minilm/vocab.txt: No such file"));
+  EXPECT_THAT(failure({.offline = true}), testing::Not(HasSubstr("is not in the cache")));
 }
 
 TEST_F(Hub, InterruptLeavesNothingAndStillInterrupts) {
@@ -196,9 +202,12 @@ TEST_F(Hub, ManyAtOnceMakeOne) {
 }
 
 TEST_F(Hub, KnowsNamesAndFolders) {
-  EXPECT_THAT(message_of<Error>([] { fetch_model("gpt9"); }), HasSubstr("known: minilm, demo"));
-  EXPECT_THAT(message_of<Error>([] { resolve_model("gpt9"); }),
+  EXPECT_THAT(message_of<std::invalid_argument>([] { fetch_model("gpt9"); }),
+              HasSubstr("known: minilm, demo"));
+  EXPECT_THAT(message_of<std::invalid_argument>([] { resolve_model("gpt9"); }),
               HasSubstr("gpt9: is neither a folder nor a known model (minilm, demo)"));
+  // What looks like a path is a folder that is not there.
+  EXPECT_THAT(message_of<Error>([] { resolve_model("./gpt9"); }), HasSubstr("./gpt9: is neither"));
   EXPECT_EQ(resolve_model(folder_.path()), folder_.path());
   std::vector<std::string> steps;
   const std::string demo = fetch_model(
