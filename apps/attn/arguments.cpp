@@ -95,7 +95,10 @@ Command parse(int argc, const char* const* argv) {
   app.add_option("--threads", common.threads, "Threads (default: as many as this process may use)")
       ->check(CLI::Range(1, 4096).description(""))
       ->type_name("N");
-  app.add_option("--isa", common.isa, "Instruction set: automatic, scalar, avx2, avx512, neon")
+  app.add_option(
+         "--isa", common.isa,
+         "Instruction set of the attention kernels (dense products and layer helpers choose "
+         "their own): automatic, scalar, avx2, avx512, neon")
       ->type_name("NAME");
   app.add_flag("--json", common.json, "Print JSON instead of text");
   app.footer(kExamples);

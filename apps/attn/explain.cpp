@@ -168,11 +168,19 @@ void estimate(ExplainReport& report, const AttentionOptions& options, const Plan
       "measured now: " + piece->what + (share > 1 ? ", scaled by visible pairs" : "");
 }
 
+// "85.3 µs", "12.1 ms", "1.58 s", "2.64 min".
+std::string duration(double ms) {
+  if (ms < 1) return fmt::format("{:.3g} µs", ms * 1e3);
+  if (ms < 999.5) return fmt::format("{:.3g} ms", ms);
+  if (ms < 99.95e3) return fmt::format("{:.3g} s", ms * 1e-3);
+  return fmt::format("{:.1f} min", ms / 60e3);
+}
+
 std::string text(const ExplainReport& report, const std::string& facts) {
   std::string out = facts;
   if (!out.empty() && out.back() != '\n') out += "\n";
   if (report.expected_ms) {
-    out += fmt::format("expected   {:.3g} ms, {:.1f} GFLOP/s ({})\n", *report.expected_ms,
+    out += fmt::format("expected   {}, {:.1f} GFLOP/s ({})\n", duration(*report.expected_ms),
                        report.plan.flops / *report.expected_ms * 1e-6, report.expected_from);
   } else if (!report.expected_from.empty()) {
     out += "expected   no time (" + report.expected_from + ")\n";

@@ -69,7 +69,8 @@ std::string explain_plan(const AttentionShape& shape, const AttentionOptions& op
            (s.sees_future ? "future keys are seen" : "no future key is seen") +
            (s.empty_rows > 0 ? format(", %lld empty rows (output 0)", ll(s.empty_rows))
                              : ", no empty row"));
-  line("work", in_thousands(s.flops) + "FLOP, " + in_bytes(s.bytes) + " of tensors, " +
+  line("work", in_thousands(s.flops) + (s.flops < 1000 ? " FLOP, " : "FLOP, ") + in_bytes(s.bytes) +
+                   " of tensors, " +
                    format("%.0f FLOP a byte", s.bytes > 0 ? s.flops / s.bytes : 0.0));
   line("workspace", in_bytes(static_cast<double>(s.workspace_bytes)));
   line("not formed", in_bytes(s.score_matrix_bytes) + " of scores");
