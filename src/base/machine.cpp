@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <fstream>
+#include <limits>
 #include <set>
 #include <sstream>
 #include <string>
@@ -43,21 +44,41 @@ std::string cpu_name() {
   return "unknown CPU";
 }
 
-// Whole CPUs that the cgroup quota allows, rounded up; a large number without a quota.
-int cgroup_cpus() {
-  constexpr int kUnlimited = 1 << 20;
+// What the files of one control group allow, in CPUs; infinity without a quota.
+double group_cpus(const std::string& folder) {
   double quota = 0, period = 0;
-  std::istringstream v2(read_line("/sys/fs/cgroup/cpu.max"));
   std::string first;
+  std::istringstream v2(read_line(folder + "/cpu.max"));  // "max 100000", "50000 100000"
   if (v2 >> first >> period) {
-    if (first == "max") return kUnlimited;
     std::istringstream(first) >> quota;
   } else {
-    std::istringstream(read_line("/sys/fs/cgroup/cpu/cpu.cfs_quota_us")) >> quota;
-    std::istringstream(read_line("/sys/fs/cgroup/cpu/cpu.cfs_period_us")) >> period;
+    std::istringstream(read_line(folder + "/cpu.cfs_quota_us")) >> quota;
+    std::istringstream(read_line(folder + "/cpu.cfs_period_us")) >> period;
   }
-  if (!(quota > 0) || !(period > 0)) return kUnlimited;
-  return std::max(1, static_cast<int>(std::ceil(quota / period)));
+  return quota > 0 && period > 0 ? quota / period : std::numeric_limits<double>::infinity();
+}
+
+// Whole CPUs that the process's control group and all groups around it allow, rounded up; a large
+// number without a quota. In a container the path may be the host's: what of it is not there counts
+// nothing, and the mount's own root is always asked.
+int cgroup_cpus(const std::string& membership = "/proc/self/cgroup",
+                const std::string& mount = "/sys/fs/cgroup") {
+  double least = std::min(group_cpus(mount), group_cpus(mount + "/cpu"));
+  std::ifstream file(membership);
+  for (std::string line; std::getline(file, line);) {  // "0::/path", "4:cpu,cpuacct:/path"
+    const std::size_t names = line.find(':'), path = line.find(':', names + 1);
+    if (names == std::string::npos || path == std::string::npos) continue;
+    const std::string controllers = "," + line.substr(names + 1, path - names - 1) + ",";
+    const bool v2 = controllers == ",,";
+    if (!v2 && controllers.find(",cpu,") == std::string::npos) continue;
+    const std::string root = v2 ? mount : mount + "/cpu";
+    for (std::string group = line.substr(path + 1); group.size() > 1;
+         group.erase(group.find_last_of('/'))) {
+      least = std::min(least, group_cpus(root + group));
+      if (group.find('/') == std::string::npos) break;
+    }
+  }
+  return std::max(1, static_cast<int>(std::min(std::ceil(least), double{1 << 20})));
 }
 
 Machine read_machine() {
