@@ -93,8 +93,10 @@ TEST_F(Check, Options) {
   EXPECT_NO_THROW(check_options(shape_, {}));
   refuses_score({.scale = NAN}, "scale is nan, must be finite in float32");
   refuses_score({.scale = -kInf}, "scale is -inf, must be finite in float32");
-  refuses_score({.soft_cap = -1.5}, "soft_cap is -1.5, must be 0 (none) or a positive number, finite in float32");
-  refuses_score({.soft_cap = NAN}, "soft_cap is nan, must be 0 (none) or a positive number, finite in float32");
+  refuses_score({.soft_cap = -1.5},
+                "soft_cap is -1.5, must be 0 (none) or a positive number, finite in float32");
+  refuses_score({.soft_cap = NAN},
+                "soft_cap is nan, must be 0 (none) or a positive number, finite in float32");
   refuses_score({.alibi_slopes = std::vector<float>{1, 2, 3}},
                 "alibi_slopes has 3 entries, must have 4, one a query head");
   refuses_score({.alibi_slopes = std::vector<float>{1, 2, 3, kInf}}, "an ALiBi slope is inf");
