@@ -155,6 +155,19 @@ def test_merge_of_two_halves_is_the_whole():
     close(out, attn.attention(q, k, v, score=attn.Score(sinks=sinks)))
 
 
+@pytest.mark.parametrize("spread", [np.asfortranarray, lambda x: np.repeat(x, 2, axis=-1)[..., ::2]])
+def test_merge_never_misreads_strided_rows(spread):
+    q, k, v = tensors()
+    a = attn.attention(q, k[:, :, :20], v[:, :, :20], return_lse=True)
+    b = attn.attention(q, k[:, :, 20:], v[:, :, 20:], return_lse=True)
+    try:
+        out, _ = attn.merge(spread(a[0]), a[1], spread(b[0]), b[1])
+    except ValueError as error:
+        assert "stride" in str(error)
+    else:
+        close(out, attn.attention(q, k, v))
+
+
 def test_plan_runs_many_times():
     q, k, v = tensors(lq=53)
     plan = attn.plan((2, 4, 2, 53, 53, 24), mask=attn.Mask.causal(), score=attn.Score(alibi=True))
