@@ -49,6 +49,16 @@ inline AttentionShape make_shape(std::int64_t b, std::int64_t hq, std::int64_t h
   return {b, hq, hkv, lq, lk, d, dv == 0 ? d : dv, dtype};
 }
 
+inline Geometry geometry_of(const AttentionShape& s, const AttentionOptions& options) {
+  return {.batch = s.batch,
+          .heads = s.q_heads,
+          .q_len = s.q_len,
+          .k_len = s.k_len,
+          .query_start = options.query_start,
+          .q_positions = options.q_positions,
+          .k_positions = options.k_positions};
+}
+
 // Owned tensors of one problem, in element type T. Layout: [B,H,L,D], or [B,L,H,D] memory.
 template <class T>
 struct Problem {

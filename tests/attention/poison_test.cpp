@@ -27,13 +27,7 @@ class Poison : public testing::TestWithParam<Case> {};
 TEST_P(Poison, OneKeyOrValue) {
   const Case& c = GetParam();
   const AttentionShape& s = c.shape;
-  const Geometry geometry{.batch = s.batch,
-                          .heads = s.q_heads,
-                          .q_len = s.q_len,
-                          .k_len = s.k_len,
-                          .query_start = c.options.query_start,
-                          .q_positions = c.options.q_positions,
-                          .k_positions = c.options.k_positions};
+  const Geometry geometry = geometry_of(s, c.options);
   Random random(77);
   for (const Isa isa : supported_isas()) {
     const Context context({.threads = 2, .isa = isa});
