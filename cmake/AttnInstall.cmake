@@ -3,7 +3,7 @@
 include(CMakePackageConfigHelpers)
 
 set(ATTN_PACKAGE_DIR ${CMAKE_INSTALL_LIBDIR}/cmake/attn)
-set(core_headers attention.h context.h error.h mask.h observe.h position.h reference.h score.h
+set(core_headers attention.h context.h error.h mask.h gradient.h observe.h position.h reference.h score.h
   tensor.h)
 file(GLOB headers CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/include/attn/*.h)
 set(other_headers ${headers})

@@ -14,10 +14,12 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "attn/context.h"
+#include "attn/gradient.h"
 #include "attn/mask.h"
 #include "attn/observe.h"
 #include "attn/score.h"
@@ -33,10 +35,34 @@ struct AttentionShape {
   std::int64_t k_len = 0;
   std::int64_t width = 0;
   std::int64_t v_width = 0;  // 0: as width
-  DType dtype = DType::f32;
+  DType dtype = DType::f32;  // of queries
+  // Of keys and values: float32, bfloat16, float16 or int8; float64 with float64 queries. Empty: as
+  // the queries.
+  std::optional<DType> kv_dtype = {};
 
   // Throws std::invalid_argument when the tensors do not fit each other.
   static AttentionShape of(const ConstTensor& q, const ConstTensor& k, const ConstTensor& v);
+};
+
+// Sequences of different lengths in one call, one after the other along the length of tensors whose
+// batch is 1: sequence s has queries [q_offsets[s], q_offsets[s + 1]) and keys likewise. It counts
+// as batch entry s for masks, bias, scores and dropout, and indices count from its own start.
+struct Ragged {
+  std::vector<std::int64_t> q_offsets = {};  // [sequences + 1], from 0 to q_len; empty: not ragged
+  std::vector<std::int64_t> k_offsets = {};  // [sequences + 1], from 0 to k_len
+  std::vector<std::int64_t> query_starts = {};  // [sequences]; empty: query_start for each
+};
+
+// Dropout of probabilities, the same pairs forward and backward, whatever the threads, tiles and
+// instruction set. Philox4x32-10 with key `seed` and counter (key / 8, query, head, stream +
+// offset) gives eight 16-bit fields; a pair is kept if its field is at least t = round(p * 65536),
+// and then scaled by 65536 / (65536 - t). Keys and queries count in their own sequence, queries
+// from query_start. The log-sum-exp and all that is observed are before dropout.
+struct Dropout {
+  double p = 0;  // 0: none; below 1
+  std::uint64_t seed = 0;
+  std::uint32_t offset = 0;
+  std::vector<std::uint32_t> streams = {};  // [sequences]; empty: the batch index
 };
 
 struct AttentionOptions {
@@ -47,6 +73,40 @@ struct AttentionOptions {
   std::int64_t query_start = 0;
   std::vector<std::int64_t> q_positions = {};  // [q_len], instead of query_start
   std::vector<std::int64_t> k_positions = {};  // [k_len]; empty: 0, 1, ...
+  Ragged ragged = {};
+  Dropout dropout = {};
+};
+
+// Where paged keys and values lie: consecutive keys of one sequence, from key `begin`, in
+// consecutive rows of the pool, from `row`.
+struct PageRun {
+  std::int64_t begin = 0;
+  std::int64_t row = 0;
+};
+struct Pages {
+  std::vector<std::int64_t> run_begin = {};  // [sequences + 1]
+  std::vector<PageRun> runs = {};            // ascending in a sequence; the first begins at key 0
+};
+
+// A rotary embedding that is applied when keys are read: key j is rotated by row j.
+struct KeyRotation {
+  const float* cosines = nullptr;  // [k_len][width / 2], magnitude included
+  const float* sines = nullptr;
+  std::int64_t width = 0;    // components that rotate, from the front
+  bool interleaved = false;  // pairs (2i, 2i + 1) instead of (i, i + width / 2)
+};
+
+// Keys and values as they are stored.
+struct KeyValue {
+  ConstTensor k;  // [B, Hkv, Lk, D]; paged: a pool [1, Hkv, rows, D]
+  ConstTensor v;  // [B, Hkv, Lk, Dv]; paged: a pool [1, Hkv, rows, Dv]
+  // int8: an element is int8 * scale, one scale a token and head; float32, shaped as k and v with
+  // width 1.
+  ConstTensor k_scale = {}, v_scale = {};
+  const Pages* pages = nullptr;
+  // Keys lie in panels [rows / k_panel][width][k_panel], as the kernel reads them; 0: in rows.
+  std::int64_t k_panel = 0;
+  const KeyRotation* rotation = nullptr;
 };
 
 // What a plan will do.
@@ -76,6 +136,13 @@ class Plan {
   // already running. `out` must not overlap the inputs.
   void run(const ConstTensor& q, const ConstTensor& k, const ConstTensor& v, const Tensor& out,
            const Observed& observed = {}) const;
+  void run(const ConstTensor& q, const KeyValue& kv, const Tensor& out,
+           const Observed& observed = {}) const;
+
+  // Gradients; attn/gradient.h says how. Throws as run does, and when the score has a custom
+  // function without its derivative.
+  void backward(const AttentionInputs& inputs, const AttentionResults& results,
+                const OutputGradients& from, const InputGradients& to) const;
 
   const PlanSummary& summary() const;
   // The summary as text for people, one fact a line.

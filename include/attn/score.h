@@ -42,6 +42,15 @@ struct ScoreTile {
 // -infinity hides a pair. It also sees pairs that the mask hides; what it does there is ignored.
 using ScoreFunction = std::function<void(const ScoreTile&)>;
 
+// A tile of the derivative of a custom score: `d` holds dL/d(what the function returned) and is
+// changed in place to dL/d(what it was given); `s` is what it was given. Both as in ScoreTile.
+struct ScoreGradientTile {
+  ScoreTile s;
+  float* d32 = nullptr;
+  double* d64 = nullptr;
+};
+using ScoreGradient = std::function<void(const ScoreGradientTile&)>;
+
 struct Score {
   std::optional<double> scale = {};  // default 1/sqrt(D)
   double soft_cap = 0;               // 0: none
@@ -54,6 +63,7 @@ struct Score {
   std::optional<T5Bias> t5 = {};
   std::vector<float> sinks = {};  // [heads]: one logit a head, neither scaled nor capped
   ScoreFunction custom = {};
+  ScoreGradient custom_gradient = {};  // for backward
 
   static Score alibi() { return {.alibi_slopes = std::vector<float>{}}; }
 

@@ -19,12 +19,32 @@ enum class DType : std::uint8_t { f32, f64, bf16, f16, i8 };
 const char* name(DType type);
 std::size_t size_of(DType type);
 
+// 16-bit floating point as it is stored.
+struct BFloat16 {
+  std::uint16_t bits = 0;
+};
+struct Float16 {
+  std::uint16_t bits = 0;
+};
+// Round to nearest, ties to even; NaN stays NaN.
+BFloat16 to_bfloat16(float x);
+Float16 to_float16(float x);
+float to_float(BFloat16 x);
+float to_float(Float16 x);
+
 template <class T>
 constexpr DType dtype_of() {
-  if constexpr (std::is_same_v<std::remove_cv_t<T>, float>)
+  using Bare = std::remove_cv_t<T>;
+  if constexpr (std::is_same_v<Bare, float>)
     return DType::f32;
-  else if constexpr (std::is_same_v<std::remove_cv_t<T>, double>)
+  else if constexpr (std::is_same_v<Bare, double>)
     return DType::f64;
+  else if constexpr (std::is_same_v<Bare, BFloat16>)
+    return DType::bf16;
+  else if constexpr (std::is_same_v<Bare, Float16>)
+    return DType::f16;
+  else if constexpr (std::is_same_v<Bare, std::int8_t>)
+    return DType::i8;
   else
     static_assert(sizeof(T) == 0, "no attn::DType for this C++ type");
 }

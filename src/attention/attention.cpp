@@ -2,26 +2,22 @@
 #include "attn/attention.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <map>
 #include <numeric>
-#include <optional>
 #include <utility>
 
 #include "attention/explain.h"
 #include "attention/parallel.h"
-#include "attention/schedule.h"
+#include "attention/plan.h"
 #include "attn/position.h"
 #include "base/check.h"
 #include "base/context_use.h"
-#include "kernels/forward.h"
 
 namespace attn {
 
 namespace {
-
-struct Unit {
-  std::int64_t batch, kv_head, block;
-};
 
 // Query rows a block: as many as keep queries and outputs in half of the L2 cache, at most 512
 // (packing keys then costs under 2 %), and small enough to give every thread a few blocks.
@@ -55,43 +51,73 @@ std::vector<float> t5_by_distance(const T5Bias& t5, std::int64_t heads, std::int
   return out;
 }
 
-kernels::Matrix matrix(const ConstTensor& t) {
+}  // namespace
+
+kernels::Matrix matrix_of(const ConstTensor& t) {
   return {t.data, t.strides[0], t.strides[1], t.strides[2]};
 }
 
-}  // namespace
+// Sequences of the batch and where their rows are.
+void Plan::Impl::list_sequences() {
+  const Ragged& ragged = options.ragged;
+  const std::vector<std::uint32_t>& streams = options.dropout.streams;
+  const std::int64_t count = ragged.q_offsets.empty()
+                                 ? shape.batch
+                                 : static_cast<std::int64_t>(ragged.q_offsets.size()) - 1;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const auto n = static_cast<std::size_t>(i);
+    kernels::Sequence s;
+    s.batch = i;
+    s.query_start = ragged.query_starts.empty() ? options.query_start : ragged.query_starts[n];
+    s.stream =
+        (streams.empty() ? static_cast<std::uint32_t>(i) : streams[n]) + options.dropout.offset;
+    if (ragged.q_offsets.empty()) {
+      s.tensor = i;
+      s.q_len = shape.q_len;
+      s.k_len = shape.k_len;
+    } else {
+      s.q_begin = ragged.q_offsets[n];
+      s.q_len = ragged.q_offsets[n + 1] - s.q_begin;
+      s.k_begin = ragged.k_offsets[n];
+      s.k_len = ragged.k_offsets[n + 1] - s.k_begin;
+    }
+    sequences.push_back(s);
+  }
+}
 
-struct Plan::Impl {
-  AttentionShape shape;
-  AttentionOptions options;
-  Context context;
-  const kernels::ForwardKernel* kernel = nullptr;
-  kernels::ForwardParams params;  // all but the tensors
-  std::vector<float> alibi, t5;
-  std::optional<MaskSchedule> schedule;
-  std::int64_t block_tokens = 1;
-  std::vector<Unit> units;  // heaviest first
-  std::size_t workspace = 0;
-  PlanSummary summary;
-
-  explicit Impl(const Context& c) : context(c) {}
-
-  void list_units();
-  bool far_positions() const;
-  void fill_params();
-  void summarise();
-  void run_unit(const kernels::ForwardParams& p, int thread, std::int64_t index) const;
-};
+// Sequences of the same lengths and start share a schedule.
+void Plan::Impl::make_schedules() {
+  std::map<std::array<std::int64_t, 3>, std::vector<std::int64_t>> alike;
+  for (const kernels::Sequence& s : sequences) {
+    alike[{s.q_len, s.k_len, s.query_start}].push_back(s.batch);
+  }
+  schedule_of.resize(sequences.size());
+  for (const auto& [lengths, entries] : alike) {
+    const Geometry geometry{.batch = static_cast<std::int64_t>(sequences.size()),
+                            .heads = shape.q_heads,
+                            .q_len = lengths[0],
+                            .k_len = lengths[1],
+                            .query_start = lengths[2],
+                            .q_positions = options.q_positions,
+                            .k_positions = options.k_positions};
+    schedules.emplace_back(options.mask, geometry, entries, shape.kv_heads, kernel->tile,
+                           block_tokens);
+    for (std::size_t i = 0; i < entries.size(); ++i) {
+      schedule_of[static_cast<std::size_t>(entries[i])] = {&schedules.back(),
+                                                           static_cast<std::int64_t>(i)};
+    }
+  }
+}
 
 // Units of all blocks, the most expensive first.
 void Plan::Impl::list_units() {
   std::vector<double> cost;
   std::vector<Unit> all;
-  for (std::int64_t b = 0; b < shape.batch; ++b) {
+  for (std::size_t i = 0; i < sequences.size(); ++i) {
     for (std::int64_t h = 0; h < shape.kv_heads; ++h) {
-      const GroupSchedule& tiles = schedule->group(b, h);
-      for (std::int64_t block = 0; block < schedule->blocks(); ++block) {
-        all.push_back({b, h, block});
+      const GroupSchedule& tiles = group_of(i, h);
+      for (std::int64_t block = 0; block < schedule_of[i].schedule->blocks(); ++block) {
+        all.push_back({static_cast<std::int64_t>(i), h, block});
         cost.push_back(tiles.cost[static_cast<std::size_t>(block)]);
       }
     }
@@ -120,63 +146,65 @@ bool Plan::Impl::far_positions() const {
 
 void Plan::Impl::fill_params() {
   const Score& score = options.score;
-  params.group = shape.q_heads / shape.kv_heads;
-  params.q_len = shape.q_len;
-  params.k_len = shape.k_len;
+  kernels::ScoreParams& p = params.score;
+  params.group = group();
   params.width = shape.width;
   params.v_width = shape.v_width;
-  params.scale = score.scale.value_or(1.0 / std::sqrt(static_cast<double>(shape.width)));
-  params.soft_cap = score.soft_cap;
+  p.scale = score.scale.value_or(1.0 / std::sqrt(static_cast<double>(shape.width)));
+  p.soft_cap = score.soft_cap;
   if (!score.bias.empty()) {
-    params.bias.data = score.bias.data;
+    p.bias.data = score.bias.data;
     for (std::size_t i = 0; i < 4; ++i) {
-      params.bias.strides[i] = score.bias.shape[i] == 1 ? 0 : score.bias.strides[i];
+      p.bias.strides[i] = score.bias.shape[i] == 1 ? 0 : score.bias.strides[i];
     }
   }
   if (score.alibi_slopes) {
     alibi = score.alibi_slopes->empty() ? alibi_slopes(shape.q_heads) : *score.alibi_slopes;
-    params.alibi_slopes = alibi.data();
-    params.far_positions = far_positions();
+    p.alibi_slopes = alibi.data();
+    p.far_positions = far_positions();
   }
   if (score.t5) {
-    params.t5_reach = std::max(score.t5->max_distance, score.t5->buckets);
-    t5 = t5_by_distance(*score.t5, shape.q_heads, params.t5_reach);
-    params.t5 = t5.data();
+    p.t5_reach = std::max(score.t5->max_distance, score.t5->buckets);
+    t5 = t5_by_distance(*score.t5, shape.q_heads, p.t5_reach);
+    p.t5 = t5.data();
   }
-  if (!score.sinks.empty()) params.sinks = score.sinks.data();
-  if (score.custom) params.custom = &score.custom;
-  params.query_start = options.query_start;
-  if (!options.q_positions.empty()) params.q_positions = options.q_positions.data();
-  if (!options.k_positions.empty()) params.k_positions = options.k_positions.data();
+  if (!score.sinks.empty()) p.sinks = score.sinks.data();
+  if (score.custom) p.custom = &score.custom;
+  if (!options.q_positions.empty()) p.q_positions = options.q_positions.data();
+  if (!options.k_positions.empty()) p.k_positions = options.k_positions.data();
 }
 
 void Plan::Impl::summarise() {
-  for (std::int64_t b = 0; b < shape.batch; ++b) {
+  const auto bytes = static_cast<double>(size_of(shape.dtype)),
+             kv_bytes = static_cast<double>(size_of(*shape.kv_dtype));
+  for (const MaskSchedule& schedule : schedules) {
+    summary.visible_pairs += schedule.visible_pairs();
+    summary.empty_rows += schedule.empty_rows();
+    summary.sees_future = summary.sees_future || schedule.sees_future();
+  }
+  for (std::size_t i = 0; i < sequences.size(); ++i) {
+    const auto rows = static_cast<double>(shape.q_heads * sequences[i].q_len);
+    summary.score_matrix_bytes += rows * static_cast<double>(sequences[i].k_len) * bytes;
     for (std::int64_t h = 0; h < shape.kv_heads; ++h) {
-      const GroupSchedule& tiles = schedule->group(b, h);
+      const GroupSchedule& tiles = group_of(i, h);
       summary.tiles_full += tiles.tiles_full;
       summary.tiles_partial += tiles.tiles_partial;
       summary.tiles_skipped += tiles.tiles_skipped;
     }
   }
-  const auto bytes = static_cast<double>(size_of(shape.dtype));
   const auto batch = static_cast<double>(shape.batch), heads = static_cast<double>(shape.q_heads);
   const auto q_len = static_cast<double>(shape.q_len), k_len = static_cast<double>(shape.k_len);
   const auto widths = static_cast<double>(shape.width + shape.v_width);
   summary.kernel = std::string("flash forward, ") + name(shape.dtype);
   summary.isa = context.isa();
   summary.threads = context.threads();
-  summary.row_block = block_tokens * params.group;
+  summary.row_block = block_tokens * group();
   summary.key_tile = kernel->tile;
   summary.segment = kernel->segment;
-  summary.visible_pairs = schedule->visible_pairs();
   summary.flops = 2.0 * static_cast<double>(summary.visible_pairs) * widths;
-  summary.bytes =
-      batch * bytes * widths * (heads * q_len + static_cast<double>(shape.kv_heads) * k_len);
-  summary.score_matrix_bytes = batch * heads * q_len * k_len * bytes;
+  summary.bytes = batch * widths *
+                  (bytes * heads * q_len + kv_bytes * static_cast<double>(shape.kv_heads) * k_len);
   summary.workspace_bytes = static_cast<std::int64_t>(workspace) * context.threads();
-  summary.empty_rows = schedule->empty_rows();
-  summary.sees_future = schedule->sees_future();
 }
 
 Plan plan(const AttentionShape& given, const AttentionOptions& options, const Context& context) {
@@ -187,21 +215,14 @@ Plan plan(const AttentionShape& given, const AttentionOptions& options, const Co
   plan.options = options;
   const AttentionShape& shape = plan.shape;
   plan.kernel = &kernels::forward_kernel(context.isa(), shape.dtype);
-  const std::int64_t group = shape.q_heads / shape.kv_heads;
-  plan.block_tokens =
-      std::clamp<std::int64_t>(choose_row_block(shape, *plan.kernel, context) / group, 1,
-                               std::max<std::int64_t>(1, shape.q_len));
-  const Geometry geometry{.batch = shape.batch,
-                          .heads = shape.q_heads,
-                          .q_len = shape.q_len,
-                          .k_len = shape.k_len,
-                          .query_start = options.query_start,
-                          .q_positions = options.q_positions,
-                          .k_positions = options.k_positions};
-  plan.schedule.emplace(options.mask, geometry, shape.kv_heads, plan.kernel->tile,
-                        plan.block_tokens);
+  plan.list_sequences();
+  std::int64_t longest = 1;
+  for (const kernels::Sequence& s : plan.sequences) longest = std::max(longest, s.q_len);
+  plan.block_tokens = std::clamp<std::int64_t>(
+      choose_row_block(shape, *plan.kernel, context) / plan.group(), 1, longest);
+  plan.make_schedules();
   plan.workspace =
-      plan.kernel->workspace_bytes(plan.block_tokens * group, shape.width, shape.v_width);
+      plan.kernel->workspace_bytes(plan.block_tokens * plan.group(), shape.width, shape.v_width);
   plan.list_units();
   plan.fill_params();
   plan.summarise();
@@ -211,41 +232,15 @@ Plan plan(const AttentionShape& given, const AttentionOptions& options, const Co
   return result;
 }
 
-namespace {
-
-// Rows of a block as intervals. Kept between calls, so that a run allocates nothing once its
-// threads have warmed up; taken while in use, since a custom score may run attention of its own.
-struct RowIntervals {
-  std::vector<std::int64_t> begin;
-  std::vector<Interval> intervals;
-};
-
-class RowIntervalsUse {
- public:
-  RowIntervalsUse() : rows_(std::move(kept())) {}
-  ~RowIntervalsUse() { kept() = std::move(rows_); }
-  RowIntervalsUse(const RowIntervalsUse&) = delete;
-  RowIntervalsUse& operator=(const RowIntervalsUse&) = delete;
-  RowIntervals& operator*() { return rows_; }
-
- private:
-  static RowIntervals& kept() {
-    thread_local RowIntervals rows;
-    return rows;
-  }
-  RowIntervals rows_;
-};
-
-}  // namespace
-
-void Plan::Impl::run_unit(const kernels::ForwardParams& p, int thread, std::int64_t index) const {
-  const Unit& unit = units[static_cast<std::size_t>(index)];
-  const GroupSchedule& group = schedule->group(unit.batch, unit.kv_head);
+kernels::ForwardBlock Plan::Impl::block_of(const Unit& unit, RowIntervals& rows) const {
+  const auto place = static_cast<std::size_t>(unit.sequence);
+  const MaskSchedule& schedule = *schedule_of[place].schedule;
+  const GroupSchedule& group = group_of(place, unit.kv_head);
   kernels::ForwardBlock block;
-  block.batch = unit.batch;
+  block.sequence = sequences[place];
   block.kv_head = unit.kv_head;
   block.token_begin = unit.block * block_tokens;
-  block.token_count = std::min(block_tokens, shape.q_len - block.token_begin);
+  block.token_count = std::min(block_tokens, block.sequence.q_len - block.token_begin);
   kernels::Schedule& tiles = block.schedule;
   const std::int64_t first = group.run_begin[static_cast<std::size_t>(unit.block)];
   tiles.runs = group.runs.data() + first;
@@ -255,30 +250,43 @@ void Plan::Impl::run_unit(const kernels::ForwardParams& p, int thread, std::int6
   tiles.block_tokens = block.token_count;
   bool partial = false;
   for (std::int64_t i = 0; i < tiles.run_count; ++i) partial = partial || tiles.runs[i].partial;
-  RowIntervalsUse use;
   if (partial && group.uses_bits) {
     tiles.bits = group.bits.data();
   } else if (partial) {
-    RowIntervals& rows = *use;
-    schedule->block_intervals(group, block.token_begin, block.token_count, rows.begin,
-                              rows.intervals);
+    schedule.block_intervals(group, block.token_begin, block.token_count, rows.begin,
+                             rows.intervals);
     tiles.interval_begin = rows.begin.data();
     tiles.intervals = rows.intervals.data();
   }
-  kernel->run(p, block, context.workspace(thread, workspace));
+  return block;
+}
+
+void Plan::Impl::run_unit(const kernels::ForwardParams& p, int thread, std::int64_t index) const {
+  RowIntervalsUse rows;
+  kernel->run(p, block_of(units[static_cast<std::size_t>(index)], *rows),
+              context.workspace(thread, workspace));
 }
 
 void Plan::run(const ConstTensor& q, const ConstTensor& k, const ConstTensor& v, const Tensor& out,
                const Observed& observed) const {
+  run(q, {.k = k, .v = v}, out, observed);
+}
+
+void Plan::run(const ConstTensor& q, const KeyValue& kv, const Tensor& out,
+               const Observed& observed) const {
   const Impl& plan = *impl_;
-  check_inputs(plan.shape, q, k, v);
+  check_inputs(plan.shape, q, kv.k, kv.v);
   check_output(plan.shape, out, observed);
   kernels::ForwardParams p = plan.params;
-  p.q = matrix(q);
-  p.k = matrix(k);
-  p.v = matrix(v);
-  p.out = matrix(out);
-  p.lse = matrix(observed.lse);
+  p.q = matrix_of(q);
+  p.q_dtype = q.dtype;
+  p.k.rows = matrix_of(kv.k);
+  p.k.dtype = kv.k.dtype;
+  p.v.rows = matrix_of(kv.v);
+  p.v.dtype = kv.v.dtype;
+  p.out = matrix_of(out);
+  p.out_dtype = out.dtype;
+  p.lse = matrix_of(observed.lse);
   const ContextUse use(plan.context);
   parallel_units(plan.context.threads(), static_cast<std::int64_t>(plan.units.size()),
                  [&](int thread, std::int64_t unit) { plan.run_unit(p, thread, unit); });

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <exception>
 
-#include "kernels/forward.h"
+#include "kernels/params.h"
 
 namespace attn {
 

@@ -93,7 +93,8 @@ class TileCounts {
 
 }  // namespace
 
-MaskSchedule::MaskSchedule(const Mask& mask, const Geometry& geometry, std::int64_t kv_heads,
+MaskSchedule::MaskSchedule(const Mask& mask, const Geometry& geometry,
+                           const std::vector<std::int64_t>& entries, std::int64_t kv_heads,
                            std::int64_t tile, std::int64_t block_tokens)
     : mask_(mask, geometry),
       geometry_(geometry),
@@ -104,7 +105,7 @@ MaskSchedule::MaskSchedule(const Mask& mask, const Geometry& geometry, std::int6
       facts_(static_cast<std::size_t>(mask_.variants())) {
   const std::int64_t size = geometry.heads / std::max<std::int64_t>(kv_heads, 1);
   std::map<std::vector<int>, int> known;  // variants of the heads of a group -> schedule
-  for (std::int64_t b = 0; b < geometry.batch; ++b) {
+  for (const std::int64_t b : entries) {
     for (std::int64_t h = 0; h < kv_heads; ++h) {
       std::vector<int> of_head;
       for (std::int64_t j = 0; j < size; ++j) of_head.push_back(mask_.variant(b, h * size + j));
@@ -123,7 +124,7 @@ MaskSchedule::MaskSchedule(const Mask& mask, const Geometry& geometry, std::int6
       groups_.push_back(std::move(group));
     }
   }
-  for (std::int64_t b = 0; b < geometry.batch; ++b) {
+  for (const std::int64_t b : entries) {
     for (std::int64_t h = 0; h < geometry.heads; ++h) {
       const Facts& facts = facts_[static_cast<std::size_t>(mask_.variant(b, h))];
       visible_pairs_ += facts.pairs;

@@ -24,14 +24,16 @@ struct GroupSchedule {
 
 class MaskSchedule {
  public:
-  // `tile` keys a tile, `block_tokens` query tokens a block.
-  MaskSchedule(const Mask& mask, const Geometry& geometry, std::int64_t kv_heads, std::int64_t tile,
-               std::int64_t block_tokens);
+  // `tile` keys a tile, `block_tokens` query tokens a block. Of the geometry's batch, only
+  // `entries` are scheduled.
+  MaskSchedule(const Mask& mask, const Geometry& geometry, const std::vector<std::int64_t>& entries,
+               std::int64_t kv_heads, std::int64_t tile, std::int64_t block_tokens);
 
   std::int64_t blocks() const { return blocks_; }
-  const GroupSchedule& group(std::int64_t batch, std::int64_t kv_head) const {
+  // Of the entry at place `entry` in the list of entries.
+  const GroupSchedule& group(std::int64_t entry, std::int64_t kv_head) const {
     return groups_[static_cast<std::size_t>(
-        group_index_[static_cast<std::size_t>(batch * kv_heads_ + kv_head)])];
+        group_index_[static_cast<std::size_t>(entry * kv_heads_ + kv_head)])];
   }
 
   // Intervals of one block's rows, in `begin` and `intervals` (overwritten), as kernels::Schedule
@@ -39,7 +41,7 @@ class MaskSchedule {
   void block_intervals(const GroupSchedule& group, std::int64_t token_begin, std::int64_t tokens,
                        std::vector<std::int64_t>& begin, std::vector<Interval>& intervals) const;
 
-  // Over batch and query heads.
+  // Over entries and query heads.
   std::int64_t visible_pairs() const { return visible_pairs_; }
   std::int64_t empty_rows() const { return empty_rows_; }
   bool sees_future() const { return sees_future_; }
@@ -65,7 +67,7 @@ class MaskSchedule {
   Geometry geometry_;
   std::int64_t kv_heads_, tile_, block_tokens_, blocks_;
   std::vector<GroupSchedule> groups_;
-  std::vector<int> group_index_;  // [batch * kv_heads]
+  std::vector<int> group_index_;  // [entries * kv_heads]
   std::vector<Facts> facts_;      // [variants]
   std::int64_t visible_pairs_ = 0, empty_rows_ = 0;
   bool sees_future_ = false;

@@ -161,6 +161,7 @@ AttentionShape AttentionShape::of(const ConstTensor& q, const ConstTensor& k,
 AttentionShape checked_shape(const AttentionShape& shape) {
   AttentionShape s = shape;
   if (s.v_width == 0) s.v_width = s.width;
+  if (!s.kv_dtype) s.kv_dtype = s.dtype;
   if (s.dtype != DType::f32 && s.dtype != DType::f64) {
     fail(std::string("q is ") + name(s.dtype) + ", must be float32 or float64");
   }

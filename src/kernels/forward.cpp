@@ -10,7 +10,6 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -18,9 +17,11 @@
 #include <string>
 #include <utility>
 
+#include "kernels/arena.h"
 #include "kernels/exp2-inl.h"
 #include "kernels/micro-inl.h"
 #include "kernels/scores-inl.h"
+#include "kernels/visible-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace attn::kernels::HWY_NAMESPACE {
@@ -30,27 +31,6 @@ namespace hn = hwy::HWY_NAMESPACE;
 // Growth of the row maximum, in log2 units, that is tolerated before the output is rescaled:
 // probabilities then stay below 2^8, far from overflow.
 constexpr int kRescaleThreshold = 8;
-
-constexpr std::int64_t round_up(std::int64_t x, std::int64_t multiple) {
-  return (x + multiple - 1) / multiple * multiple;
-}
-
-// Hands out 64-byte aligned arrays from one allocation; with a null base it only measures.
-class Arena {
- public:
-  explicit Arena(void* base) : base_(static_cast<char*>(base)) {}
-  template <class T>
-  T* take(std::int64_t count) {
-    T* p = base_ == nullptr ? nullptr : reinterpret_cast<T*>(base_ + used_);
-    used_ += static_cast<std::size_t>(round_up(count * static_cast<std::int64_t>(sizeof(T)), 64));
-    return p;
-  }
-  std::size_t used() const { return used_; }
-
- private:
-  char* base_;
-  std::size_t used_ = 0;
-};
 
 // Scratch of one block. Outputs are laid out [strip][value panel][row of strip][kPanel].
 template <class T>
@@ -103,13 +83,14 @@ class Forward {
   Forward(const ForwardParams& params, const ForwardBlock& block, void* workspace)
       : p_(params),
         block_(block),
+        sequence_(block.sequence),
         rows_(block.token_count * params.group),
         strips_((rows_ + B::kRows - 1) / B::kRows),
         v_padded_(round_up(params.v_width, B::kPanel)),
         s_(workspace, rows_, params.width, params.v_width) {
-    modified_ = p_.soft_cap > 0 || (p_.alibi_slopes != nullptr && p_.far_positions) ||
-                p_.bias.data != nullptr || p_.t5 != nullptr || p_.custom != nullptr;
-    alibi_ = p_.alibi_slopes != nullptr && !modified_;
+    visible_.schedule = &block.schedule;
+    modified_ = p_.score.modified();
+    alibi_ = p_.score.alibi_slopes != nullptr && !modified_;
   }
 
   void run() {
@@ -127,10 +108,10 @@ class Forward {
           begin_segment();
           segment = its_segment;
         }
-        partial_ = tiles.partial;
-        if (partial_ && schedule.bits != nullptr) {
-          bits_ = schedule.bits + tiles.bits_offset +
-                  (tile - tiles.begin) * schedule.slots * schedule.block_tokens * kWords;
+        visible_.partial = tiles.partial;
+        if (tiles.partial && schedule.bits != nullptr) {
+          visible_.bits = schedule.bits + tiles.bits_offset +
+                          (tile - tiles.begin) * schedule.slots * schedule.block_tokens * kWords;
         }
         run_tile(tile);
       }
@@ -157,18 +138,19 @@ class Forward {
 
   // scale * log2(e) is folded in here, so that softmax is exp2(s - max).
   void pack_queries() {
-    const T factor = static_cast<T>(p_.scale * kLog2e);
+    const T factor = static_cast<T>(p_.score.scale * kLog2e);
     for (std::int64_t strip = 0; strip < strips_; ++strip) {
       const std::int64_t begin = strip_begin(strip), height = strip_begin(strip + 1) - begin;
       const T* from;
       std::int64_t stride;
       if (p_.group == 1) {
-        from = row(p_.q, block_.batch, s_.head[begin], s_.token[begin]);
+        from = row(p_.q, sequence_.tensor, s_.head[begin], sequence_.q_begin + s_.token[begin]);
         stride = p_.q.length;
       } else {
         for (std::int64_t r = 0; r < height; ++r) {
           std::memcpy(s_.staging + r * p_.width,
-                      row(p_.q, block_.batch, s_.head[begin + r], s_.token[begin + r]),
+                      row(p_.q, sequence_.tensor, s_.head[begin + r],
+                          sequence_.q_begin + s_.token[begin + r]),
                       static_cast<std::size_t>(p_.width) * sizeof(T));
         }
         from = s_.staging;
@@ -229,16 +211,18 @@ class Forward {
 
   void run_tile(std::int64_t tile) {
     k_begin_ = tile * B::kTile;
-    k_count_ = std::min(B::kTile, p_.k_len - k_begin_);
-    const std::int64_t b = block_.batch, h = block_.kv_head;
-    pack_keys(row(p_.k, b, h, k_begin_), p_.k.length, k_count_, p_.width, s_.k);
-    v_finite_ = pack_values(row(p_.v, b, h, k_begin_), p_.v.length, k_count_, p_.v_width, s_.v);
+    k_count_ = std::min(B::kTile, sequence_.k_len - k_begin_);
+    visible_.k_begin = k_begin_;
+    visible_.k_count = k_count_;
+    const std::int64_t b = sequence_.tensor, h = block_.kv_head, at = sequence_.k_begin + k_begin_;
+    pack_keys(row(p_.k.rows, b, h, at), p_.k.rows.length, k_count_, p_.width, s_.k);
+    v_finite_ = pack_values(row(p_.v.rows, b, h, at), p_.v.rows.length, k_count_, p_.v_width, s_.v);
     if (alibi_) {
       // Relative to the block's first query: exact in float for distances below 2^24.
-      origin_ = q_position(p_, block_.token_begin);
+      origin_ = q_position(p_.score, sequence_, block_.token_begin);
       for (std::int64_t j = 0; j < B::kTile; ++j) {
         s_.k_offset[j] =
-            j < k_count_ ? static_cast<T>(k_position(p_, k_begin_ + j) - origin_) : T(0);
+            j < k_count_ ? static_cast<T>(k_position(p_.score, k_begin_ + j) - origin_) : T(0);
       }
     }
     for (std::int64_t strip = 0; strip < strips_; ++strip) run_strip(strip);
@@ -247,20 +231,21 @@ class Forward {
   void run_strip(std::int64_t strip) {
     const std::int64_t first = strip_begin(strip);
     const int height = static_cast<int>(strip_begin(strip + 1) - first);
-    bool masked = partial_ || modified_ || k_count_ % B::kLanes != 0;
+    bool masked = visible_.partial || modified_ || k_count_ % B::kLanes != 0;
     std::int64_t begin = 0, end = k_count_;  // columns that some row of the strip sees
     if (masked) {
       std::uint64_t any[kWords] = {}, all[kWords];
       std::fill_n(all, kWords, ~std::uint64_t{0});
       for (int r = 0; r < height; ++r) {
         std::uint64_t* words = s_.visible + r * kWords;
-        read_visible(first + r, words);
+        visible_.read(s_.token[first + r] - block_.token_begin,
+                      s_.head[first + r] - block_.kv_head * p_.group, words);
         for (int w = 0; w < kWords; ++w) {
           any[w] |= words[w];
           all[w] &= words[w];
         }
       }
-      if (!span_of(any, begin, end)) return;
+      if (!VisibleTile<T>::span_of(any, begin, end)) return;
       bool whole = end == B::kTile;
       for (int w = 0; w < kWords; ++w) whole = whole && all[w] == ~std::uint64_t{0};
       masked = modified_ || !whole;
@@ -278,8 +263,8 @@ class Forward {
     }
     if (modified_) {
       modify_scores(Strip<T>{s_.scores, s_.visible, height, s_.token + first, s_.head + first,
-                             block_.batch, k_begin_, from, end},
-                    p_);
+                             &sequence_, p_.group, k_begin_, from, end},
+                    p_.score);
     }
     bool rescale = false;
     for (int r = 0; r < height; ++r) {
@@ -322,8 +307,9 @@ class Forward {
       top = hn::Set(d, kMinusInf);
       [[maybe_unused]] hn::Vec<D> slope, q;
       if constexpr (kAlibi) {
-        slope = hn::Set(d, static_cast<T>(p_.alibi_slopes[s_.head[at]]) * static_cast<T>(kLog2e));
-        q = hn::Set(d, static_cast<T>(q_position(p_, s_.token[at]) - origin_));
+        slope =
+            hn::Set(d, static_cast<T>(p_.score.alibi_slopes[s_.head[at]]) * static_cast<T>(kLog2e));
+        q = hn::Set(d, static_cast<T>(q_position(p_.score, sequence_, s_.token[at]) - origin_));
       }
       for (std::int64_t j = from; j < to; j += B::kLanes) {
         auto x = hn::Load(d, s + j);
@@ -363,62 +349,6 @@ class Forward {
     return grew;
   }
 
-  // Bits of the keys of this tile that row `at` sees.
-  void read_visible(std::int64_t at, std::uint64_t* words) const {
-    for (int w = 0; w < kWords; ++w) {
-      const std::int64_t left = k_count_ - w * 64;
-      words[w] = left >= 64 ? ~std::uint64_t{0} : left <= 0 ? 0 : (std::uint64_t{1} << left) - 1;
-    }
-    if (!partial_) return;
-    const Schedule& schedule = block_.schedule;
-    const std::int64_t slot = schedule.slot_of_head[s_.head[at] - block_.kv_head * p_.group];
-    const std::int64_t token = s_.token[at] - block_.token_begin;
-    if (schedule.bits != nullptr) {
-      const std::uint64_t* bits = bits_ + (slot * schedule.block_tokens + token) * kWords;
-      for (int w = 0; w < kWords; ++w) words[w] &= bits[w];
-      return;
-    }
-    const std::int64_t* bounds = schedule.interval_begin + slot * (schedule.block_tokens + 1);
-    if (bounds[0] < 0) return;
-    const Interval* last = schedule.intervals + bounds[token + 1];
-    const Interval* i =
-        std::partition_point(schedule.intervals + bounds[token], last,
-                             [this](const Interval& interval) { return interval.end <= k_begin_; });
-    std::uint64_t seen[kWords] = {};
-    for (; i != last && i->begin < k_begin_ + k_count_; ++i) set_bits(*i, seen);
-    for (int w = 0; w < kWords; ++w) words[w] &= seen[w];
-  }
-
-  void set_bits(const Interval& interval, std::uint64_t* words) const {
-    std::int64_t begin = interval.begin - k_begin_;
-    const std::int64_t end = std::min(interval.end - k_begin_, k_count_);
-    if (interval.step == 1) {
-      begin = std::max<std::int64_t>(begin, 0);
-      for (int w = 0; w < kWords; ++w) {
-        const std::int64_t lo = std::clamp<std::int64_t>(begin - w * 64, 0, 64);
-        const std::int64_t hi = std::clamp<std::int64_t>(end - w * 64, 0, 64);
-        if (lo >= hi) continue;
-        const std::uint64_t below_hi = hi == 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << hi) - 1;
-        words[w] |= below_hi & ~((std::uint64_t{1} << lo) - 1);
-      }
-      return;
-    }
-    if (begin < 0) begin += (-begin + interval.step - 1) / interval.step * interval.step;
-    for (; begin < end; begin += interval.step)
-      words[begin / 64] |= std::uint64_t{1} << (begin % 64);
-  }
-
-  // First and one past the last bit; false when none is set.
-  static bool span_of(const std::uint64_t* words, std::int64_t& begin, std::int64_t& end) {
-    int lo = 0, hi = kWords - 1;
-    while (lo < kWords && words[lo] == 0) ++lo;
-    if (lo == kWords) return false;
-    while (words[hi] == 0) --hi;
-    begin = lo * 64 + std::countr_zero(words[lo]);
-    end = hi * 64 + 64 - std::countl_zero(words[hi]);
-    return true;
-  }
-
   // Divides by the sum, applies sinks, and stores.
   void write() {
     const D d;
@@ -427,17 +357,18 @@ class Forward {
       for (std::int64_t r = begin; r < begin + height; ++r) {
         const T sum = s_.run_sum[r];
         T inverse = sum == T(0) ? T(0) : T(1) / sum;  // NaN stays NaN
-        const std::int64_t b = block_.batch, h = s_.head[r], l = s_.token[r];
-        if (p_.lse.data != nullptr || (p_.sinks != nullptr && sum != T(0))) {
+        const std::int64_t b = sequence_.tensor, h = s_.head[r],
+                           l = sequence_.q_begin + s_.token[r];
+        if (p_.lse.data != nullptr || (p_.score.sinks != nullptr && sum != T(0))) {
           const double lse =
               sum == T(0)
                   ? -std::numeric_limits<double>::infinity()
                   : (static_cast<double>(s_.run_max[r]) + std::log2(static_cast<double>(sum))) *
                         kLn2;
           if (p_.lse.data != nullptr) *const_cast<T*>(row(p_.lse, b, h, l)) = static_cast<T>(lse);
-          if (p_.sinks != nullptr && sum != T(0)) {
-            inverse *=
-                static_cast<T>(1.0 / (1.0 + std::exp(static_cast<double>(p_.sinks[h]) - lse)));
+          if (p_.score.sinks != nullptr && sum != T(0)) {
+            inverse *= static_cast<T>(
+                1.0 / (1.0 + std::exp(static_cast<double>(p_.score.sinks[h]) - lse)));
           }
         }
         const auto factor = hn::Set(d, inverse);
@@ -475,11 +406,11 @@ class Forward {
 
   const ForwardParams& p_;
   const ForwardBlock& block_;
+  const Sequence& sequence_;
   const std::int64_t rows_, strips_, v_padded_;
   Scratch<T> s_;
+  VisibleTile<T> visible_;
   bool modified_ = false, alibi_ = false;
-  bool partial_ = false;                 // this tile
-  const std::uint64_t* bits_ = nullptr;  // of this tile
   std::int64_t k_begin_ = 0, k_count_ = 0, origin_ = 0;
   bool v_finite_ = true;
 };

@@ -10,68 +10,24 @@
 #include <cstdint>
 
 #include "attn/context.h"
-#include "attn/mask.h"
-#include "attn/score.h"
-#include "attn/tensor.h"
+#include "kernels/params.h"
 
 namespace attn::kernels {
 
-// Consecutive key tiles of one kind: keys [begin * tile, end * tile). Tiles that no row of the
-// block sees are in no run.
-struct TileRun {
-  std::int32_t begin = 0, end = 0;
-  bool partial = false;          // some row does not see some key of a tile
-  std::int64_t bits_offset = 0;  // of the first tile, into Schedule::bits
-};
-
-// Which keys the rows of a block see: intervals, or bits of the partial tiles.
-struct Schedule {
-  const TileRun* runs = nullptr;
-  std::int64_t run_count = 0;
-  // Head j of a group has mask slot slot_of_head[j]. Needed when a run is partial.
-  const std::int32_t* slot_of_head = nullptr;
-  // Rows by intervals: token t of the block, of slot s, sees intervals
-  // interval_begin[s * (block_tokens + 1) + t] up to the next entry; a slot whose first entry is
-  // negative sees everything.
-  const std::int64_t* interval_begin = nullptr;
-  const Interval* intervals = nullptr;
-  // Rows by bits, when any slot of the group is not made of intervals: for each partial tile
-  // [slots][block tokens][tile / 64] words. Null otherwise.
-  const std::uint64_t* bits = nullptr;
-  std::int64_t slots = 1, block_tokens = 0;
-};
-
-struct Matrix {
-  const void* data = nullptr;
-  std::int64_t batch = 0, head = 0, length = 0;  // strides in elements
-};
-
-struct Bias {
-  const void* data = nullptr;  // null: none
-  Strides strides{};           // 0 where broadcast; the last may be 0 or any
-};
-
 struct ForwardParams {
-  Matrix q, k, v;
+  Matrix q;
+  DType q_dtype = DType::f32;
+  Stored k, v;
   Matrix out;  // data is written
+  DType out_dtype = DType::f32;
   Matrix lse;  // null data: not written
-  std::int64_t group = 1, q_len = 0, k_len = 0, width = 0, v_width = 0;
-  double scale = 1;
-  double soft_cap = 0;
-  Bias bias;
-  const float* alibi_slopes = nullptr;  // [q heads]
-  bool far_positions = false;           // some distance is not exact in the tensors' type
-  const float* t5 = nullptr;            // [q heads][2 * t5_reach + 1], by clamped k_pos - q_pos
-  std::int64_t t5_reach = 0;
-  const float* sinks = nullptr;  // [q heads]
-  const ScoreFunction* custom = nullptr;
-  std::int64_t query_start = 0;
-  const std::int64_t* q_positions = nullptr;
-  const std::int64_t* k_positions = nullptr;
+  std::int64_t group = 1, width = 0, v_width = 0;
+  ScoreParams score;
 };
 
 struct ForwardBlock {
-  std::int64_t batch = 0, kv_head = 0, token_begin = 0, token_count = 0;
+  Sequence sequence;
+  std::int64_t kv_head = 0, token_begin = 0, token_count = 0;
   Schedule schedule;
 };
 
@@ -87,17 +43,5 @@ struct ForwardKernel {
 
 // The kernel for an instruction set (not automatic) and float32 or float64.
 const ForwardKernel& forward_kernel(Isa isa, DType dtype);
-
-// Flushes denormals and rounds to nearest while alive, so that every thread computes alike.
-class FloatMode {
- public:
-  FloatMode();
-  ~FloatMode();
-  FloatMode(const FloatMode&) = delete;
-  FloatMode& operator=(const FloatMode&) = delete;
-
- private:
-  std::uint64_t saved_;
-};
 
 }  // namespace attn::kernels

@@ -15,8 +15,8 @@
 #include <cstdlib>
 #include <limits>
 
-#include "kernels/forward.h"
 #include "kernels/micro-inl.h"
+#include "kernels/params.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace attn::kernels::HWY_NAMESPACE {
@@ -44,15 +44,16 @@ struct Strip {
   int rows = 0;
   const std::int64_t* token = nullptr;  // [rows] query index
   const std::int32_t* head = nullptr;   // [rows] query head
-  std::int64_t batch = 0;
+  const Sequence* sequence = nullptr;
+  std::int64_t group = 1;           // query heads a key head
   std::int64_t k_begin = 0;         // key of column 0
   std::int64_t begin = 0, end = 0;  // columns in use, from a whole vector to the last key
 };
 
-inline std::int64_t q_position(const ForwardParams& p, std::int64_t i) {
-  return p.q_positions != nullptr ? p.q_positions[i] : p.query_start + i;
+inline std::int64_t q_position(const ScoreParams& p, const Sequence& sequence, std::int64_t i) {
+  return p.q_positions != nullptr ? p.q_positions[i] : sequence.query_start + i;
 }
-inline std::int64_t k_position(const ForwardParams& p, std::int64_t j) {
+inline std::int64_t k_position(const ScoreParams& p, std::int64_t j) {
   return p.k_positions != nullptr ? p.k_positions[j] : j;
 }
 
@@ -83,7 +84,7 @@ void add_bias(const Strip<T>& strip, const Bias& bias) {
   for (int r = 0; r < strip.rows; ++r) {
     T* s = strip.scores + r * B::kStride;
     std::uint64_t* visible = strip.visible + r * (B::kTile / 64);
-    const T* row = static_cast<const T*>(bias.data) + strip.batch * bias.strides[0] +
+    const T* row = static_cast<const T*>(bias.data) + strip.sequence->batch * bias.strides[0] +
                    strip.head[r] * bias.strides[1] + strip.token[r] * bias.strides[2];
     const std::int64_t step = bias.strides[3];
     bool hides = false;
@@ -109,17 +110,17 @@ void add_bias(const Strip<T>& strip, const Bias& bias) {
 
 // The same multiply-add as the softmax pass uses where distances are near, so with the same bits.
 template <class T>
-void add_alibi(const Strip<T>& strip, const ForwardParams& p) {
+void add_alibi(const Strip<T>& strip, const ScoreParams& p) {
   using B = Blocking<T>;
   const typename B::D d;
   HWY_ALIGN T distance[B::kLanes];
   for (int r = 0; r < strip.rows; ++r) {
     T* s = strip.scores + r * B::kStride;
     const auto slope = hn::Set(d, T(p.alibi_slopes[strip.head[r]]) * T(kLog2e));
-    const std::int64_t q = q_position(p, strip.token[r]);
+    const std::int64_t q = q_position(p, *strip.sequence, strip.token[r]);
     for (std::int64_t j = strip.begin; j < strip.end; j += B::kLanes) {
       for (std::int64_t lane = 0; lane < B::kLanes; ++lane) {
-        const std::int64_t key = std::min(strip.k_begin + j + lane, p.k_len - 1);
+        const std::int64_t key = std::min(strip.k_begin + j + lane, strip.sequence->k_len - 1);
         distance[lane] = T(std::abs(q - k_position(p, key)));
       }
       hn::Store(hn::NegMulAdd(slope, hn::Load(d, distance), hn::Load(d, s + j)), d, s + j);
@@ -128,13 +129,13 @@ void add_alibi(const Strip<T>& strip, const ForwardParams& p) {
 }
 
 template <class T>
-void add_t5(const Strip<T>& strip, const ForwardParams& p) {
+void add_t5(const Strip<T>& strip, const ScoreParams& p) {
   using B = Blocking<T>;
   const std::int64_t reach = p.t5_reach;
   for (int r = 0; r < strip.rows; ++r) {
     T* s = strip.scores + r * B::kStride;
     const float* table = p.t5 + strip.head[r] * (2 * reach + 1) + reach;
-    const std::int64_t q = q_position(p, strip.token[r]);
+    const std::int64_t q = q_position(p, *strip.sequence, strip.token[r]);
     for (std::int64_t j = strip.begin; j < strip.end; ++j) {
       const std::int64_t relative = k_position(p, strip.k_begin + j) - q;
       s[j] += to_log2(T(table[std::clamp(relative, -reach, reach)]));
@@ -144,7 +145,8 @@ void add_t5(const Strip<T>& strip, const ForwardParams& p) {
 
 // One call a head: the rows of a head are `group` apart.
 template <class T>
-void call_custom(const Strip<T>& strip, const ScoreFunction& custom, std::int64_t group) {
+void call_custom(const Strip<T>& strip, const ScoreFunction& custom) {
+  const std::int64_t group = strip.group;
   using B = Blocking<T>;
   const std::int64_t count = strip.end - strip.begin;
   for (int first = 0; first < strip.rows && first < group; ++first) {
@@ -156,7 +158,7 @@ void call_custom(const Strip<T>& strip, const ScoreFunction& custom, std::int64_
       for (std::int64_t j = 0; j < count; ++j) s[j] *= T(kLn2);
     }
     ScoreTile tile;
-    tile.batch = strip.batch;
+    tile.batch = strip.sequence->batch;
     tile.head = strip.head[first];
     tile.q = {tokens, static_cast<std::size_t>(rows)};
     tile.k_begin = strip.k_begin + strip.begin;
@@ -183,12 +185,12 @@ void call_custom(const Strip<T>& strip, const ScoreFunction& custom, std::int64_
 
 // Everything but ALiBi alone, which the softmax pass adds on its way.
 template <class T>
-void modify_scores(const Strip<T>& strip, const ForwardParams& p) {
+void modify_scores(const Strip<T>& strip, const ScoreParams& p) {
   if (p.soft_cap > 0) soft_cap(strip, T(p.soft_cap * kLog2e));
   if (p.bias.data != nullptr) add_bias(strip, p.bias);
   if (p.alibi_slopes != nullptr) add_alibi(strip, p);
   if (p.t5 != nullptr) add_t5(strip, p);
-  if (p.custom != nullptr) call_custom(strip, *p.custom, p.group);
+  if (p.custom != nullptr) call_custom(strip, *p.custom);
 }
 
 }  // namespace attn::kernels::HWY_NAMESPACE
