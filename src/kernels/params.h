@@ -83,6 +83,13 @@ struct ScoreParams {
   }
 };
 
+// Dropout of probabilities; attn/attention.h says which pairs are kept.
+struct DropoutParams {
+  std::uint32_t threshold = 0;    // a pair whose field is below is dropped; 0: none
+  std::uint32_t key[2] = {0, 0};  // the seed, its lower half first
+  double scale = 1;               // of what is kept
+};
+
 // Flushes denormals and rounds to nearest while alive, so that every thread computes alike.
 class FloatMode {
  public:
