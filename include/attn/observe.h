@@ -3,9 +3,11 @@
 //
 // Every field is a view that the caller owns; an empty one is not asked and costs nothing. Asking
 // changes no bit of the output. Probabilities are those before dropout, with the sink in their
-// denominator; the sink counts as one more entry of the entropy. Rows that see nothing give 0 (and
-// -infinity for lse and max_logit). Float tensors are float32, or float64 for float64 queries;
-// [B, Hq, Lq, 1] unless said. With a ragged batch B is 1 and Lq runs over all sequences.
+// denominator; the sink (-infinity: none) counts as one more entry of the entropy. Rows that see
+// nothing give 0 (and -infinity for lse and max_logit). Float tensors are float32, or float64 for
+// float64 queries; [B, Hq, Lq, 1] unless said. With a ragged batch B is 1, and indices of queries
+// and keys, here, count along Lq and Lk through all sequences, as rows of the tensors do; distances
+// are within a sequence.
 #pragma once
 
 #include <cstdint>
@@ -44,7 +46,8 @@ struct KeySetMass {
 };
 
 // A picture of the rectangle of queries [q_begin, q_end) and keys [k_begin, k_end): each of
-// `rows` x `columns` cells pools an equal share of it.
+// `rows` x `columns` cells pools an equal share of it, row r the queries from q_begin + r * n /
+// rows (rounded down; n = q_end - q_begin) to where row r + 1 begins; columns likewise.
 struct Picture {
   std::int64_t q_begin = 0, q_end = 0, k_begin = 0, k_end = 0;
   std::int64_t rows = 0, columns = 0;

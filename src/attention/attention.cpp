@@ -6,6 +6,8 @@
 #include <cmath>
 #include <map>
 #include <numeric>
+#include <stdexcept>
+#include <string>
 #include <utility>
 
 #include "attention/explain.h"
@@ -214,6 +216,10 @@ Plan plan(const AttentionShape& given, const AttentionOptions& options, const Co
   plan.shape = checked_shape(given);
   plan.options = options;
   const AttentionShape& shape = plan.shape;
+  if (*shape.kv_dtype != shape.dtype || size_of(shape.dtype) < size_of(DType::f32)) {
+    throw std::invalid_argument(std::string("[plan] no kernel reads queries in ") +
+                                name(shape.dtype) + " and keys in " + name(*shape.kv_dtype));
+  }
   plan.kernel = &kernels::forward_kernel(context.isa(), shape.dtype);
   plan.list_sequences();
   std::int64_t longest = 1;
@@ -275,8 +281,9 @@ void Plan::run(const ConstTensor& q, const ConstTensor& k, const ConstTensor& v,
 void Plan::run(const ConstTensor& q, const KeyValue& kv, const Tensor& out,
                const Observed& observed) const {
   const Impl& plan = *impl_;
-  check_inputs(plan.shape, q, kv.k, kv.v);
-  check_output(plan.shape, out, observed);
+  check_inputs(plan.shape, plan.options, q, kv);
+  check_output(plan.shape, out);
+  check_observed(plan.shape, observed);
   kernels::ForwardParams p = plan.params;
   p.q = matrix_of(q);
   p.q_dtype = q.dtype;

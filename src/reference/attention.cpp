@@ -160,7 +160,8 @@ void attention(const ConstTensor& q, const ConstTensor& k, const ConstTensor& v,
                const AttentionOptions& options, const Observed& observed) {
   const AttentionShape shape = AttentionShape::of(q, k, v);
   check_options(shape, options);
-  check_output(shape, out, observed);
+  check_output(shape, out);
+  check_observed(shape, observed);
   const Problem problem(shape, options, q, k);
 
   for (std::int64_t b = 0; b < shape.batch; ++b) {
