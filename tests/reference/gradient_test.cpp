@@ -66,7 +66,10 @@ struct Problem64 {
     d_out = coarse(s.batch * s.q_heads * s.q_len * s.v_width, random);
   }
 
-  using Part = std::pair<const char*, std::vector<double> Problem64::*>;
+  struct Part {
+    const char* name;
+    std::vector<double> Problem64::*values;
+  };
   static std::vector<Part> parts() {
     return {{"q", &Problem64::q},        {"k", &Problem64::k},           {"v", &Problem64::v},
             {"bias", &Problem64::bias},  {"slopes", &Problem64::slopes}, {"t5", &Problem64::t5},
@@ -114,8 +117,8 @@ struct Problem64 {
   // Gradients take the places of the parameters.
   Problem64 gradient(bool accumulate = false, double before = 99) const {
     Problem64 g = *this;
-    for (const auto& [name, part] : parts()) {
-      for (double& x : g.*part) x = before;
+    for (const auto& part : parts()) {
+      for (double& x : g.*part.values) x = before;
     }
     const InputGradients to = {
         .q = view(g.q, q_shape(shape.width)),
@@ -147,18 +150,18 @@ double slope(const std::function<double(double)>& f) {
 // Every coordinate of every parameter.
 void expect_each(const Problem64& p, const std::string& label) {
   const Problem64 g = p.gradient();
-  for (const auto& [name, part] : Problem64::parts()) {
-    for (std::size_t i = 0; i < (p.*part).size(); ++i) {
-      if (std::isinf((p.*part)[i])) {
-        EXPECT_EQ((g.*part)[i], 0) << label << " hidden " << name << " " << i;
+  for (const auto& part : Problem64::parts()) {
+    for (std::size_t i = 0; i < (p.*part.values).size(); ++i) {
+      if (std::isinf((p.*part.values)[i])) {
+        EXPECT_EQ((g.*part.values)[i], 0) << label << " hidden " << part.name << " " << i;
         continue;
       }
       Problem64 moved = p;
       const double expected = slope([&](double step) {
-        (moved.*part)[i] = (p.*part)[i] + step;
+        (moved.*part.values)[i] = (p.*part.values)[i] + step;
         return moved.loss();
       });
-      EXPECT_NEAR((g.*part)[i], expected, kBound) << label << " " << name << " " << i;
+      EXPECT_NEAR((g.*part.values)[i], expected, kBound) << label << " " << part.name << " " << i;
     }
   }
 }
@@ -167,22 +170,22 @@ void expect_each(const Problem64& p, const std::string& label) {
 void expect_directions(const Problem64& p, const std::string& label) {
   const Problem64 g = p.gradient();
   Random random(9);
-  for (const auto& [name, part] : Problem64::parts()) {
-    std::vector<double> direction((p.*part).size());
+  for (const auto& part : Problem64::parts()) {
+    std::vector<double> direction((p.*part.values).size());
     double along = 0;
     for (std::size_t i = 0; i < direction.size(); ++i) {
-      if (std::isinf((p.*part)[i])) continue;
+      if (std::isinf((p.*part.values)[i])) continue;
       direction[i] = static_cast<double>(random.below(3) - 1);
-      along += direction[i] * (g.*part)[i];
+      along += direction[i] * (g.*part.values)[i];
     }
     Problem64 moved = p;
     const double expected = slope([&](double step) {
       for (std::size_t i = 0; i < direction.size(); ++i) {
-        if (direction[i] != 0) (moved.*part)[i] = (p.*part)[i] + step * direction[i];
+        if (direction[i] != 0) (moved.*part.values)[i] = (p.*part.values)[i] + step * direction[i];
       }
       return moved.loss();
     });
-    EXPECT_NEAR(along, expected, 1e3 * kBound) << label << " " << name;
+    EXPECT_NEAR(along, expected, 1e3 * kBound) << label << " " << part.name;
   }
 }
 
@@ -378,9 +381,10 @@ TEST(Gradient, AccumulatesOrReplaces) {
   for (const Option& option : all_options()) option.set(p);
   p.options.query_start = 0;
   const Problem64 replaced = p.gradient(false, 99), added = p.gradient(true, 0.5);
-  for (const auto& [name, part] : Problem64::parts()) {
-    for (std::size_t i = 0; i < (p.*part).size(); ++i) {
-      EXPECT_NEAR((added.*part)[i], (replaced.*part)[i] + 0.5, 1e-14) << name << " " << i;
+  for (const auto& part : Problem64::parts()) {
+    for (std::size_t i = 0; i < (p.*part.values).size(); ++i) {
+      EXPECT_NEAR((added.*part.values)[i], (replaced.*part.values)[i] + 0.5, 1e-14)
+          << part.name << " " << i;
     }
   }
 }
@@ -405,8 +409,8 @@ TEST(Gradient, EmptyRowsAreZeroAndHideTheirPoison) {
         bad.k[(bh * 5 + j) * 3] = bad.v[(bh * 5 + j) * 2] = poison;
     }
     const Problem64 g = bad.gradient();
-    for (const auto& [name, part] : Problem64::parts()) {
-      EXPECT_EQ(g.*part, clean.*part) << name << " " << poison;
+    for (const auto& part : Problem64::parts()) {
+      EXPECT_EQ(g.*part.values, clean.*part.values) << part.name << " " << poison;
     }
     for (std::size_t bh = 0; bh < 8; ++bh) {
       for (std::size_t d = 0; d < 3; ++d) EXPECT_EQ(g.q[bh * 9 + d], 0);
