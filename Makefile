@@ -35,9 +35,8 @@ test: packages-test ## build twice (release, sanitizers) and run every test; the
 .PHONY: bench
 bench: packages-build ## measure attention against the machine's ceiling; writes build/bench/attention.json
 	@cmake --preset release >build/configure.log || { cat build/configure.log; exit 1; }
-	@cmake --build --preset release --target attn_bench
-	@mkdir -p build/bench
-	@build/release/bin/attn_bench
+	@cmake --build --preset release --target attn_cli
+	@build/release/bin/attn bench --standard --output build/bench/attention.json
 
 .PHONY: fuzz
 fuzz: packages-test ## fuzz the file parsers for a minute each

@@ -1,13 +1,13 @@
+// Plain attention on OpenBLAS, a peer: for a block of 256 rows, scores of all keys by one product,
+// softmax in place, outputs by another; each thread its own blocks. Built around dlopen so that the
+// library's core type can be set first.
 #include <dlfcn.h>
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <cstdlib>
 #include <vector>
-
-#include "bench/bench.h"
-
-namespace attn::bench {
 
 namespace {
 
@@ -34,58 +34,60 @@ __attribute__((target_clones("avx512f", "avx2", "default"))) void softmax(float*
   for (std::int64_t j = 0; j < count; ++j) s[j] *= scale;
 }
 
-void block_attention(const ConstTensor& q, const ConstTensor& k, const ConstTensor& v,
-                     const Tensor& out, bool causal, std::int64_t b, std::int64_t h,
-                     std::int64_t begin, std::vector<float>& scores) {
-  const std::int64_t group = q.heads() / k.heads(), rows = std::min(kRows, q.length() - begin);
-  const std::int64_t keys = causal ? std::min(k.length(), begin + rows) : k.length();
-  const int m = static_cast<int>(rows), n = static_cast<int>(keys), d = static_cast<int>(q.width());
+// Contiguous float32 [batch, heads, length, width].
+struct Problem {
+  const float *q, *k, *v;
+  float* out;
+  std::int64_t batch, q_heads, kv_heads, q_len, k_len, width;
+  bool causal;
+};
+
+void block_attention(const Problem& p, std::int64_t b, std::int64_t h, std::int64_t begin,
+                     std::vector<float>& scores) {
+  const std::int64_t rows = std::min(kRows, p.q_len - begin);
+  const std::int64_t keys = p.causal ? std::min(p.k_len, begin + rows) : p.k_len;
+  const std::int64_t q_row = (b * p.q_heads + h) * p.q_len + begin;
+  const std::int64_t kv_row = (b * p.kv_heads + h / (p.q_heads / p.kv_heads)) * p.k_len;
+  const int m = static_cast<int>(rows), n = static_cast<int>(keys), d = static_cast<int>(p.width);
   scores.resize(static_cast<std::size_t>(rows * keys));
   sgemm(kRowMajor, kNoTrans, kTrans, m, n, d, 1.0f / std::sqrt(static_cast<float>(d)),
-        q.row<float>(b, h, begin), static_cast<int>(q.strides[2]), k.row<float>(b, h / group, 0),
-        static_cast<int>(k.strides[2]), 0, scores.data(), n);
+        p.q + q_row * p.width, d, p.k + kv_row * p.width, d, 0, scores.data(), n);
   for (std::int64_t r = 0; r < rows; ++r) {
     float* s = scores.data() + r * keys;
-    const std::int64_t seen = causal ? begin + r + 1 : keys;
+    const std::int64_t seen = p.causal ? std::min(keys, begin + r + 1) : keys;
     softmax(s, seen);
     std::fill(s + seen, s + keys, 0.0f);
   }
-  sgemm(kRowMajor, kNoTrans, kNoTrans, m, static_cast<int>(v.width()), n, 1, scores.data(), n,
-        v.row<float>(b, h / group, 0), static_cast<int>(v.strides[2]), 0,
-        out.row<float>(b, h, begin), static_cast<int>(out.strides[2]));
+  sgemm(kRowMajor, kNoTrans, kNoTrans, m, d, n, 1, scores.data(), n, p.v + kv_row * p.width, d, 0,
+        p.out + q_row * p.width, d);
 }
 
 }  // namespace
 
-bool OpenBlas::load(Isa isa, std::string& why_not) {
-  // Debian's OpenBLAS does not know recent CPUs and falls back to SSE unless told.
-  setenv("OPENBLAS_CORETYPE", isa == Isa::avx512 ? "SKYLAKEX" : "HASWELL", 1);
+// Loads the library, tuned for `core_type` ("SKYLAKEX", "HASWELL"): Debian's does not know recent
+// CPUs and falls back to SSE unless told. One choice a process; 0 when there is no library.
+extern "C" int attn_openblas_load(const char* core_type) {
+  setenv("OPENBLAS_CORETYPE", core_type, 1);
   setenv("OPENBLAS_NUM_THREADS", "1", 1);  // we call it from our own threads
   void* library = dlopen("libopenblas.so.0", RTLD_NOW | RTLD_LOCAL);
-  if (library == nullptr) {
-    why_not = "libopenblas.so.0 is not installed";
-    return false;
-  }
+  if (library == nullptr) return 0;
   sgemm = reinterpret_cast<Sgemm>(dlsym(library, "cblas_sgemm"));
-  if (sgemm == nullptr) why_not = "libopenblas.so.0 has no cblas_sgemm";
-  return sgemm != nullptr;
+  return sgemm != nullptr ? 1 : 0;
 }
 
-void OpenBlas::attention(const ConstTensor& q, const ConstTensor& k, const ConstTensor& v,
-                         const Tensor& out, bool causal, int threads) {
-  const std::int64_t blocks = (q.length() + kRows - 1) / kRows;
-  const std::int64_t units = q.batch() * q.heads() * blocks;
+// shape: batch, query heads, key heads, query length, key length, width.
+extern "C" void attn_openblas_attention(const float* q, const float* k, const float* v, float* out,
+                                        const std::int64_t* shape, int causal, int threads) {
+  const Problem p{q,        k,        v,        out,      shape[0],   shape[1],
+                  shape[2], shape[3], shape[4], shape[5], causal != 0};
+  const std::int64_t blocks = (p.q_len + kRows - 1) / kRows, heads = p.batch * p.q_heads;
 #pragma omp parallel num_threads(threads)
   {
     std::vector<float> scores;
 #pragma omp for schedule(dynamic, 1)
-    for (std::int64_t unit = units - 1; unit >= 0; --unit) {  // the longest causal rows first
-      const std::int64_t head = unit % (q.batch() * q.heads()),
-                         block = unit / (q.batch() * q.heads());
-      block_attention(q, k, v, out, causal, head / q.heads(), head % q.heads(), block * kRows,
-                      scores);
+    for (std::int64_t unit = heads * blocks - 1; unit >= 0; --unit) {  // longest causal rows first
+      const std::int64_t head = unit % heads;
+      block_attention(p, head / p.q_heads, head % p.q_heads, unit / heads * kRows, scores);
     }
   }
 }
-
-}  // namespace attn::bench

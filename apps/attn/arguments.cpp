@@ -13,6 +13,7 @@ constexpr const char* kExamples = R"eg(Examples:
   attn run minilm "A cat sleeps." "A kitten naps." "Stocks fell."
   attn look minilm "The animal did not cross the street because it was tired." -o page.html
   attn explain --shape 1,32,8,8192,8192,128 --mask causal --score alibi
+  attn bench --shape 1,32,8,4096,4096,128 --mask causal
   attn get minilm
   attn doctor
 
@@ -37,6 +38,20 @@ constexpr const char* kExplainExamples = R"eg(Examples:
   attn explain --shape 1,8,8,8192,8192,64 --mask window:255,0 --threads 1
   attn explain --shape 2,8,8,512,512,64 --mask "causal & (window(63, 0) | global(0))"
   attn explain --shape 1,8,8,1,4096,64 --mask causal --query-start 4095 --json)eg";
+
+constexpr const char* kBenchExamples = R"eg(Examples:
+  attn bench                               ceilings and a few shapes, about 20 seconds
+  attn bench --shape 1,12,12,2048,2048,64 --shape 1,8,8,4096,4096,128 --mask causal
+  attn bench --shape 1x8x8x8192x8192x64 --mask "causal & window:255,0" --threads 1 --isa avx2
+  attn bench --decode --shape 1,32,8,1,32768,128 --kv-dtype int8
+  attn bench --ragged --shape 8,12,12,512,512,64
+  attn bench --observe one-pass --json
+  attn bench --standard forward decode     groups of the standard table; none: all of it
+
+A share is the time that the ceilings allow over the time taken, fastest sample and best ceiling;
+ceilings are measured before and after every sample. What is not plain (stored small, paged,
+ragged, with dropout, observed) is timed in turns with its plain form; 'vs' is its time relative to
+that. Memory is what it takes above inputs and outputs.)eg";
 
 constexpr const char* kGetExamples = R"eg(Examples:
   attn get                       list the models that are known by name
@@ -80,12 +95,20 @@ std::string command_name(const CLI::App& app) {
 
 }  // namespace
 
+bool BenchOptions::plain() const {
+  const BenchOptions none;
+  return shapes.empty() && mask == none.mask && score == none.score && dtype == none.dtype &&
+         kv_dtype.empty() && !decode && !ragged && dropout == 0 && cache == none.cache &&
+         observe == none.observe;
+}
+
 Command parse(int argc, const char* const* argv) {
   CLI::App app("attn: run a model, see what every head attends to, plan exact attention.", "attn");
   Common common;
   RunOptions run;
   LookOptions look;
   ExplainOptions explain;
+  BenchOptions bench;
   GetOptions get;
   DoctorOptions doctor;
 
@@ -172,6 +195,54 @@ Command parse(int argc, const char* const* argv) {
   bool no_time = false;
   sub->add_flag("--no-time", no_time, "Do not measure; leave the expected time out");
 
+  sub = add("bench", "Measure attention against this machine's ceilings", kBenchExamples);
+  sub->add_option("--shape", bench.shapes,
+                  "Batch, query heads, key/value heads, query and key length, width of a key, of a "
+                  "value (default: of a key); may be repeated")
+      ->allow_extra_args(false)
+      ->type_name("B,Hq,Hkv,Lq,Lk,D[,Dv]");
+  sub->add_option("--mask", bench.mask,
+                  "full, causal, window:LEFT,RIGHT, prefix:N, documents:..., joined by & and |")
+      ->type_name("MASK")
+      ->capture_default_str();
+  sub->add_option("--score", bench.score, "none, alibi, softcap:C, scale:S, joined by +")
+      ->type_name("SCORE")
+      ->capture_default_str();
+  sub->add_option("--dtype", bench.dtype,
+                  "Type of queries and outputs: float32, float64, bfloat16, float16")
+      ->check(CLI::IsMember({"float32", "float64", "bfloat16", "float16"}).description(""))
+      ->type_name("TYPE")
+      ->capture_default_str();
+  sub->add_option("--kv-dtype", bench.kv_dtype,
+                  "Type of keys and values, int8 too (default: as --dtype)")
+      ->check(CLI::IsMember({"float32", "float64", "bfloat16", "float16", "int8"}).description(""))
+      ->type_name("TYPE");
+  sub->add_option("--cache", bench.cache, "How keys and values lie: contiguous or paged")
+      ->check(CLI::IsMember({"contiguous", "paged"}).description(""))
+      ->type_name("LAYOUT")
+      ->capture_default_str();
+  sub->add_flag("--decode", bench.decode,
+                "Queries are the last tokens, keys come from memory: share of the lower of two "
+                "ceilings, multiply-adds and reading");
+  sub->add_flag("--ragged", bench.ragged, "Sequence b of B has b/B of the lengths, one call");
+  sub->add_option("--dropout", bench.dropout, "Drop probabilities with this chance")
+      ->type_name("P");
+  sub->add_option("--observe", bench.observe, "Also answer questions: one-pass, two-pass, all")
+      ->check(CLI::IsMember({"none", "one-pass", "two-pass", "all"}).description(""))
+      ->type_name("WHAT")
+      ->capture_default_str();
+  sub->add_option("--samples", bench.samples, "Samples of each row (default: 15)")
+      ->check(CLI::Range(1, 10000).description(""))
+      ->type_name("N");
+  sub->add_flag("--quick", bench.quick, "5 samples; with --standard no long rows");
+  const CLI::Option* standard =
+      sub->add_option("--standard", bench.groups,
+                      "The standard table, or groups of it, on every instruction set")
+          ->expected(0, 20)
+          ->type_name("[GROUP ...]");
+  sub->add_option("-o,--output", bench.output, "Also write the rows to this file, as JSON")
+      ->type_name("FILE");
+
   sub = add("get", "Obtain a model by name, or list the known ones", kGetExamples);
   sub->add_option("name", get.name, "Name of a known model; none: list them")->type_name("NAME");
   sub->add_flag("--path", get.path_only, "Print only the model's folder");
@@ -197,7 +268,7 @@ Command parse(int argc, const char* const* argv) {
   }
 
   const std::string command = command_name(app);
-  if (command.empty()) reject("", "a command is needed: run, look, explain, get or doctor");
+  if (command.empty()) reject("", "a command is needed: run, look, explain, bench, get or doctor");
   isa_from_name(common.isa);
   if (command == "run") {
     if (!run.texts.empty() && !run.file.empty()) reject(command, "give texts or -f, not both");
@@ -214,6 +285,14 @@ Command parse(int argc, const char* const* argv) {
     explain.measure = !no_time;
     explain.common = common;
     return explain;
+  }
+  if (command == "bench") {
+    bench.standard = standard->count() > 0;
+    if (bench.standard && !bench.plain()) {
+      reject(command, "--standard brings its own shapes and options");
+    }
+    bench.common = common;
+    return bench;
   }
   if (command == "get") {
     if (get.name.empty() && get.path_only) reject(command, "--path needs the name of a model");

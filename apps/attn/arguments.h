@@ -53,6 +53,28 @@ struct ExplainOptions {
   bool measure = true;
 };
 
+struct BenchOptions {
+  Common common;
+  std::vector<std::string> shapes;  // none: a default
+  std::string mask = "full";
+  std::string score = "none";
+  std::string dtype = "float32";
+  std::string kv_dtype;  // empty: as dtype
+  bool decode = false;
+  bool ragged = false;
+  double dropout = 0;
+  std::string cache = "contiguous";
+  std::string observe = "none";
+  int samples = 0;  // 0: 15, or 5 if quick
+  bool quick = false;
+  bool standard = false;  // the standard table, or these groups of it
+  std::vector<std::string> groups;
+  std::string output;  // file for the rows as JSON
+
+  // Nothing was said about what to run.
+  bool plain() const;
+};
+
 struct GetOptions {
   Common common;
   std::string name;  // empty: list
@@ -69,8 +91,8 @@ struct Answer {
   std::string text;
 };
 
-using Command =
-    std::variant<Answer, RunOptions, LookOptions, ExplainOptions, GetOptions, DoctorOptions>;
+using Command = std::variant<Answer, RunOptions, LookOptions, ExplainOptions, BenchOptions,
+                             GetOptions, DoctorOptions>;
 
 // Throws std::invalid_argument with one line that says what is wrong and where help is.
 Command parse(int argc, const char* const* argv);
@@ -78,6 +100,7 @@ Command parse(int argc, const char* const* argv);
 void run(const RunOptions& options);
 void look(const LookOptions& options);
 void explain(const ExplainOptions& options);
+void bench(const BenchOptions& options);
 void get(const GetOptions& options);
 void doctor(const DoctorOptions& options);
 

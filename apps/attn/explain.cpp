@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <chrono>
 #include <cstdint>
 #include <optional>
@@ -11,6 +10,7 @@
 #include "arguments.h"
 #include "attn/attention.h"
 #include "json.h"
+#include "shape.h"
 #include "terminal.h"
 
 namespace attn::cli {
@@ -22,34 +22,6 @@ constexpr double kFlops = 4e9;
 constexpr double kBytes = 256e6;
 constexpr double kSeconds = 0.4;
 constexpr int kRuns = 7;
-
-AttentionShape parse_shape(const std::string& text) {
-  std::vector<std::int64_t> n;
-  const char* at = text.data();
-  const char* const end = at + text.size();
-  bool good = !text.empty();
-  while (good && at != end) {
-    std::int64_t value = 0;
-    const auto [next, error] = std::from_chars(at, end, value);
-    good = error == std::errc() && value > 0 && (next == end || *next == ',');
-    n.push_back(value);
-    at = next;
-    if (good && at != end && ++at == end) good = false;  // ends with a comma
-  }
-  if (!good || n.size() != 6) {
-    throw std::invalid_argument("explain: --shape is '" + text +
-                                "', must be six positive numbers B,Hq,Hkv,Lq,Lk,D; see attn "
-                                "explain --help");
-  }
-  return {.batch = n[0],
-          .q_heads = n[1],
-          .kv_heads = n[2],
-          .q_len = n[3],
-          .k_len = n[4],
-          .width = n[5],
-          .v_width = 0,
-          .dtype = DType::f32};
-}
 
 double input_bytes(const AttentionShape& s) {
   const auto d = static_cast<double>(s.width), dv = static_cast<double>(s.v_width);
@@ -168,19 +140,11 @@ void estimate(ExplainReport& report, const AttentionOptions& options, const Plan
       "measured now: " + piece->what + (share > 1 ? ", scaled by visible pairs" : "");
 }
 
-// "85.3 µs", "12.1 ms", "1.58 s", "2.64 min".
-std::string duration(double ms) {
-  if (ms < 1) return fmt::format("{:.3g} µs", ms * 1e3);
-  if (ms < 999.5) return fmt::format("{:.3g} ms", ms);
-  if (ms < 99.95e3) return fmt::format("{:.3g} s", ms * 1e-3);
-  return fmt::format("{:.1f} min", ms / 60e3);
-}
-
 std::string text(const ExplainReport& report, const std::string& facts) {
   std::string out = facts;
   if (!out.empty() && out.back() != '\n') out += "\n";
   if (report.expected_ms) {
-    out += fmt::format("expected   {}, {:.1f} GFLOP/s ({})\n", duration(*report.expected_ms),
+    out += fmt::format("expected   {}, {:.1f} GFLOP/s ({})\n", duration_text(*report.expected_ms),
                        report.plan.flops / *report.expected_ms * 1e-6, report.expected_from);
   } else if (!report.expected_from.empty()) {
     out += "expected   no time (" + report.expected_from + ")\n";
@@ -194,8 +158,8 @@ std::string text(const ExplainReport& report, const std::string& facts) {
 
 void explain(const ExplainOptions& options) {
   ExplainReport report;
-  report.shape = parse_shape(options.shape);
-  report.shape.v_width = options.value_width > 0 ? options.value_width : report.shape.width;
+  report.shape = parse_shape("explain", options.shape);
+  if (options.value_width > 0) report.shape.v_width = options.value_width;
   report.shape.dtype = options.dtype == "float64" ? DType::f64 : DType::f32;
   const AttentionOptions attention{.mask = Mask::parse(options.mask),
                                    .score = Score::parse(options.score),

@@ -109,6 +109,72 @@ std::string json(const ExplainReport& report) {
        {"picture", report.picture}});
 }
 
+namespace {
+
+Json caches(const Machine& m) {
+  return {{"l1d", m.l1d_bytes}, {"l2", m.l2_bytes}, {"l3", m.l3_bytes}};
+}
+
+Json measured(const Measured& row) {
+  const Workload& w = row.workload;
+  const AttentionShape& s = w.shape;
+  const auto or_null = [](bool there, double value) { return there ? Json(value) : Json(nullptr); };
+  return {{"shape", {s.batch, s.q_heads, s.kv_heads, s.q_len, s.k_len, s.width}},
+          {"value_width", s.v_width > 0 ? s.v_width : s.width},
+          {"mask", w.mask},
+          {"score", w.score},
+          {"pass", "forward"},
+          {"decode", w.decode},
+          {"dtype", name(s.dtype)},
+          {"kv_dtype", name(s.kv_dtype.value_or(s.dtype))},
+          {"cache", name(w.layout)},
+          {"ragged", w.ragged},
+          {"dropout", w.dropout},
+          {"observe", name(w.observe)},
+          {"isa", name(row.isa)},
+          {"threads", row.threads},
+          {"ms", row.seconds * 1e3},
+          {"ms_median", row.median_seconds * 1e3},
+          {"flops", row.flops},
+          {"bytes", row.bytes},
+          {"gflops", row.flops * 1e-9 / row.seconds},
+          {"ceiling_gflops", row.ceilings.gflops},
+          {"ceiling_gbs", or_null(w.decode, row.ceilings.gigabytes)},
+          {"bound", row.memory_bound ? "reading" : "multiply-adds"},
+          {"share", row.share},
+          {"share_median", row.median_share},
+          {"spread", row.spread},
+          {"samples", row.samples},
+          {"peak_mb", row.peak_bytes * 1e-6},
+          {"compared_with", row.relative_time > 0 ? Json(w.compared_with()) : Json(nullptr)},
+          {"relative_time", or_null(row.relative_time > 0, row.relative_time)},
+          {"peer", nullptr}};
+}
+
+Json measured(const std::vector<Measured>& rows) {
+  Json list = Json::array();
+  for (const Measured& row : rows) list.push_back(measured(row));
+  return list;
+}
+
+}  // namespace
+
+std::string json(const BenchReport& report) {
+  Json ceilings = Json::array();
+  for (const BenchReport::Ceiling& c : report.ceilings) {
+    ceilings.push_back({{"isa", name(c.isa)},
+                        {"threads", c.threads},
+                        {"gflops", c.ceilings.gflops},
+                        {"gbs", c.ceilings.gigabytes}});
+  }
+  return text({{"cpu", report.machine.cpu},
+               {"caches", caches(report.machine)},
+               {"ceilings", std::move(ceilings)},
+               {"rows", measured(report.rows)}});
+}
+
+std::string json(const std::vector<Measured>& rows) { return measured(rows).dump(1) + "\n"; }
+
 std::string json(const DoctorReport& report) {
   const Machine& m = report.machine;
   Json libraries = Json::object();
@@ -117,7 +183,7 @@ std::string json(const DoctorReport& report) {
                {"compiler", report.compiler},
                {"isa", {{"used", report.isa}, {"available", report.isas}}},
                {"cpu", m.cpu},
-               {"caches", {{"l1d", m.l1d_bytes}, {"l2", m.l2_bytes}, {"l3", m.l3_bytes}}},
+               {"caches", caches(m)},
                {"threads",
                 {{"used", report.threads},
                  {"usable", m.usable_threads},

@@ -8,6 +8,7 @@
 
 #include "attn/attention.h"
 #include "attn/inspect.h"
+#include "attn/measure.h"
 #include "attn/model.h"
 
 namespace attn::cli {
@@ -44,6 +45,17 @@ struct ExplainReport {
   std::string picture;
 };
 
+struct BenchReport {
+  struct Ceiling {
+    Isa isa = Isa::scalar;
+    int threads = 1;
+    Ceilings ceilings;
+  };
+  Machine machine;
+  std::vector<Ceiling> ceilings;
+  std::vector<Measured> rows;
+};
+
 struct DoctorReport {
   std::string version;
   std::string compiler;
@@ -59,6 +71,8 @@ struct DoctorReport {
 std::string json(const RunReport& report);
 std::string json(const LookReport& report);
 std::string json(const ExplainReport& report);
+std::string json(const BenchReport& report);
+std::string json(const std::vector<Measured>& rows);
 std::string json(const DoctorReport& report);
 std::string json(const std::vector<KnownModel>& models);
 std::string json_folder(const std::string& name, const std::string& folder);

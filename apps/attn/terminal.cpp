@@ -77,6 +77,13 @@ std::string bytes_text(double bytes) {
   return fmt::format("{:.3g} {}", bytes, kUnits[unit]);
 }
 
+std::string duration_text(double ms) {
+  if (ms < 1) return fmt::format("{:.3g} µs", ms * 1e3);
+  if (ms < 999.5) return fmt::format("{:.3g} ms", ms);
+  if (ms < 99.95e3) return fmt::format("{:.3g} s", ms * 1e-3);
+  return fmt::format("{:.1f} min", ms / 60e3);
+}
+
 std::string read_text(const std::string& file) {
   std::ostringstream text;
   if (file == "-") {
@@ -111,7 +118,9 @@ std::vector<std::string> split_lines(const std::string& text) {
 
 Progress::Progress() : terminal_(isatty(STDERR_FILENO) != 0) {}
 
-Progress::~Progress() {
+Progress::~Progress() { clear(); }
+
+void Progress::clear() {
   if (terminal_) std::fputs("\r\033[K", stderr);
 }
 

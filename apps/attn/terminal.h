@@ -19,6 +19,8 @@ std::string shortened(const std::string& text, std::size_t columns);
 std::string bold(const std::string& text);
 // "90.9 MB", "17.2 GB": decimal units.
 std::string bytes_text(double bytes);
+// "85.3 µs", "12.1 ms", "1.58 s", "2.6 min".
+std::string duration_text(double ms);
 
 // The file's content; "-" is standard input. Throws attn::Error.
 std::string read_text(const std::string& file);
@@ -34,6 +36,7 @@ class Progress {
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
   void show(const std::string& what);
+  void clear();  // before something else is printed
 
  private:
   bool terminal_;

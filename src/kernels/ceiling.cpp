@@ -8,11 +8,23 @@
 #include <hwy/highway.h>
 // clang-format on
 
+#include <sys/mman.h>
+
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
+#include <cstdlib>
+#include <new>
 #include <stdexcept>
 #include <string>
 #include <vector>
+
+#ifndef ATTN_KERNELS_READ_BLOCK
+#define ATTN_KERNELS_READ_BLOCK
+namespace attn::kernels {
+constexpr std::int64_t kReadBlock = std::int64_t{1} << 20;  // floats
+}
+#endif
 
 HWY_BEFORE_NAMESPACE();
 namespace attn::kernels::HWY_NAMESPACE {
@@ -57,6 +69,32 @@ double fma_rounds_of(DType dtype, std::int64_t rounds) {
   return flops;
 }
 
+// Reads a block as kStreams runs of consecutive lines, side by side.
+template <int kStreams>
+HWY_NOINLINE float read_streams(const float* block) {
+  constexpr std::int64_t kLine = 16, kStream = kReadBlock / kStreams;
+  const hn::CappedTag<float, kLine> d;
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  auto even = hn::Zero(d), odd = even;
+  for (std::int64_t i = 0; i < kStream; i += 2 * kLine) {
+#pragma GCC unroll 4
+    for (std::int64_t s = 0; s < kStreams; ++s) {
+      const float* at = block + s * kStream + i;
+      for (std::int64_t j = 0; j < kLine; j += lanes) {
+        even = hn::Add(even, hn::LoadU(d, at + j));
+        odd = hn::Add(odd, hn::LoadU(d, at + kLine + j));
+      }
+    }
+  }
+  return hn::GetLane(hn::Add(even, odd));
+}
+
+void read_block(const float* block, bool several_streams) {
+  static thread_local volatile float keep;
+  keep = several_streams ? read_streams<4>(block) : read_streams<1>(block);
+  (void)keep;
+}
+
 }  // namespace attn::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
@@ -65,52 +103,91 @@ namespace attn::kernels {
 
 namespace {
 
-using Rounds = double (*)(DType, std::int64_t);
+struct Loops {
+  double (*fma)(DType, std::int64_t);
+  void (*read)(const float*, bool);
+};
 
-Rounds rounds_of(Isa isa) {
+Loops loops_of(Isa isa) {
   switch (isa) {
 #if HWY_TARGETS & HWY_AVX3
-    case Isa::avx512: return &N_AVX3::fma_rounds_of;
+    case Isa::avx512: return {&N_AVX3::fma_rounds_of, &N_AVX3::read_block};
 #endif
 #if HWY_TARGETS & HWY_AVX2
-    case Isa::avx2: return &N_AVX2::fma_rounds_of;
+    case Isa::avx2: return {&N_AVX2::fma_rounds_of, &N_AVX2::read_block};
 #endif
 #if HWY_TARGETS & HWY_NEON
-    case Isa::neon: return &N_NEON::fma_rounds_of;
+    case Isa::neon: return {&N_NEON::fma_rounds_of, &N_NEON::read_block};
 #endif
 #if HWY_TARGETS & HWY_SCALAR
-    case Isa::scalar: return &N_SCALAR::fma_rounds_of;
+    case Isa::scalar: return {&N_SCALAR::fma_rounds_of, &N_SCALAR::read_block};
 #endif
 #if HWY_TARGETS & HWY_EMU128
-    case Isa::scalar: return &N_EMU128::fma_rounds_of;
+    case Isa::scalar: return {&N_EMU128::fma_rounds_of, &N_EMU128::read_block};
 #endif
     default: throw std::invalid_argument("[kernels] this build has no " + std::string(name(isa)));
   }
 }
 
+// Work a second of all threads together: each calls step(thread), which returns what it did, for
+// about `seconds`.
+template <class Step>
+double rate(int threads, double seconds, const Step& step) {
+  using Clock = std::chrono::steady_clock;
+  double total = 0;
+#pragma omp parallel for num_threads(threads) schedule(static, 1) reduction(+ : total)
+  for (int t = 0; t < threads; ++t) {
+    const auto begin = Clock::now();
+    double work = 0, elapsed;
+    do {
+      work += step(t);
+      elapsed = std::chrono::duration<double>(Clock::now() - begin).count();
+    } while (elapsed < seconds);
+    total += work / elapsed;
+  }
+  return total;
+}
+
 }  // namespace
 
 double fma_ceiling_gflops(Isa isa, DType dtype, int threads, double seconds) {
-  using Clock = std::chrono::steady_clock;
-  const auto since = [](Clock::time_point t) {
-    return std::chrono::duration<double>(Clock::now() - t).count();
-  };
-  const Rounds run = rounds_of(isa);
   constexpr std::int64_t kRounds = 2000;
-  std::vector<double> rate(static_cast<std::size_t>(threads), 0.0);
+  const Loops loops = loops_of(isa);
+  return rate(threads, seconds, [&](int) { return loops.fma(dtype, kRounds); }) * 1e-9;
+}
+
+void ReadCeiling::Free::operator()(float* memory) const { std::free(memory); }
+
+ReadCeiling::ReadCeiling(int threads) : next_(static_cast<std::size_t>(threads), 0) {
+  constexpr std::int64_t kBytes = kReadBlock * static_cast<std::int64_t>(sizeof(float));
+  constexpr std::size_t kHugePage = std::size_t{2} << 20;
+  blocks_ = std::max<std::int64_t>(16, 2 * machine().l3_bytes / threads / kBytes);
+  const auto bytes = static_cast<std::size_t>(blocks_ * kBytes);
+  for (int t = 0; t < threads; ++t) {
+    memory_.emplace_back(static_cast<float*>(std::aligned_alloc(kHugePage, bytes)));
+    if (memory_.back() == nullptr) throw std::bad_alloc();
+    madvise(memory_.back().get(), bytes, MADV_HUGEPAGE);  // a wish: without them it is slower
+  }
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
   for (int t = 0; t < threads; ++t) {
-    const auto begin = Clock::now();
-    double flops = 0, elapsed;
-    do {
-      flops += run(dtype, kRounds);
-      elapsed = since(begin);
-    } while (elapsed < seconds);
-    rate[static_cast<std::size_t>(t)] = flops / elapsed * 1e-9;
+    std::fill_n(memory_[static_cast<std::size_t>(t)].get(), blocks_ * kReadBlock, 1.0f);
   }
-  double total = 0;
-  for (double r : rate) total += r;
-  return total;
+}
+
+double ReadCeiling::gigabytes_per_second(Isa isa, double seconds) {
+  const Loops loops = loops_of(isa);
+  double best = 0;
+  // Which of the two a machine likes better differs.
+  for (const bool several_streams : {false, true}) {
+    const auto step = [&](int t) {
+      std::int64_t& next = next_[static_cast<std::size_t>(t)];
+      loops.read(memory_[static_cast<std::size_t>(t)].get() + next * kReadBlock, several_streams);
+      next = (next + 1) % blocks_;
+      return static_cast<double>(kReadBlock) * sizeof(float);
+    };
+    best = std::max(best, rate(static_cast<int>(next_.size()), seconds / 2, step) * 1e-9);
+  }
+  return best;
 }
 
 }  // namespace attn::kernels

@@ -13,7 +13,7 @@ namespace {
 using testing::HasSubstr;
 using testing::Not;
 
-const char* const kCommands[] = {"run", "look", "explain", "get", "doctor"};
+const char* const kCommands[] = {"run", "look", "explain", "bench", "get", "doctor"};
 
 TEST(Arguments, HelpHasExamplesEverywhere) {
   const Ran all = attn({"--help"});
@@ -70,6 +70,25 @@ TEST(Arguments, MistakesAreOneLineAndExit2) {
       {{"explain", "--shape", shape, "--score", "frobnicate"}, "frobnicate"},
       {{"explain", "--shape", shape, "--isa", "sse2"}, "'sse2' is not one of"},
       {{"explain", "--shape", shape, "--dtype", "int8"}, "int8"},
+      {{"bench", "--shape"}, "--shape"},
+      {{"bench", "--shape", "1,2,2,16,16"}, "bench: --shape is '1,2,2,16,16', must be six"},
+      {{"bench", "--shape", shape, "--shape", "1,2"}, "'1,2', must be six positive numbers"},
+      {{"bench", "--shape", "1x2x2x16x16x8x4x4"}, "must be six positive numbers"},
+      {{"bench", "--shape", "1,3,2,16,16,8"}, "3"},
+      {{"bench", shape}, "unexpected argument"},
+      {{"bench", "--mask", "frobnicate"}, "frobnicate"},
+      {{"bench", "--score", "frobnicate"}, "frobnicate"},
+      {{"bench", "--dtype", "int8"}, "int8"},
+      {{"bench", "--kv-dtype", "int4"}, "int4"},
+      {{"bench", "--cache", "frobnicate"}, "frobnicate"},
+      {{"bench", "--observe", "frobnicate"}, "frobnicate"},
+      {{"bench", "--dropout", "1"}, "--dropout must be"},
+      {{"bench", "--dropout", "nan"}, "--dropout must be"},
+      {{"bench", "--dropout", "much"}, "--dropout"},
+      {{"bench", "--samples", "0"}, "--samples"},
+      {{"bench", "--isa", "sse2"}, "'sse2' is not one of"},
+      {{"bench", "--standard", "frobnicate"}, "no group 'frobnicate'"},
+      {{"bench", "--standard", "small", "--shape", shape}, "brings its own shapes"},
       {{"get", "--path"}, "--path needs the name"},
       {{"doctor", "now"}, "unexpected argument 'now'"},
       {{"--threads", "-1", "doctor"}, "--threads"},

@@ -16,6 +16,17 @@ TEST(Ceiling, IsPositiveOnEveryPath) {
   }
 }
 
+// Reading goes on through all of its memory and around.
+TEST(Ceiling, ReadsOnEveryPath) {
+  for (const int threads : {1, 3}) {
+    ReadCeiling ceiling(threads);
+    for (const Isa isa : supported_isas()) {
+      EXPECT_GT(ceiling.gigabytes_per_second(isa, 0.002), 0.0);
+      EXPECT_LT(ceiling.gigabytes_per_second(isa, 0.002), 1e5);
+    }
+  }
+}
+
 TEST(FloatModeTest, FlushesAndRestores) {
   volatile float tiny = std::numeric_limits<float>::denorm_min() * 4;
   volatile float half = 0.5f;

@@ -1,0 +1,71 @@
+#include "bench_table.h"
+
+#include <cstdint>
+
+namespace attn::cli {
+
+namespace {
+
+constexpr const char* kWindow = "window:255,0";
+
+AttentionShape shape(std::int64_t batch, std::int64_t q_heads, std::int64_t kv_heads,
+                     std::int64_t q_len, std::int64_t k_len, std::int64_t width,
+                     DType kv_dtype = DType::f32) {
+  return {.batch = batch,
+          .q_heads = q_heads,
+          .kv_heads = kv_heads,
+          .q_len = q_len,
+          .k_len = k_len,
+          .width = width,
+          .kv_dtype = kv_dtype};
+}
+
+// BERT's heads at 2,048 tokens; a LLaMA's keys at 32,768.
+AttentionShape bert(DType kv_dtype = DType::f32) {
+  return shape(1, 12, 12, 2048, 2048, 64, kv_dtype);
+}
+AttentionShape llama(std::int64_t q_len, DType kv_dtype = DType::f32) {
+  return shape(1, 32, 8, q_len, 32768, 128, kv_dtype);
+}
+
+}  // namespace
+
+std::vector<Workload> default_workloads() {
+  return {{.shape = shape(1, 12, 12, 512, 512, 64)},
+          {.shape = bert()},
+          {.shape = bert(), .mask = "causal"},
+          {.shape = bert(), .mask = "causal", .score = "alibi"},
+          {.shape = shape(1, 8, 8, 8192, 8192, 64), .mask = kWindow},
+          {.shape = shape(1, 32, 8, 1, 8192, 128), .decode = true}};
+}
+
+std::vector<Group> standard_table() {
+  const AttentionShape wide = shape(1, 8, 8, 4096, 4096, 128),
+                       grouped = shape(1, 32, 8, 2048, 2048, 128),
+                       tall = shape(1, 8, 8, 8192, 8192, 64);
+  return {
+      {"forward",
+       {{.shape = shape(1, 12, 12, 512, 512, 64)},
+        {.shape = bert()},
+        {.shape = tall},
+        {.shape = wide},
+        {.shape = shape(8, 12, 12, 128, 128, 64)},
+        {.shape = bert(), .mask = "causal"},
+        {.shape = grouped, .mask = "causal"},
+        {.shape = bert(), .mask = "causal", .score = "alibi"},
+        {.shape = bert(), .mask = "causal", .score = "softcap:30"},
+        {.shape = tall, .mask = kWindow}}},
+      {"decode",
+       {{.shape = llama(1), .decode = true},
+        {.shape = shape(16, 32, 8, 1, 2048, 128), .decode = true},
+        {.shape = llama(4), .mask = "causal", .decode = true}}},
+      {"small", {{.shape = shape(1, 4, 4, 16, 16, 32)}}},
+      // The matrix of scores would take 17 and 69 GB.
+      {"memory",
+       {{.shape = shape(1, 1, 1, 65536, 65536, 64), .mask = "causal", .samples = 1},
+        {.shape = shape(1, 1, 1, 131072, 131072, 64), .mask = kWindow, .samples = 1}},
+       true},
+  };
+}
+
+}  // namespace attn::cli
