@@ -220,7 +220,7 @@ TEST(Observe, UniformRowsByHand) {
   EXPECT_NEAR(a.columns[6], 1 / 7.0, 1e-15);
   EXPECT_EQ(a.columns[7], 0);
   // One key: no entropy, and nothing to be relative to.
-  const Seen one(make_shape(1, 1, 1, 4, 6, 2), {.mask = Mask::window(0, 0), .query_start = 1});
+  const Seen one(make_shape(1, 1, 1, 4, 7, 2), {.mask = Mask::window(0, 0), .query_start = 1});
   for (std::size_t i = 0; i < 4; ++i) {
     EXPECT_EQ(one.answers.entropy[i], 0);
     EXPECT_EQ(one.answers.relative[i], 0);
