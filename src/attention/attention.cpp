@@ -16,6 +16,7 @@
 #include "attn/position.h"
 #include "base/check.h"
 #include "base/context_use.h"
+#include "base/random.h"
 
 namespace attn {
 
@@ -51,6 +52,27 @@ std::vector<float> t5_by_distance(const T5Bias& t5, std::int64_t heads, std::int
     }
   }
   return out;
+}
+
+}  // namespace
+
+namespace {
+
+// Keys that lie packed must lie as this kernel reads them.
+void check_panels(const KeyValue& kv, std::int64_t panel) {
+  if (kv.k_panel == 0) return;
+  const auto fail = [](const std::string& what) {
+    throw std::invalid_argument("[attention] k lies in panels" + what);
+  };
+  if (kv.k_panel != panel) {
+    fail(" of " + std::to_string(kv.k_panel) + ", this instruction set reads panels of " +
+         std::to_string(panel));
+  }
+  if (kv.rotation != nullptr) fail(" and cannot be rotated there");
+  if (kv.pages == nullptr) return;
+  for (const PageRun& run : kv.pages->runs) {
+    if (run.row % panel != 0 || run.begin % panel != 0) fail(", a page begins inside of one");
+  }
 }
 
 }  // namespace
@@ -132,6 +154,72 @@ void Plan::Impl::list_units() {
   for (std::size_t i : order) units.push_back(all[i]);
 }
 
+// Where there are too few blocks to keep the threads busy, as in decoding, the segments of a block
+// are shared out and folded afterwards, in the order in which one thread would have.
+void Plan::Impl::split_keys() {
+  constexpr std::int64_t kUnitsAThread = 4;
+  constexpr std::size_t kMostBytes = 8 << 20;
+  const auto count = static_cast<std::int64_t>(units.size());
+  const std::int64_t wanted = kUnitsAThread * context.threads();
+  if (context.threads() == 1 || count == 0 || count >= wanted) return;
+  std::vector<Unit> split;
+  for (const Unit& unit : units) {
+    split_block(unit, (wanted + count - 1) / count, split);
+    if (states_bytes > kMostBytes) {  // many rows over many segments: keep them whole
+      split_blocks.clear();
+      split_runs.clear();
+      states_bytes = 0;
+      return;
+    }
+  }
+  units = std::move(split);
+}
+
+void Plan::Impl::split_block(const Unit& unit, std::int64_t pieces, std::vector<Unit>& out) {
+  const std::int64_t tiles = kernel->segment / kernel->tile;
+  RowIntervals rows;
+  const kernels::ForwardBlock block = block_of(unit, rows);
+  const kernels::Schedule& all = block.schedule;
+  std::vector<std::int64_t> segments;  // that the block visits
+  for (std::int64_t i = 0; i < all.run_count; ++i) {
+    for (std::int64_t s = all.runs[i].begin / tiles; s * tiles < all.runs[i].end; ++s) {
+      if (segments.empty() || segments.back() < s) segments.push_back(s);
+    }
+  }
+  const auto count = static_cast<std::int64_t>(segments.size());
+  if (count < 2) {
+    out.push_back(unit);
+    return;
+  }
+  const std::size_t bytes = kernel->state_bytes(block.token_count * group(), shape.v_width);
+  SplitBlock whole{unit, count};
+  whole.whole.states = states_bytes;
+  split_blocks.push_back(whole);
+  pieces = std::min(pieces, count);
+  const std::int64_t words = all.slots * all.block_tokens * (kernel->tile / 64);
+  for (std::int64_t n = 0; n < pieces; ++n) {
+    const std::int64_t first = count * n / pieces, last = count * (n + 1) / pieces;
+    const std::int64_t begin = segments[static_cast<std::size_t>(first)] * tiles;
+    const std::int64_t end = (segments[static_cast<std::size_t>(last) - 1] + 1) * tiles;
+    Unit piece = unit;
+    piece.states = states_bytes + static_cast<std::size_t>(first) * bytes;
+    piece.run_begin = static_cast<std::int64_t>(split_runs.size());
+    for (std::int64_t i = 0; i < all.run_count; ++i) {
+      kernels::TileRun run = all.runs[i];
+      const std::int64_t from = std::max<std::int64_t>(run.begin, begin);
+      const std::int64_t to = std::min<std::int64_t>(run.end, end);
+      if (from >= to) continue;
+      run.bits_offset += (from - run.begin) * words;
+      run.begin = static_cast<std::int32_t>(from);
+      run.end = static_cast<std::int32_t>(to);
+      split_runs.push_back(run);
+    }
+    piece.run_end = static_cast<std::int64_t>(split_runs.size());
+    out.push_back(piece);
+  }
+  states_bytes += static_cast<std::size_t>(count) * bytes;
+}
+
 // Does a distance between a query and a key exceed what the tensors' type holds exactly?
 bool Plan::Impl::far_positions() const {
   const auto range = [](const std::vector<std::int64_t>& positions, std::int64_t first,
@@ -172,6 +260,8 @@ void Plan::Impl::fill_params() {
   }
   if (!score.sinks.empty()) p.sinks = score.sinks.data();
   if (score.custom) p.custom = &score.custom;
+  const DropoutRule dropout(options.dropout);
+  params.dropout = {dropout.threshold(), {dropout.key()[0], dropout.key()[1]}, dropout.scale()};
   if (!options.q_positions.empty()) p.q_positions = options.q_positions.data();
   if (!options.k_positions.empty()) p.k_positions = options.k_positions.data();
 }
@@ -206,7 +296,8 @@ void Plan::Impl::summarise() {
   summary.flops = 2.0 * static_cast<double>(summary.visible_pairs) * widths;
   summary.bytes = batch * widths *
                   (bytes * heads * q_len + kv_bytes * static_cast<double>(shape.kv_heads) * k_len);
-  summary.workspace_bytes = static_cast<std::int64_t>(workspace) * context.threads();
+  summary.workspace_bytes = static_cast<std::int64_t>(workspace) * context.threads() +
+                            static_cast<std::int64_t>(states_bytes);
 }
 
 Plan plan(const AttentionShape& given, const AttentionOptions& options, const Context& context) {
@@ -230,6 +321,7 @@ Plan plan(const AttentionShape& given, const AttentionOptions& options, const Co
   plan.workspace =
       plan.kernel->workspace_bytes(plan.block_tokens * plan.group(), shape.width, shape.v_width);
   plan.list_units();
+  plan.split_keys();
   plan.fill_params();
   plan.summarise();
 
@@ -254,6 +346,10 @@ kernels::ForwardBlock Plan::Impl::block_of(const Unit& unit, RowIntervals& rows)
   tiles.slot_of_head = group.slot_of_head.data();
   tiles.slots = static_cast<std::int64_t>(group.variants.size());
   tiles.block_tokens = block.token_count;
+  if (unit.run_begin >= 0) {
+    tiles.runs = split_runs.data() + unit.run_begin;
+    tiles.run_count = unit.run_end - unit.run_begin;
+  }
   bool partial = false;
   for (std::int64_t i = 0; i < tiles.run_count; ++i) partial = partial || tiles.runs[i].partial;
   if (partial && group.uses_bits) {
@@ -267,10 +363,43 @@ kernels::ForwardBlock Plan::Impl::block_of(const Unit& unit, RowIntervals& rows)
   return block;
 }
 
-void Plan::Impl::run_unit(const kernels::ForwardParams& p, int thread, std::int64_t index) const {
+void Plan::Impl::run_unit(const kernels::ForwardParams& p, int thread, std::int64_t index,
+                          void* states) const {
+  const Unit& unit = units[static_cast<std::size_t>(index)];
   RowIntervalsUse rows;
-  kernel->run(p, block_of(units[static_cast<std::size_t>(index)], *rows),
-              context.workspace(thread, workspace));
+  kernels::ForwardBlock block = block_of(unit, *rows);
+  if (unit.run_begin >= 0) block.states = static_cast<char*>(states) + unit.states;
+  kernel->run(p, block, context.workspace(thread, workspace));
+}
+
+void Plan::Impl::fold_block(const kernels::ForwardParams& p, int thread, std::int64_t index,
+                            void* states) const {
+  const SplitBlock& split = split_blocks[static_cast<std::size_t>(index)];
+  RowIntervalsUse rows;
+  kernels::ForwardBlock block = block_of(split.whole, *rows);
+  block.states = static_cast<char*>(states) + split.whole.states;
+  kernel->fold(p, block, split.segments, context.workspace(thread, workspace));
+}
+
+kernels::ForwardParams Plan::Impl::params_for(const ConstTensor& q, const KeyValue& kv,
+                                              const Tensor& out, const Observed& observed) const {
+  kernels::ForwardParams p = params;
+  p.q = matrix_of(q);
+  p.q_dtype = q.dtype;
+  p.k = {matrix_of(kv.k), kv.k.dtype, matrix_of(kv.k_scale), nullptr, nullptr, kv.k_panel};
+  p.v = {matrix_of(kv.v), kv.v.dtype, matrix_of(kv.v_scale), nullptr, nullptr, 0};
+  if (kv.pages != nullptr) {
+    p.k.runs = p.v.runs = kv.pages->runs.data();
+    p.k.run_begin = p.v.run_begin = kv.pages->run_begin.data();
+  }
+  p.rotation = kv.rotation;
+  p.out = matrix_of(out);
+  p.out_dtype = out.dtype;
+  p.lse = matrix_of(observed.lse);
+  p.statistics = {matrix_of(observed.max_logit), matrix_of(observed.entropy),
+                  matrix_of(observed.relative_entropy), matrix_of(observed.max_probability),
+                  matrix_of(observed.mean_variance)};
+  return p;
 }
 
 void Plan::run(const ConstTensor& q, const ConstTensor& k, const ConstTensor& v, const Tensor& out,
@@ -284,19 +413,20 @@ void Plan::run(const ConstTensor& q, const KeyValue& kv, const Tensor& out,
   check_inputs(plan.shape, plan.options, q, kv);
   check_output(plan.shape, out);
   check_observed(plan.shape, observed);
-  kernels::ForwardParams p = plan.params;
-  p.q = matrix_of(q);
-  p.q_dtype = q.dtype;
-  p.k.rows = matrix_of(kv.k);
-  p.k.dtype = kv.k.dtype;
-  p.v.rows = matrix_of(kv.v);
-  p.v.dtype = kv.v.dtype;
-  p.out = matrix_of(out);
-  p.out_dtype = out.dtype;
-  p.lse = matrix_of(observed.lse);
+  check_panels(kv, plan.kernel->panel);
+  const kernels::ForwardParams p = plan.params_for(q, kv, out, observed);
   const ContextUse use(plan.context);
-  parallel_units(plan.context.threads(), static_cast<std::int64_t>(plan.units.size()),
-                 [&](int thread, std::int64_t unit) { plan.run_unit(p, thread, unit); });
+  const int threads = plan.context.threads();
+  void* states = nullptr;
+  if (!plan.split_blocks.empty()) {
+    states = static_cast<char*>(plan.context.workspace(0, plan.workspace + plan.states_bytes)) +
+             plan.workspace;
+  }
+  parallel_units(threads, static_cast<std::int64_t>(plan.units.size()),
+                 [&](int thread, std::int64_t unit) { plan.run_unit(p, thread, unit, states); });
+  parallel_units(
+      threads, static_cast<std::int64_t>(plan.split_blocks.size()),
+      [&](int thread, std::int64_t block) { plan.fold_block(p, thread, block, states); });
 }
 
 const PlanSummary& Plan::summary() const { return impl_->summary; }

@@ -12,9 +12,17 @@
 
 namespace attn {
 
-// A block of query rows of one sequence and key head.
+// A block of query rows of one sequence and key head; where keys are split, some of its segments.
 struct Unit {
   std::int64_t sequence = 0, kv_head = 0, block = 0;
+  std::int64_t run_begin = -1, run_end = -1;  // into split_runs; -1: all runs of the block
+  std::size_t states = 0;                     // split: where its states are in that memory
+};
+
+// A block whose keys were split, to be folded when all its units are done.
+struct SplitBlock {
+  Unit whole;
+  std::int64_t segments = 0;
 };
 
 // Rows of a block as intervals.
@@ -40,6 +48,9 @@ struct Plan::Impl {
   std::int64_t block_tokens = 1;
   std::vector<Unit> units;  // heaviest first
   std::size_t workspace = 0;
+  std::vector<SplitBlock> split_blocks;
+  std::vector<kernels::TileRun> split_runs;
+  std::size_t states_bytes = 0;  // of all split blocks, behind the workspace of thread 0
   PlanSummary summary;
 
   explicit Impl(const Context& c) : context(c) {}
@@ -51,12 +62,19 @@ struct Plan::Impl {
   void list_sequences();
   void make_schedules();
   void list_units();
+  void split_keys();
+  void split_block(const Unit& unit, std::int64_t pieces, std::vector<Unit>& out);
+  kernels::ForwardParams params_for(const ConstTensor& q, const KeyValue& kv, const Tensor& out,
+                                    const Observed& observed) const;
   bool far_positions() const;
   void fill_params();
   void summarise();
   // The block of a unit: rows and schedule. `rows` keeps what the schedule points to.
   kernels::ForwardBlock block_of(const Unit& unit, RowIntervals& rows) const;
-  void run_unit(const kernels::ForwardParams& p, int thread, std::int64_t index) const;
+  void run_unit(const kernels::ForwardParams& p, int thread, std::int64_t index,
+                void* states) const;
+  void fold_block(const kernels::ForwardParams& p, int thread, std::int64_t index,
+                  void* states) const;
 };
 
 // Row intervals of this thread, kept between calls so that a run allocates nothing once its threads

@@ -14,6 +14,16 @@
 
 namespace attn::kernels {
 
+// Where answers about rows go; null data: not asked.
+struct Statistics {
+  Matrix max_logit, entropy, relative_entropy, max_probability, mean_variance;
+  bool any() const {
+    return max_logit.data != nullptr || entropy.data != nullptr ||
+           relative_entropy.data != nullptr || max_probability.data != nullptr ||
+           mean_variance.data != nullptr;
+  }
+};
+
 struct ForwardParams {
   Matrix q;
   DType q_dtype = DType::f32;
@@ -23,22 +33,33 @@ struct ForwardParams {
   Matrix lse;  // null data: not written
   std::int64_t group = 1, width = 0, v_width = 0;
   ScoreParams score;
+  DropoutParams dropout;
+  Statistics statistics;
+  const KeyRotation* rotation = nullptr;
 };
 
 struct ForwardBlock {
   Sequence sequence;
   std::int64_t kv_head = 0, token_begin = 0, token_count = 0;
   Schedule schedule;
+  // Where keys are split between several runs: memory for the states of the segments that the
+  // schedule visits, state_bytes() each; fold() makes rows of them. Null: run() does it all.
+  void* states = nullptr;
 };
 
 struct ForwardKernel {
   std::int64_t strip = 0;    // rows of the micro-kernel
   std::int64_t tile = 0;     // keys
   std::int64_t segment = 0;  // keys
+  std::int64_t panel = 0;    // keys side by side when they are packed
   // Scratch of one thread for blocks of at most `rows` rows, 64-byte aligned.
   std::size_t (*workspace_bytes)(std::int64_t rows, std::int64_t width,
                                  std::int64_t v_width) = nullptr;
+  std::size_t (*state_bytes)(std::int64_t rows, std::int64_t v_width) = nullptr;
   void (*run)(const ForwardParams&, const ForwardBlock&, void* workspace) = nullptr;
+  // Folds `count` states at block.states and writes the rows.
+  void (*fold)(const ForwardParams&, const ForwardBlock&, std::int64_t count,
+               void* workspace) = nullptr;
 };
 
 // The kernel for an instruction set (not automatic) and float32 or float64.

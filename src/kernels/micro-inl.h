@@ -14,6 +14,8 @@
 
 #include <cstdint>
 
+#include "kernels/stored-inl.h"
+
 HWY_BEFORE_NAMESPACE();
 namespace attn::kernels::HWY_NAMESPACE {
 
@@ -82,11 +84,12 @@ HWY_NOINLINE void score_panel(const T* HWY_RESTRICT q, const T* HWY_RESTRICT k, 
 }
 
 // out[r][...] = out * factor[r] + sum over keys of p[r][key] * v[key][...], for kV vectors of
-// columns. A null factor is one.
-template <int kM, int kV, class T>
-HWY_NOINLINE void value_panel(const T* HWY_RESTRICT p, const T* HWY_RESTRICT values,
-                              std::int64_t keys, const T* HWY_RESTRICT factor,
-                              T* HWY_RESTRICT out) {
+// columns; keys are v_stride elements apart, in whatever type they are stored. A null factor is
+// one.
+template <int kM, int kV, class T, class S>
+HWY_NOINLINE void value_panel(const T* HWY_RESTRICT p, const S* HWY_RESTRICT values,
+                              std::int64_t v_stride, std::int64_t keys,
+                              const T* HWY_RESTRICT factor, T* HWY_RESTRICT out) {
   using B = Blocking<T>;
   const typename B::D d;
   hn::Vec<typename B::D> sum[kV][kM];
@@ -107,7 +110,7 @@ HWY_NOINLINE void value_panel(const T* HWY_RESTRICT p, const T* HWY_RESTRICT val
   for (std::int64_t i = 0; i < keys; ++i) {
     hn::Vec<typename B::D> value[kV];
 #pragma GCC unroll 2
-    for (int v = 0; v < kV; ++v) value[v] = hn::Load(d, values + v * B::kLanes);
+    for (int v = 0; v < kV; ++v) value[v] = load_stored(d, values + v * B::kLanes);
 #pragma GCC unroll 16
     for (int r = 0; r < kM; ++r) {
       const auto element = hn::Set(d, p[r * B::kStride]);
@@ -115,7 +118,7 @@ HWY_NOINLINE void value_panel(const T* HWY_RESTRICT p, const T* HWY_RESTRICT val
       for (int v = 0; v < kV; ++v) sum[v][r] = hn::MulAdd(element, value[v], sum[v][r]);
     }
     ++p;
-    values += B::kPanel;
+    values += v_stride;
   }
 #pragma GCC unroll 2
   for (int v = 0; v < kV; ++v) {
@@ -126,8 +129,8 @@ HWY_NOINLINE void value_panel(const T* HWY_RESTRICT p, const T* HWY_RESTRICT val
   }
 }
 
-// One row, only its visible keys: the same chain as value_panel without the terms 0 * v, which a
-// non-finite v would turn into NaN.
+// One row of packed values, only its visible keys: the same chain as value_panel without the terms
+// 0 * v, which a non-finite v would turn into NaN.
 template <class T>
 void value_row(const T* HWY_RESTRICT p, const T* HWY_RESTRICT v, const std::uint64_t* visible,
                std::int64_t begin, std::int64_t end, T factor, T* HWY_RESTRICT out) {
@@ -209,53 +212,57 @@ HWY_INLINE hn::Vec<D> load_blocks(D d, const float* p, std::int64_t stride) {
 }
 #endif
 
+// `keys` rows of a strided matrix, at most kPanel, to one panel [width][kPanel]; missing keys are
+// 0.
+template <class T>
+void pack_panel(const T* HWY_RESTRICT from, std::int64_t stride, std::int64_t keys,
+                std::int64_t width, T* HWY_RESTRICT panel) {
+  using B = Blocking<T>;
+  if (keys < B::kPanel) {
+    for (std::int64_t i = 0; i < width * B::kPanel; ++i) panel[i] = 0;
+    transpose(from, stride, keys, width, T(1), panel, B::kPanel);
+    return;
+  }
+  std::int64_t c = 0;
+#if HWY_TARGET != HWY_SCALAR
+  if constexpr (sizeof(T) == 4) {
+    // Whole vectors of keys, four columns at a time, transposed within 128-bit blocks.
+    const typename B::D d;
+    for (; c + 4 <= width; c += 4) {
+      for (std::int64_t half = 0; half < B::kPanel; half += B::kLanes) {
+        const T* corner = from + half * stride + c;
+        const auto k0 = load_blocks(d, corner, stride),
+                   k1 = load_blocks(d, corner + stride, stride);
+        const auto k2 = load_blocks(d, corner + 2 * stride, stride);
+        const auto k3 = load_blocks(d, corner + 3 * stride, stride);
+        const auto low02 = hn::InterleaveLower(d, k0, k2), high02 = hn::InterleaveUpper(d, k0, k2);
+        const auto low13 = hn::InterleaveLower(d, k1, k3), high13 = hn::InterleaveUpper(d, k1, k3);
+        T* to = panel + c * B::kPanel + half;
+        hn::Store(hn::InterleaveLower(d, low02, low13), d, to);
+        hn::Store(hn::InterleaveUpper(d, low02, low13), d, to + B::kPanel);
+        hn::Store(hn::InterleaveLower(d, high02, high13), d, to + 2 * B::kPanel);
+        hn::Store(hn::InterleaveUpper(d, high02, high13), d, to + 3 * B::kPanel);
+      }
+    }
+  }
+#endif
+  transpose(from + c, stride, keys, width - c, T(1), panel + c * B::kPanel, B::kPanel);
+}
+
 // Keys [count][width] -> panels [kTile / kPanel][width][kPanel]; keys past `count` are zero.
 template <class T>
 void pack_keys(const T* HWY_RESTRICT k, std::int64_t stride, std::int64_t count, std::int64_t width,
                T* HWY_RESTRICT out) {
   using B = Blocking<T>;
-  for (std::int64_t j = 0; j < count; j += B::kPanel) {
-    const std::int64_t keys = count - j < B::kPanel ? count - j : B::kPanel;
-    T* panel = out + j * width;
-    const T* from = k + j * stride;
-    if (keys < B::kPanel) {
-      for (std::int64_t i = 0; i < width * B::kPanel; ++i) panel[i] = 0;
-      transpose(from, stride, keys, width, T(1), panel, B::kPanel);
-      continue;
-    }
-    std::int64_t c = 0;
-#if HWY_TARGET != HWY_SCALAR
-    if constexpr (sizeof(T) == 4) {
-      // Whole vectors of keys, four columns at a time, transposed within 128-bit blocks.
-      const typename B::D d;
-      for (; c + 4 <= width; c += 4) {
-        for (std::int64_t half = 0; half < B::kPanel; half += B::kLanes) {
-          const T* corner = from + half * stride + c;
-          const auto k0 = load_blocks(d, corner, stride),
-                     k1 = load_blocks(d, corner + stride, stride);
-          const auto k2 = load_blocks(d, corner + 2 * stride, stride);
-          const auto k3 = load_blocks(d, corner + 3 * stride, stride);
-          const auto low02 = hn::InterleaveLower(d, k0, k2),
-                     high02 = hn::InterleaveUpper(d, k0, k2);
-          const auto low13 = hn::InterleaveLower(d, k1, k3),
-                     high13 = hn::InterleaveUpper(d, k1, k3);
-          T* to = panel + c * B::kPanel + half;
-          hn::Store(hn::InterleaveLower(d, low02, low13), d, to);
-          hn::Store(hn::InterleaveUpper(d, low02, low13), d, to + B::kPanel);
-          hn::Store(hn::InterleaveLower(d, high02, high13), d, to + 2 * B::kPanel);
-          hn::Store(hn::InterleaveUpper(d, high02, high13), d, to + 3 * B::kPanel);
-        }
-      }
-    }
-#endif
-    transpose(from + c, stride, keys, width - c, T(1), panel + c * B::kPanel, B::kPanel);
-  }
+  for (std::int64_t j = 0; j < count; j += B::kPanel)
+    pack_panel(k + j * stride, stride, count - j < B::kPanel ? count - j : B::kPanel, width,
+               out + j * width);
 }
 
 // Values [count][width] -> panels [width / kPanel][kTile][kPanel], columns past `width` zero.
 // Returns whether all are finite.
-template <class T>
-bool pack_values(const T* HWY_RESTRICT v, std::int64_t stride, std::int64_t count,
+template <class T, class S>
+bool pack_values(const S* HWY_RESTRICT v, std::int64_t stride, std::int64_t count,
                  std::int64_t width, T* HWY_RESTRICT out) {
   using B = Blocking<T>;
   const typename B::D d;
@@ -264,16 +271,17 @@ bool pack_values(const T* HWY_RESTRICT v, std::int64_t stride, std::int64_t coun
   for (std::int64_t c = 0; c < width; c += B::kPanel, out += B::kTile * B::kPanel) {
     const std::int64_t columns = width - c < B::kPanel ? width - c : B::kPanel;
     for (std::int64_t i = 0; i < count; ++i) {
-      const T* from = v + i * stride + c;
+      const S* from = v + i * stride + c;
       T* to = out + i * B::kPanel;
       if (columns == B::kPanel) {
-        const auto low = hn::LoadU(d, from), high = hn::LoadU(d, from + B::kLanes);
+        const auto low = load_stored(d, from), high = load_stored(d, from + B::kLanes);
         poison = hn::MulAdd(zero, low, poison);
         poison_high = hn::MulAdd(zero, high, poison_high);
         hn::Store(low, d, to);
         hn::Store(high, d, to + B::kLanes);
       } else {
-        for (std::int64_t j = 0; j < B::kPanel; ++j) to[j] = j < columns ? from[j] : T(0);
+        for (std::int64_t j = 0; j < B::kPanel; ++j)
+          to[j] = j < columns ? static_cast<T>(element_of(from[j])) : T(0);
         poison = hn::MulAdd(zero, hn::Load(d, to), poison);
         poison_high = hn::MulAdd(zero, hn::Load(d, to + B::kLanes), poison_high);
       }

@@ -64,6 +64,18 @@ struct VisibleTile {
     return true;
   }
 
+  // The first run of set bits, [begin, end); empty when none is set.
+  static void first_run(const std::uint64_t* words, std::int64_t& begin, std::int64_t& end) {
+    begin = end = 0;
+    int w = 0;
+    while (w < kWords && words[w] == 0) ++w;
+    if (w == kWords) return;
+    const int first = std::countr_zero(words[w]);
+    begin = w * 64 + first;
+    end = begin + std::countr_one(words[w] >> first);
+    while (end == (w + 1) * 64 && ++w < kWords) end += std::countr_one(words[w]);
+  }
+
  private:
   void set_bits(const Interval& interval, std::uint64_t* words) const {
     std::int64_t begin = interval.begin - k_begin;
