@@ -3,8 +3,8 @@
 include(CMakePackageConfigHelpers)
 
 set(ATTN_PACKAGE_DIR ${CMAKE_INSTALL_LIBDIR}/cmake/attn)
-set(core_headers attention.h context.h error.h mask.h gradient.h observe.h position.h reference.h score.h
-  tensor.h)
+set(core_headers attention.h context.h error.h mask.h gradient.h kv_cache.h observe.h position.h reference.h
+  score.h tensor.h)
 file(GLOB headers CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/include/attn/*.h)
 set(other_headers ${headers})
 list(TRANSFORM core_headers PREPEND ${PROJECT_SOURCE_DIR}/include/attn/)

@@ -88,12 +88,14 @@ struct Pages {
   std::vector<PageRun> runs = {};            // ascending in a sequence; the first begins at key 0
 };
 
-// A rotary embedding that is applied when keys are read: key j is rotated by row j.
+// A rotary embedding that is applied when keys are read: key j of a sequence is rotated by row j.
 struct KeyRotation {
-  const float* cosines = nullptr;  // [k_len][width / 2], magnitude included
+  const float* cosines = nullptr;  // [rows][width / 2], magnitude included
   const float* sines = nullptr;
   std::int64_t width = 0;    // components that rotate, from the front
   bool interleaved = false;  // pairs (2i, 2i + 1) instead of (i, i + width / 2)
+  // [sequences]: key j of sequence s is rotated by row first_row[s] + j; null: by row j.
+  const std::int64_t* first_row = nullptr;
 };
 
 // Keys and values as they are stored.

@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "base/half.h"
+
 namespace attn {
 
 const char* name(DType type) {
@@ -42,31 +44,11 @@ float float_of(std::uint32_t bits) {
 
 }  // namespace
 
-BFloat16 to_bfloat16(float x) {
-  const std::uint32_t bits = bits_of(x);
-  if (x != x) return {static_cast<std::uint16_t>((bits >> 16) | 0x40)};
-  return {static_cast<std::uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16)};
-}
+BFloat16 to_bfloat16(float x) { return {bfloat16_bits(x)}; }
 
 float to_float(BFloat16 x) { return float_of(std::uint32_t{x.bits} << 16); }
 
-Float16 to_float16(float x) {
-  const std::uint32_t bits = bits_of(x), sign = bits >> 16 & 0x8000;
-  const float size = float_of(bits & 0x7fffffff);
-  std::uint32_t magnitude;
-  if (size != size) {
-    magnitude = 0x7e00;
-  } else if (size >= 65520.0f) {
-    magnitude = 0x7c00;
-  } else if (size < 0x1p-14f) {
-    // Adding 0.5 leaves the multiple of 2^-24, rounded, in the low bits.
-    magnitude = bits_of(size + 0.5f) - bits_of(0.5f);
-  } else {
-    const std::uint32_t m = bits_of(size);
-    magnitude = (m - (112u << 23) + 0xfff + ((m >> 13) & 1)) >> 13;
-  }
-  return {static_cast<std::uint16_t>(sign | magnitude)};
-}
+Float16 to_float16(float x) { return {float16_bits(x)}; }
 
 float to_float(Float16 x) {
   const std::uint32_t sign = std::uint32_t{x.bits & 0x8000u} << 16, rest = x.bits & 0x7fffu;
