@@ -307,10 +307,6 @@ Plan plan(const AttentionShape& given, const AttentionOptions& options, const Co
   plan.shape = checked_shape(given);
   plan.options = options;
   const AttentionShape& shape = plan.shape;
-  if (*shape.kv_dtype != shape.dtype || size_of(shape.dtype) < size_of(DType::f32)) {
-    throw std::invalid_argument(std::string("[plan] no kernel reads queries in ") +
-                                name(shape.dtype) + " and keys in " + name(*shape.kv_dtype));
-  }
   plan.kernel = &kernels::forward_kernel(context.isa(), shape.dtype);
   plan.list_sequences();
   std::int64_t longest = 1;

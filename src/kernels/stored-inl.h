@@ -127,7 +127,9 @@ HWY_INLINE void store_row(const T* HWY_RESTRICT in, T factor, std::int64_t count
     if (dtype == DType::f16) {
       auto* to = static_cast<Float16*>(out);
       const hn::Rebind<hwy::float16_t, decltype(d)> d16;
-      for (; i + lanes <= count; i += lanes) {
+      // Highway's portable conversion rounds towards zero.
+      constexpr bool kPortable = HWY_TARGET == HWY_SCALAR || HWY_TARGET == HWY_EMU128;
+      for (; !kPortable && i + lanes <= count; i += lanes) {
         hn::StoreU(hn::DemoteTo(d16, hn::Mul(hn::LoadU(d, in + i), f)), d16,
                    reinterpret_cast<hwy::float16_t*>(to + i));
       }
