@@ -147,13 +147,14 @@ class Plan {
                 const OutputGradients& from, const InputGradients& to) const;
 
   const PlanSummary& summary() const;
-  // The summary as text for people, one fact a line.
-  std::string explain() const;
+  // The summary as text for people, one fact a line, and how `observed` would be answered.
+  std::string explain(const Observed& observed = {}) const;
+
+  struct Impl;  // for the library's own rooms
 
  private:
   friend Plan plan(const AttentionShape&, const AttentionOptions&, const Context&);
   Plan() = default;
-  struct Impl;
   std::shared_ptr<const Impl> impl_;
 };
 

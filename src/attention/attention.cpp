@@ -6,11 +6,13 @@
 #include <cmath>
 #include <map>
 #include <numeric>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <utility>
 
 #include "attention/explain.h"
+#include "attention/observe.h"
 #include "attention/parallel.h"
 #include "attention/plan.h"
 #include "attn/position.h"
@@ -410,8 +412,13 @@ void Plan::run(const ConstTensor& q, const KeyValue& kv, const Tensor& out,
   check_output(plan.shape, out);
   check_observed(plan.shape, observed);
   check_panels(kv, plan.kernel->panel);
-  const kernels::ForwardParams p = plan.params_for(q, kv, out, observed);
+  kernels::ForwardParams p = plan.params_for(q, kv, out, observed);
   const ContextUse use(plan.context);
+  std::optional<SecondPass> second;
+  if (observed.two_passes()) {
+    second.emplace(plan, observed);
+    p.softmax = second->softmax();
+  }
   const int threads = plan.context.threads();
   void* states = nullptr;
   if (!plan.split_blocks.empty()) {
@@ -423,12 +430,13 @@ void Plan::run(const ConstTensor& q, const KeyValue& kv, const Tensor& out,
   parallel_units(
       threads, static_cast<std::int64_t>(plan.split_blocks.size()),
       [&](int thread, std::int64_t block) { plan.fold_block(p, thread, block, states); });
+  if (second) second->run(p);
 }
 
 const PlanSummary& Plan::summary() const { return impl_->summary; }
 
-std::string Plan::explain() const {
-  return explain_plan(impl_->shape, impl_->options, impl_->summary);
+std::string Plan::explain(const Observed& observed) const {
+  return explain_plan(impl_->shape, impl_->options, impl_->summary, observed);
 }
 
 void attention(const ConstTensor& q, const ConstTensor& k, const ConstTensor& v, const Tensor& out,

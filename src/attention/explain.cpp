@@ -3,6 +3,8 @@
 #include <cstdarg>
 #include <cstdio>
 
+#include "attention/observe.h"
+
 namespace attn {
 
 namespace {
@@ -40,7 +42,7 @@ double share(std::int64_t part, double whole) {
 }  // namespace
 
 std::string explain_plan(const AttentionShape& shape, const AttentionOptions& options,
-                         const PlanSummary& s) {
+                         const PlanSummary& s, const Observed& observed) {
   const auto ll = [](std::int64_t x) { return static_cast<long long>(x); };
   const auto tiles = static_cast<double>(s.tiles_full + s.tiles_partial + s.tiles_skipped);
   const auto pairs = static_cast<double>(shape.batch * shape.q_heads) *
@@ -74,6 +76,8 @@ std::string explain_plan(const AttentionShape& shape, const AttentionOptions& op
                    format("%.0f FLOP a byte", s.bytes > 0 ? s.flops / s.bytes : 0.0));
   line("workspace", in_bytes(static_cast<double>(s.workspace_bytes)));
   line("not formed", in_bytes(s.score_matrix_bytes) + " of scores");
+  if (const std::string questions = describe(observed); !questions.empty())
+    line("observed", questions);
   return text;
 }
 

@@ -8,6 +8,6 @@
 namespace attn {
 
 std::string explain_plan(const AttentionShape& shape, const AttentionOptions& options,
-                         const PlanSummary& summary);
+                         const PlanSummary& summary, const Observed& observed);
 
 }  // namespace attn

@@ -574,6 +574,11 @@ class Forward {
           inverse *= static_cast<T>(rest);
         }
         if (statistics_) write_statistics(state, r, lse, rest);
+        if (p_.softmax.data != nullptr) {
+          T* softmax = reinterpret_cast<T*>(row(p_.softmax, dtype_of<T>(), r));
+          softmax[0] = state.max[r] == kMinusInf ? T(0) : state.max[r];
+          softmax[1] = inverse;
+        }
         if (p_.dropout.threshold > 0) inverse *= static_cast<T>(p_.dropout.scale);
         char* to = row(p_.out, p_.out_dtype, r);
         const T* from = state.out + begin * v_padded_ + (r - begin) * B::kPanel;

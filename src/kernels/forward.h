@@ -31,6 +31,9 @@ struct ForwardParams {
   Matrix out;  // data is written
   DType out_dtype = DType::f32;
   Matrix lse;  // null data: not written
+  // Of each row, for a second pass: probability = exp2(score - [0]) * [1], scores in log2 units as
+  // this kernel computes them. [B, Hq, Lq, 2] of the arithmetic's type; null data: not written.
+  Matrix softmax;
   std::int64_t group = 1, width = 0, v_width = 0;
   ScoreParams score;
   DropoutParams dropout;
