@@ -13,6 +13,7 @@
 #include "attention/kv_pool.h"
 #include "attn/error.h"
 #include "base/check.h"
+#include "kernels/forward.h"
 
 namespace attn {
 
@@ -112,10 +113,8 @@ KvCacheOptions checked(KvCacheOptions o) {
 
 std::int64_t panel_of(const KvCacheOptions& o, const Context& context) {
   if (!o.packed_keys) return 0;
-  const std::int64_t vector_bytes = context.isa() == Isa::avx512 ? 64
-                                    : context.isa() == Isa::avx2 ? 32
-                                                                 : 16;
-  const std::int64_t panel = 2 * vector_bytes / (o.dtype == DType::f64 ? 8 : 4);
+  const DType arithmetic = o.dtype == DType::f64 ? DType::f64 : DType::f32;
+  const std::int64_t panel = kernels::forward_kernel(context.isa(), arithmetic).panel;
   if (o.page_tokens % panel != 0) {
     fail("page_tokens is " + text(o.page_tokens) + ", must be a multiple of " + text(panel) +
          " for packed keys with " + name(context.isa()));

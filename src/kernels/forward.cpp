@@ -275,7 +275,8 @@ class Forward {
       convert_rows(keys_.at(from), p_.k.dtype, keys_.stride(), n, p_.width,
                    s_.staging + i * p_.width, p_.width);
     });
-    if (p_.rotation != nullptr) rotate_rows(*p_.rotation, key, keys, p_.width, s_.staging);
+    if (p_.rotation != nullptr)
+      rotate_rows(*p_.rotation, sequence_.batch, key, keys, p_.width, s_.staging);
     pack_panel(static_cast<const T*>(s_.staging), p_.width, keys, p_.width, panel);
     return panel;
   }

@@ -30,6 +30,7 @@ class KeyPanels {
             T* staging, bool once)
       : p_(params),
         keys_(params.k, sequence, kv_head),
+        sequence_(sequence.batch),
         memory_(panels),
         staging_(staging),
         once_(once) {}
@@ -75,13 +76,14 @@ class KeyPanels {
       convert_rows(keys_.at(from), p_.k.dtype, keys_.stride(), n, p_.width, staging_ + i * p_.width,
                    p_.width);
     });
-    if (p_.rotation != nullptr) rotate_rows(*p_.rotation, key, keys, p_.width, staging_);
+    if (p_.rotation != nullptr) rotate_rows(*p_.rotation, sequence_, key, keys, p_.width, staging_);
     pack_panel(static_cast<const T*>(staging_), p_.width, keys, p_.width, panel);
     return panel;
   }
 
   const ForwardParams& p_;
   const StoredRows keys_;
+  const std::int64_t sequence_;
   T *memory_, *staging_;
   const bool once_;
   std::int64_t k_begin_ = 0, k_count_ = 0;

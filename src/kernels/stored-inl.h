@@ -209,11 +209,12 @@ class StoredRows {
   std::int64_t first_;
 };
 
-// Rotates rows of x [count][width], row i by the angles of key `key` + i.
+// Rotates rows of x [count][width], row i by the angles of key `key` + i of a sequence.
 template <class T>
-void rotate_rows(const KeyRotation& r, std::int64_t key, std::int64_t count, std::int64_t width,
-                 T* HWY_RESTRICT x) {
+void rotate_rows(const KeyRotation& r, std::int64_t sequence, std::int64_t key, std::int64_t count,
+                 std::int64_t width, T* HWY_RESTRICT x) {
   const std::int64_t half = r.width / 2;
+  if (r.first_row != nullptr) key += r.first_row[sequence];
   for (std::int64_t i = 0; i < count; ++i, x += width) {
     const float* cosine = r.cosines + (key + i) * half;
     const float* sine = r.sines + (key + i) * half;

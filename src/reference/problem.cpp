@@ -161,10 +161,12 @@ std::vector<double> Problem::key(const Sequence& s, std::int64_t kv_head, std::i
   }
   if (kv_.rotation != nullptr) {
     const KeyRotation& r = *kv_.rotation;
+    const std::int64_t turn = (r.first_row != nullptr ? r.first_row[s.index] : 0) + j;
     for (std::int64_t i = 0; i < r.width / 2; ++i) {
       double& x = key[at(r.interleaved ? 2 * i : i)];
       double& y = key[at(r.interleaved ? 2 * i + 1 : i + r.width / 2)];
-      const double c = r.cosines[j * r.width / 2 + i], n = r.sines[j * r.width / 2 + i], old = x;
+      const double c = r.cosines[turn * r.width / 2 + i], n = r.sines[turn * r.width / 2 + i];
+      const double old = x;
       x = old * c - y * n;
       y = old * n + y * c;
     }

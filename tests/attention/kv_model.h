@@ -33,7 +33,7 @@ inline void poison_pool(KvCache& cache) {
 inline void token_row(std::uint64_t number, std::int64_t layer, std::int64_t head, bool value,
                       std::int64_t width, float* out) {
   Random random(number * 977 + static_cast<std::uint64_t>((layer * 31 + head) * 2 + value));
-  const double size = number % 16 == 7 ? 1e4 : number % 16 == 11 ? 0 : 1;
+  const double size = number % 16 == 7 ? 8 : number % 16 == 11 ? 0 : 1;
   for (std::int64_t i = 0; i < width; ++i)
     out[i] = static_cast<float>(size * (2 * random.uniform() - 1));
 }
@@ -71,13 +71,18 @@ inline void as_kept(DType dtype, std::vector<float>& row) {
   }
 }
 
-// Element of a pool's row as a float.
+// Where an element of a pool's row is.
+inline std::int64_t pool_offset(const ConstTensor& pool, std::int64_t panel, std::int64_t head,
+                                std::int64_t row, std::int64_t i) {
+  return head * pool.strides[1] +
+         (panel == 0 ? row * pool.strides[2] + i
+                     : row / panel * panel * pool.width() + i * panel + row % panel);
+}
+
+// The element as a float.
 inline float kept_element(const ConstTensor& pool, const ConstTensor& scale, std::int64_t panel,
                           std::int64_t head, std::int64_t row, std::int64_t i) {
-  const std::int64_t at =
-      head * pool.strides[1] + (panel == 0
-                                    ? row * pool.strides[2] + i
-                                    : row / panel * panel * pool.width() + i * panel + row % panel);
+  const std::int64_t at = pool_offset(pool, panel, head, row, i);
   switch (pool.dtype) {
     case DType::f32: return static_cast<const float*>(pool.data)[at];
     case DType::f64: return static_cast<float>(static_cast<const double*>(pool.data)[at]);
