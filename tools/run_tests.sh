@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # run_tests.sh: what `make test` does once the packages are there.
-#   release build (g++), sanitizer build (clang), Python wheel; then the tests of all three, and of
-#   the page.
+#   release build (g++), sanitizer build (clang), Python wheel; then the tests of all three, of the
+#   page, and of PyTorch where it can be had.
 # Everything is tried even when something fails; tools/summarize_tests.py counts in the end.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -18,6 +18,8 @@ notes=()
 phase() { printf '%s\n' "$*"; }
 
 build_start=$(date +%s)
+tools/torch_venv.sh >"$results/torch-venv.log" 2>&1 &  # downloads while compilers run
+torch_venv=$!
 
 # Configures and builds a preset: build PRESET [-D...]. A failure is a failed test.
 build() {
@@ -78,9 +80,24 @@ if [ -z "$python" ]; then
 elif [ -n "$have_release" ]; then
   phase 'Testing Python and the page ...'
   ATTN_BIN=$root/build/release/bin/attn "$python" -m pytest tests -q -p no:cacheprovider \
-    --junitxml="$results/python.xml" >"$results/python.log" 2>&1 </dev/null
+    --ignore-glob='*/test_torch*.py' --junitxml="$results/python.xml" \
+    >"$results/python.log" 2>&1 </dev/null
   [ -s "$results/python.xml" ] || tail -n 20 "$results/python.log"
   notes+=(--junit "python=$results/python.xml")
+fi
+
+# The same wheel beside PyTorch, whose environment stays as it is.
+if ! wait "$torch_venv"; then
+  notes+=(--skipped "PyTorch tests: $(tail -n 1 "$results/torch-venv.log")")
+elif [ -n "$python" ]; then
+  phase 'Testing PyTorch and Transformers ...'
+  torch=$(tail -n 1 "$results/torch-venv.log")/bin/python
+  "$torch" -m pip install --disable-pip-version-check --no-deps --no-index --quiet \
+    --target "$results/site" "$results"/wheel/*.whl >"$results/torch.log" 2>&1 </dev/null
+  PYTHONPATH=$results/site "$torch" -m pytest tests/python/test_torch*.py -q -p no:cacheprovider \
+    --junitxml="$results/torch.xml" >>"$results/torch.log" 2>&1 </dev/null
+  [ -s "$results/torch.xml" ] || tail -n 20 "$results/torch.log"
+  notes+=(--junit "torch=$results/torch.xml")
 fi
 run_end=$(date +%s)
 

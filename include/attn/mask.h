@@ -139,4 +139,14 @@ class Mask {
   std::shared_ptr<const Node> node_;
 };
 
+// Bytes as in Mask::dense, read once: the structure that they show, when it is causal, a window,
+// padding or those together, else dense. Shows exactly the same pairs, at this query_start, to
+// shape[2] queries and shape[3] keys.
+struct RecognizedMask {
+  Mask mask;
+  std::int64_t query_start = 0;
+};
+RecognizedMask recognize(const std::uint8_t* visible, const std::int64_t (&shape)[4],
+                         const std::int64_t (&strides)[4]);
+
 }  // namespace attn

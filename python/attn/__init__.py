@@ -4,7 +4,12 @@
 
 Arrays are NumPy, PyTorch or anything with DLPack, read without copies; results come back as the
 kind that q is. Wrong arguments raise ValueError, files and models that fail raise attn.Error.
+
+attn.torch (needs PyTorch) has scaled_dot_product_attention with autograd and serves Hugging Face
+Transformers.
 """
+
+import importlib
 
 from . import reference
 from ._attn import (
@@ -58,3 +63,10 @@ __all__ = [
     "version",
     "view",
 ]
+
+
+def __getattr__(name):
+    # PyTorch is optional and slow to import: only who uses attn.torch needs it.
+    if name == "torch":
+        return importlib.import_module(".torch", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -178,6 +178,23 @@ Doubles as_doubles(const ConstTensor& view) {
   return copy;
 }
 
+Output import_output(nb::handle object, const std::string& what, DType type, const Shape& shape) {
+  Input in = import_tensor(object, what);
+  nb::ndarray<> writable;
+  if (!nb::try_cast(object, writable)) {
+    throw std::invalid_argument(what + " cannot be written to");
+  }
+  if (in.view.dtype != type || in.view.shape != shape) {
+    throw std::invalid_argument(what + " is " + name(in.view.dtype) + " " +
+                                to_string(in.view.shape) + ", must be " + name(type) + " " +
+                                to_string(shape));
+  }
+  Output out;
+  out.view = {writable.data(), type, shape, in.view.strides};
+  out.given = nb::borrow(object);
+  return out;
+}
+
 Output new_output(Kind kind, DType type, const std::vector<std::int64_t>& dimensions) {
   Output out;
   out.kind = kind;
@@ -196,6 +213,7 @@ Output new_output(Kind kind, DType type, const std::vector<std::int64_t>& dimens
 }
 
 nb::object Output::object() const {
+  if (given.is_valid()) return given;
   const auto exported = [&]<class Framework>(Framework) {
     return nb::cast(nb::ndarray<Framework>(view.data, shape.size(), shape.data(), owner, nullptr,
                                            dlpack_type(view.dtype)));

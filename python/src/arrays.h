@@ -46,16 +46,20 @@ struct Doubles {
 };
 Doubles as_doubles(const ConstTensor& view);
 
-// Fresh memory, owned by Python.
+// Memory to write into: fresh and owned by Python, or the caller's.
 struct Output {
   Tensor view;
   nb::object owner;
   std::vector<std::size_t> shape;
   Kind kind = Kind::numpy;
 
+  nb::object given;  // the caller's array, when it is not fresh memory
+
   // The array as Python sees it.
   nb::object object() const;
 };
+// An array of the caller to write into, of this type and shape.
+Output import_output(nb::handle object, const std::string& what, DType type, const Shape& shape);
 // `dimensions` as Python sees them; the view has 1 for what is missing at the end.
 Output new_output(Kind kind, DType type, const std::vector<std::int64_t>& dimensions);
 

@@ -29,8 +29,12 @@ struct Results {
   Output out;
   std::optional<Output> lse;
 
-  Results(Kind kind, DType type, const ConstTensor& q, std::int64_t v_width, bool with_lse)
-      : out(new_output(kind, type, {q.batch(), q.heads(), q.length(), v_width})) {
+  // `given`: an array to write into, or None.
+  Results(Kind kind, DType type, const ConstTensor& q, std::int64_t v_width, bool with_lse,
+          nb::handle given = nb::none())
+      : out(given.is_none() ? new_output(kind, type, {q.batch(), q.heads(), q.length(), v_width})
+                            : import_output(given, "[attention] out", type,
+                                            {q.batch(), q.heads(), q.length(), v_width})) {
     if (with_lse) lse = new_output(kind, type, {q.batch(), q.heads(), q.length()});
   }
   Observed observed() const { return lse ? Observed{.lse = lse->view} : Observed{}; }
@@ -39,7 +43,7 @@ struct Results {
 
 nb::any attend(nb::handle q, nb::handle k, nb::handle v, const PyMask* mask, const PyScore* score,
                std::optional<double> scale, bool return_lse, std::int64_t query_start,
-               nb::handle q_positions, nb::handle k_positions, int threads,
+               nb::handle q_positions, nb::handle k_positions, nb::handle out, int threads,
                const std::string& isa) {
   const Input qi = import_tensor(q, "[attention] q"), ki = import_tensor(k, "[attention] k");
   const Input vi = import_tensor(v, "[attention] v");
@@ -47,7 +51,7 @@ nb::any attend(nb::handle q, nb::handle k, nb::handle v, const PyMask* mask, con
       call_options("[attention]", mask, score, scale, query_start, q_positions, k_positions);
   const Context& where = context(threads, isa);
   AttentionShape::of(qi.view, ki.view, vi.view);  // before memory is asked for
-  const Results results(kind_of(q), qi.view.dtype, qi.view, vi.view.width(), return_lse);
+  const Results results(kind_of(q), qi.view.dtype, qi.view, vi.view.width(), return_lse, out);
   {
     nb::gil_scoped_release release;
     attention(qi.view, ki.view, vi.view, results.out.view, call.options, where, results.observed());
@@ -285,14 +289,15 @@ or one slope a head. t5: a T5Bias. sinks: one number a head.)")
 void bind_attention(nb::module_& m) {
   m.def("attention", &attend, "q"_a, "k"_a, "v"_a, nb::kw_only(), "mask"_a = nb::none(),
         "score"_a = nb::none(), "scale"_a = nb::none(), "return_lse"_a = false, "query_start"_a = 0,
-        "q_positions"_a = nb::none(), "k_positions"_a = nb::none(), "threads"_a = 0,
-        "isa"_a = "automatic", R"(Exact attention.
+        "q_positions"_a = nb::none(), "k_positions"_a = nb::none(), "out"_a = nb::none(),
+        "threads"_a = 0, "isa"_a = "automatic", R"(Exact attention.
 
 q [B, Hq, Lq, D], k [B, Hkv, Lk, D], v [B, Hkv, Lk, Dv]; Hq a multiple of Hkv; float32 or float64;
 NumPy, PyTorch or any array with DLPack, read without a copy, any strides with the last dimension
 contiguous. Returns [B, Hq, Lq, Dv] of q's kind and type; with return_lse also the natural-log sum
 of e^score, [B, Hq, Lq], without the sink. A row that sees nothing is 0, its lse -inf.
 
+out: an array to write into, in place of a new one; it must not overlap the inputs.
 Queries stand at query_start, query_start + 1, ... unless q_positions are given: for a cache,
 query_start = Lk - Lq. threads 0: as many as this process may use.)");
   m.def("merge", &merged, "out_a"_a, "lse_a"_a, "out_b"_a, "lse_b"_a, nb::kw_only(),

@@ -86,8 +86,17 @@ PyMask joined(Mask mask, std::initializer_list<const PyMask*> parts) {
   return joint;
 }
 
-PyMask dense(nb::handle object) {
-  const AnyArray array = import_array(object, "[mask] visible", 4);
+// Bytes, nonzero = visible, of an array of bools or integers.
+struct Visible {
+  AnyArray array;                       // kept alive
+  std::vector<std::uint8_t> copy = {};  // of wider integers
+  const std::uint8_t* data = nullptr;
+  std::int64_t shape[4] = {}, strides[4] = {};
+};
+
+Visible import_visible(nb::handle object) {
+  Visible in{.array = import_array(object, "[mask] visible", 4)};
+  const AnyArray& array = in.array;
   const auto code = static_cast<nb::dlpack::dtype_code>(array.dtype().code);
   if (code != nb::dlpack::dtype_code::Bool && code != nb::dlpack::dtype_code::Int &&
       code != nb::dlpack::dtype_code::UInt) {
@@ -95,32 +104,49 @@ PyMask dense(nb::handle object) {
         "[mask] visible must be bool or integers, nonzero where a query may see a key; an additive "
         "float mask is a Score(bias=...)");
   }
-  std::int64_t shape[4], strides[4];
   const std::size_t missing = 4 - array.ndim();
   for (std::size_t i = 0; i < 4; ++i) {
-    shape[i] = i < missing ? 1 : static_cast<std::int64_t>(array.shape(i - missing));
-    strides[i] = i < missing ? 0 : array.stride(i - missing);
+    in.shape[i] = i < missing ? 1 : static_cast<std::int64_t>(array.shape(i - missing));
+    in.strides[i] = i < missing ? 0 : array.stride(i - missing);
   }
   const auto bytes = static_cast<std::int64_t>(array.itemsize());
-  for (std::int64_t& stride : strides) stride *= bytes;
-  const auto* data = static_cast<const std::uint8_t*>(static_cast<const void*>(array.data()));
-  if (bytes == 1) return {Mask::dense(data, shape, strides)};
+  in.data = static_cast<const std::uint8_t*>(static_cast<const void*>(array.data()));
+  if (bytes == 1) return in;
 
   // Wider integers: nonzero in any byte.
-  std::vector<std::uint8_t> visible;
+  const auto& shape = in.shape;
+  const auto& strides = in.strides;
   for (std::int64_t b = 0; b < shape[0]; ++b) {
     for (std::int64_t h = 0; h < shape[1]; ++h) {
       for (std::int64_t q = 0; q < shape[2]; ++q) {
         for (std::int64_t k = 0; k < shape[3]; ++k) {
-          const auto* at = data + b * strides[0] + h * strides[1] + q * strides[2] + k * strides[3];
+          const auto* at =
+              in.data + bytes * (b * strides[0] + h * strides[1] + q * strides[2] + k * strides[3]);
           std::uint64_t value = 0;
           std::memcpy(&value, at, static_cast<std::size_t>(bytes));
-          visible.push_back(value != 0);
+          in.copy.push_back(value != 0);
         }
       }
     }
   }
-  return {Mask::dense(visible.data(), shape)};
+  in.data = in.copy.data();
+  std::int64_t step = 1;
+  for (int i = 3; i >= 0; step *= in.shape[i--]) in.strides[i] = step;
+  return in;
+}
+
+PyMask dense(nb::handle object) {
+  const Visible in = import_visible(object);
+  return {Mask::dense(in.data, in.shape, in.strides)};
+}
+
+std::tuple<PyMask, std::int64_t> recognized(nb::handle object) {
+  const Visible in = import_visible(object);
+  RecognizedMask found = [&] {
+    nb::gil_scoped_release release;
+    return recognize(in.data, in.shape, in.strides);
+  }();
+  return {PyMask{std::move(found.mask)}, found.query_start};
 }
 
 PyMask predicate(nb::callable function) {
@@ -295,6 +321,9 @@ keys at j unless positions are given. The default is full().)");
           "Sequence b has lengths[b] real keys; the padded ones, right or left, are hidden.")
       .def_static("dense", &dense, "visible"_a,
                   "True or nonzero = may see; any shape that broadcasts to [B, H, Lq, Lk]. Copied.")
+      .def_static("recognize", &recognized, "visible"_a,
+                  "(mask, query_start) of bytes as in dense(): causal, window, padding or those "
+                  "together when they show just that, at this query_start; else dense.")
       .def_static("predicate", &predicate, "function"_a,
                   "function(batch, head, q, k) -> bools, where k is the array of all key indices. "
                   "Called once a row; must be pure.")
