@@ -155,7 +155,8 @@ class KvCache {
   // A layer's keys and values, for Plan::run; refers to the batch, which must live longer. Throws
   // when the cache has changed since the batch was made, or when the layer is not fully written.
   KeyValue view(std::int64_t layer, const KvBatch& batch) const;
-  // Rotates the batch's queries [1, Hq, queries, width], float32, as their keys are when read.
+  // Rotates the batch's queries [1, Hq, queries, width], float32, bfloat16 or float16, in place, as
+  // keys at their positions are when read. Throws when a sequence has more queries than keys.
   void rotate(const Tensor& q, const KvBatch& batch) const;
 
  private:

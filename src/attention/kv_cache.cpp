@@ -1,53 +1,35 @@
-// Sequences as lists of pages: growth, sharing, eviction, and the batch that a plan reads.
+// Sequences as lists of pages: growth, sharing, eviction, writing.
 #include "attn/kv_cache.h"
 
 #include <algorithm>
 #include <atomic>
-#include <map>
-#include <numeric>
 #include <stdexcept>
 #include <string>
 #include <utility>
 
-#include "attention/kv_angles.h"
-#include "attention/kv_pool.h"
+#include "attention/kv_state.h"
 #include "attn/error.h"
 #include "base/check.h"
 #include "kernels/forward.h"
 
 namespace attn {
 
-namespace {
+void kv::fail(const std::string& what) { throw std::invalid_argument("[kv_cache] " + what); }
 
-// Tokens in consecutive rows of one page, at consecutive original positions.
-struct Span {
-  std::int64_t page = 0, first = 0, count = 0, position = 0;
-};
-using Spans = std::vector<Span>;
-
-struct Sequence {
-  // In key order; spans of one page stand side by side, in the order of its rows.
-  Spans spans;
-  std::int64_t length = 0;
-  std::int64_t next = 0;              // original position of the next token
-  std::vector<std::int64_t> written;  // tokens, by layer
-
-  bool complete() const {
-    return std::all_of(written.begin(), written.end(), [&](std::int64_t n) { return n == length; });
-  }
-};
-
-[[noreturn]] void fail(const std::string& what) {
-  throw std::invalid_argument("[kv_cache] " + what);
-}
-
-std::string text(std::int64_t value) { return std::to_string(value); }
-
-void require_least(const char* field, std::int64_t value, std::int64_t least) {
+void kv::require_least(const char* field, std::int64_t value, std::int64_t least) {
   if (value < least) {
     fail(std::string(field) + " is " + text(value) + ", must be " + text(least) + " or more");
   }
 }
+
+using kv::fail;
+using kv::require_least;
+using kv::Sequence;
+using kv::Span;
+using kv::Spans;
+using kv::text;
+
+namespace {
 
 void append(Spans& spans, const Span& span) {
   if (!spans.empty()) {
@@ -122,66 +104,52 @@ std::int64_t panel_of(const KvCacheOptions& o, const Context& context) {
   return panel;
 }
 
-// What tells states of all caches apart, so that an old batch is known as such.
-std::uint64_t new_version() {
-  static std::atomic<std::uint64_t> last{0};
-  return ++last;
-}
-
 }  // namespace
 
-struct KvCache::Impl {
-  KvCacheOptions options;
-  KvPool pool;
-  std::optional<KvAngleTables> angles;
-  std::map<SequenceId, Sequence> sequences;
-  SequenceId next_id = 0;
-  std::uint64_t version = new_version();
+KvCache::Impl::Impl(const KvCacheOptions& o, const Context& context)
+    : options(checked(o)), pool(options, panel_of(options, context)) {
+  if (options.rotation) angles.emplace(*options.rotation, options.width);
+  changed();
+}
 
-  Impl(const KvCacheOptions& o, const Context& context)
-      : options(checked(o)), pool(options, panel_of(options, context)) {
-    if (options.rotation) angles.emplace(*options.rotation, options.width);
-  }
+void KvCache::Impl::changed() {
+  static std::atomic<std::uint64_t> last{0};
+  version = ++last;
+}
 
-  Sequence& find(SequenceId id) {
-    const auto found = sequences.find(id);
-    if (found == sequences.end()) fail("there is no sequence " + text(id));
-    return found->second;
-  }
-  void check_layer(std::int64_t layer) const {
-    if (layer < 0 || layer >= options.layers) {
-      fail("layer is " + text(layer) + ", must be 0 to " + text(options.layers - 1));
-    }
-  }
-  void check_batch(const KvBatch& batch) const {
-    if (batch.version_ != version) {
-      fail(
-          "the batch is not of this cache as it is now: make one after append, truncate, evict "
-          "and drop");
-    }
-  }
-  void require_free(SequenceId id, std::int64_t pages) const {
-    if (pages > pool.free_pages()) {
-      throw Error("[kv_cache] the pool is full: sequence " + text(id) + " needs " + text(pages) +
-                  " more pages of " + text(options.page_tokens) + " tokens, " +
-                  text(pool.free_pages()) + " of " + text(options.pages) + " are free");
-    }
-  }
-  void check_tensor(const char* what, const ConstTensor& x, std::int64_t width) const;
-  std::int64_t row(const Span& span) const { return span.page * options.page_tokens + span.first; }
+Sequence& KvCache::Impl::find(SequenceId id) {
+  const auto found = sequences.find(id);
+  if (found == sequences.end()) fail("there is no sequence " + text(id));
+  return found->second;
+}
 
-  // Holds the pages of `next` instead of those that the sequence has.
-  void replace(Sequence& s, Spans next) noexcept {
-    for_pages(next, [&](std::int64_t page) { pool.hold(page); });
-    for_pages(s.spans, [&](std::int64_t page) { pool.release(page); });
-    s.spans = std::move(next);
+void KvCache::Impl::check_layer(std::int64_t layer) const {
+  if (layer < 0 || layer >= options.layers) {
+    fail("layer is " + text(layer) + ", must be 0 to " + text(options.layers - 1));
   }
-  void close_gap(SequenceId id, Sequence& s, std::int64_t sinks, std::int64_t dropped);
-  void write(std::int64_t layer, Sequence& s, const ConstTensor& k, const ConstTensor& v,
-             std::int64_t first, std::int64_t count);
-  void add_angles(const KvBatch& batch, const std::vector<const Sequence*>& sequences_of,
-                  KvAngles& to) const;
-};
+}
+
+void KvCache::Impl::check_batch(const KvBatch& batch) const {
+  if (batch.version_ != version) {
+    fail(
+        "the batch is not of this cache as it is now: make one after append, truncate, evict and "
+        "drop");
+  }
+}
+
+void KvCache::Impl::require_free(SequenceId id, std::int64_t pages) const {
+  if (pages > pool.free_pages()) {
+    throw Error("[kv_cache] the pool is full: sequence " + text(id) + " needs " + text(pages) +
+                " more pages of " + text(options.page_tokens) + " tokens, " +
+                text(pool.free_pages()) + " of " + text(options.pages) + " are free");
+  }
+}
+
+void KvCache::Impl::replace(Sequence& s, Spans next) noexcept {
+  for_pages(next, [&](std::int64_t page) { pool.hold(page); });
+  for_pages(s.spans, [&](std::int64_t page) { pool.release(page); });
+  s.spans = std::move(next);
+}
 
 void KvCache::Impl::check_tensor(const char* what, const ConstTensor& x, std::int64_t width) const {
   const std::string named = what;
@@ -242,7 +210,7 @@ SequenceId KvCache::fork(SequenceId id) {
 void KvCache::drop(SequenceId id) {
   impl_->replace(impl_->find(id), {});
   impl_->sequences.erase(id);
-  impl_->version = new_version();
+  impl_->changed();
 }
 
 std::int64_t KvCache::length(SequenceId id) const { return impl_->find(id).length; }
@@ -301,7 +269,7 @@ void KvCache::append(SequenceId id, std::int64_t tokens) {
     left -= span.count;
   }
   s.length += tokens;
-  cache.version = new_version();
+  cache.changed();
 }
 
 void KvCache::Impl::write(std::int64_t layer, Sequence& s, const ConstTensor& k,
@@ -382,7 +350,7 @@ void KvCache::truncate(SequenceId id, std::int64_t length) {
   s.next = next;
   s.length = length;
   for (std::int64_t& n : s.written) n = std::min(n, length);
-  cache.version = new_version();
+  cache.changed();
 }
 
 std::int64_t KvCache::evict(SequenceId id, std::int64_t sinks, std::int64_t window) {
@@ -403,7 +371,7 @@ std::int64_t KvCache::evict(SequenceId id, std::int64_t sinks, std::int64_t wind
   }
   s.length -= dropped;
   s.written.assign(s.written.size(), s.length);
-  cache.version = new_version();
+  cache.changed();
   return dropped;
 }
 
@@ -467,180 +435,6 @@ void KvCache::Impl::close_gap(SequenceId id, Sequence& s, std::int64_t sinks,
   }
   replace(s, std::move(result));
   for (const std::int64_t page : fresh) pool.release(page);  // held since it was taken
-}
-
-KvBatch KvCache::batch(std::vector<SequenceId> ids, const std::vector<std::int64_t>& queries) {
-  Impl& cache = *impl_;
-  if (!queries.empty() && queries.size() != ids.size()) {
-    fail("queries has " + std::to_string(queries.size()) + " entries, must have " +
-         std::to_string(ids.size()) + ", one a sequence");
-  }
-  std::vector<SequenceId> sorted = ids;
-  std::sort(sorted.begin(), sorted.end());
-  if (const auto twice = std::adjacent_find(sorted.begin(), sorted.end()); twice != sorted.end()) {
-    fail("sequence " + text(*twice) + " is in the batch twice: fork it");
-  }
-  KvBatch batch;
-  batch.version_ = cache.version;
-  batch.kv_heads_ = cache.options.kv_heads;
-  batch.width_ = cache.options.width;
-  batch.v_width_ = cache.options.v_width;
-  batch.dtype_ = cache.options.dtype;
-  batch.ragged_.q_offsets.push_back(0);
-  batch.ragged_.k_offsets.push_back(0);
-  batch.pages_.run_begin.push_back(0);
-  const bool original = cache.options.positions == CachePositions::original;
-  std::vector<const Sequence*> sequences;
-  for (std::size_t i = 0; i < ids.size(); ++i) {
-    const Sequence& s = cache.find(ids[i]);
-    sequences.push_back(&s);
-    const std::int64_t count = queries.empty() ? 1 : queries[i];
-    require_least("a number of queries", count, 0);
-    const auto first_key = static_cast<std::size_t>(batch.ragged_.k_offsets.back());
-    batch.ragged_.q_offsets.push_back(batch.ragged_.q_offsets.back() + count);
-    batch.ragged_.k_offsets.push_back(batch.ragged_.k_offsets.back() + s.length);
-    batch.ragged_.query_starts.push_back(s.length - count);
-    // Where keys lie, neighbours joined, and where they stand.
-    std::int64_t key = 0, end = -1;
-    for (const Span& span : s.spans) {
-      if (cache.row(span) != end) batch.pages_.runs.push_back({key, cache.row(span)});
-      end = cache.row(span) + span.count;
-      for (std::int64_t j = 0; j < span.count; ++j, ++key)
-        batch.k_positions_.push_back(original ? span.position + j : key);
-      batch.moved_ = batch.moved_ || (original && span.position + span.count != key);
-    }
-    batch.pages_.run_begin.push_back(static_cast<std::int64_t>(batch.pages_.runs.size()));
-    const std::int64_t next = original ? s.next : s.length;
-    batch.moved_ = batch.moved_ || next != s.length;
-    for (std::int64_t j = s.length - count; j < s.length; ++j) {
-      batch.q_positions_.push_back(j >= 0
-                                       ? batch.k_positions_[first_key + static_cast<std::size_t>(j)]
-                                       : next - s.length + j);
-    }
-  }
-  batch.sequences_ = std::move(ids);
-  if (cache.angles) {
-    std::int64_t longest = 0;
-    bool own = batch.moved_;
-    for (const Sequence* s : sequences) {
-      longest = std::max(longest, s->length);
-      own = own || cache.angles->moves(original ? s->next : s->length);
-    }
-    if (own) {
-      const auto angles = std::make_shared<KvAngles>();
-      cache.add_angles(batch, sequences, *angles);
-      batch.angles_ = angles;
-    } else {
-      batch.angles_ = cache.angles->fixed(longest);
-    }
-    batch.rotation_ = {.cosines = batch.angles_->cosines.data(),
-                       .sines = batch.angles_->sines.data(),
-                       .width = 2 * cache.angles->pairs(),
-                       .interleaved = cache.angles->interleaved(),
-                       .first_row = own ? batch.angles_->first_row.data() : nullptr};
-  }
-  return batch;
-}
-
-// A table for each sequence of a batch, one after the other.
-void KvCache::Impl::add_angles(const KvBatch& batch,
-                               const std::vector<const Sequence*>& sequences_of,
-                               KvAngles& to) const {
-  const bool original = options.positions == CachePositions::original;
-  for (std::size_t i = 0; i < sequences_of.size(); ++i) {
-    const Sequence& s = *sequences_of[i];
-    const auto begin = batch.k_positions_.begin() + batch.ragged_.k_offsets[i];
-    to.first_row.push_back(batch.ragged_.k_offsets[i]);
-    angles->add(original ? s.next : s.length, {begin, begin + s.length}, to);
-  }
-}
-
-KeyValue KvCache::view(std::int64_t layer, const KvBatch& batch) const {
-  const Impl& cache = *impl_;
-  cache.check_batch(batch);
-  cache.check_layer(layer);
-  for (const SequenceId id : batch.sequences_) {
-    const Sequence& s = impl_->find(id);
-    const std::int64_t written = s.written[static_cast<std::size_t>(layer)];
-    if (written != s.length) {
-      fail("layer " + text(layer) + " of sequence " + text(id) + " has " + text(written) + " of " +
-           text(s.length) + " tokens written");
-    }
-  }
-  return {.k = cache.pool.keys(layer),
-          .v = cache.pool.values(layer),
-          .k_scale = cache.pool.key_scales(layer),
-          .v_scale = cache.pool.value_scales(layer),
-          .pages = &batch.pages_,
-          .k_panel = cache.pool.panel(),
-          .rotation = cache.angles ? &batch.rotation_ : nullptr};
-}
-
-void KvCache::rotate(const Tensor& q, const KvBatch& batch) const {
-  impl_->check_batch(batch);
-  if (!impl_->angles) fail("this cache rotates nothing: rotation is not set");
-  const std::vector<std::int64_t>& begin = batch.ragged_.q_offsets;
-  if (q.dtype != DType::f32) fail(std::string("q is ") + name(q.dtype) + ", must be float32");
-  if (q.batch() != 1 || q.length() != begin.back() || q.width() != impl_->options.width) {
-    fail("q has shape " + to_string(q.shape) + ", must be [1, heads, " + text(begin.back()) + ", " +
-         text(impl_->options.width) + "]");
-  }
-  if (q.width() > 1 && q.strides[3] != 1) fail("q's rows must be contiguous");
-  const KeyRotation& r = batch.rotation_;
-  const std::int64_t pairs = r.width / 2;
-  for (std::size_t s = 0; s < batch.sequences_.size(); ++s) {
-    const std::int64_t start = batch.ragged_.query_starts[s];
-    if (start < 0) {
-      fail("sequence " + text(batch.sequences_[s]) + " has " + text(begin[s + 1] - begin[s]) +
-           " queries and " + text(start + begin[s + 1] - begin[s]) + " keys");
-    }
-  }
-  for (std::size_t s = 0; s < batch.sequences_.size(); ++s) {
-    for (std::int64_t l = begin[s]; l < begin[s + 1]; ++l) {
-      const std::int64_t key = batch.ragged_.query_starts[s] + l - begin[s];
-      const std::int64_t row = key + (r.first_row != nullptr ? r.first_row[s] : 0);
-      const float *cosine = r.cosines + row * pairs, *sine = r.sines + row * pairs;
-      for (std::int64_t h = 0; h < q.heads(); ++h) {
-        float* x = q.row<float>(0, h, l);
-        for (std::int64_t i = 0; i < pairs; ++i) {
-          float &a = x[r.interleaved ? 2 * i : i], &b = x[r.interleaved ? 2 * i + 1 : i + pairs];
-          const float before = a;
-          a = before * cosine[i] - b * sine[i];
-          b = before * sine[i] + b * cosine[i];
-        }
-      }
-    }
-  }
-}
-
-AttentionShape KvBatch::shape(std::int64_t q_heads, DType q_dtype) const {
-  return {.batch = 1,
-          .q_heads = q_heads,
-          .kv_heads = kv_heads_,
-          .q_len = ragged_.q_offsets.back(),
-          .k_len = ragged_.k_offsets.back(),
-          .width = width_,
-          .v_width = v_width_,
-          .dtype = q_dtype,
-          .kv_dtype = dtype_};
-}
-
-AttentionOptions KvBatch::options(AttentionOptions given) const {
-  if (given.query_start != 0 || !given.q_positions.empty() || !given.k_positions.empty() ||
-      !given.ragged.q_offsets.empty()) {
-    fail(
-        "the options have query_start, positions or ragged lengths of their own: the batch sets "
-        "them");
-  }
-  if (!moved_) {
-    given.ragged = ragged_;
-  } else if (sequences_.size() == 1) {
-    given.q_positions = q_positions_;
-    given.k_positions = k_positions_;
-  } else {
-    fail("evicted sequences with original positions: make a batch of each");
-  }
-  return given;
 }
 
 }  // namespace attn

@@ -363,12 +363,14 @@ INSTANTIATE_TEST_SUITE_P(Kinds, KvChunks, testing::ValuesIn(kinds_but("moving_ba
 
 // Keys that a cache rotates when they are read against keys that attn::rope rotated.
 struct Rotated {
+  std::string label;
   RopeOptions options;
-  CachePositions positions;
+  CachePositions positions = CachePositions::in_cache;
 };
-class KvRotation : public testing::TestWithParam<Rotated> {};
+void PrintTo(const Rotated& rotated, std::ostream* out) { *out << rotated.label; }
+class KvRotations : public testing::TestWithParam<Rotated> {};
 
-TEST_P(KvRotation, IsThatOfRope) {
+TEST_P(KvRotations, IsThatOfRope) {
   const RopeOptions& rotation = GetParam().options;
   const Context context({.threads = 1});
   const KvCacheOptions options = {.kv_heads = kKvHeads,
@@ -412,17 +414,53 @@ TEST_P(KvRotation, IsThatOfRope) {
 }
 
 INSTANTIATE_TEST_SUITE_P(
-    Kinds, KvRotation,
+    Kinds, KvRotations,
     testing::Values(
-        Rotated{{}, CachePositions::in_cache},
-        Rotated{{.layout = RopeLayout::interleaved, .fraction = 0.75}, CachePositions::in_cache},
-        Rotated{{.scaling = RopeScaling::dynamic_ntk(4, 64)}, CachePositions::in_cache},
-        Rotated{{.scaling = RopeScaling::dynamic_ntk(4, 64)}, CachePositions::original},
-        Rotated{{.scaling = RopeScaling::yarn(4, 64)}, CachePositions::original},
-        Rotated{{.scaling = RopeScaling::llama3(8, 1, 4, 64)}, CachePositions::in_cache}));
+        Rotated{"plain", {}},
+        Rotated{"interleaved", {.layout = RopeLayout::interleaved, .fraction = 0.75}},
+        Rotated{"moving_base", {.scaling = RopeScaling::dynamic_ntk(4, 64)}},
+        Rotated{"moving_base_original",
+                {.scaling = RopeScaling::dynamic_ntk(4, 64)},
+                CachePositions::original},
+        Rotated{"yarn_original", {.scaling = RopeScaling::yarn(4, 64)}, CachePositions::original},
+        Rotated{"llama3", {.scaling = RopeScaling::llama3(8, 1, 4, 64)}}),
+    [](const auto& test) { return test.param.label; });
+
+TEST(KvRotation, OfQueriesIn16Bits) {
+  KvCache cache({.width = kWidth, .pages = 1, .rotation = RopeOptions{}});
+  const SequenceId id = cache.create();
+  cache.append(id, 9);
+  const KvBatch batch = cache.batch({id}, {2});
+  std::vector<float> wide = queries_of(id, 7, 2);
+  std::vector<BFloat16> bf16;
+  std::vector<Float16> f16;
+  for (float& x : wide) {
+    f16.push_back(to_float16(x = to_float(to_bfloat16(x))));
+    bf16.push_back(to_bfloat16(x));
+  }
+  const Shape shape{1, kHeads, 2, kWidth};
+  std::vector<float> exact;
+  for (Float16 x : f16) exact.push_back(to_float(x));
+  cache.rotate(Tensor(wide.data(), shape), batch);
+  cache.rotate(Tensor(bf16.data(), shape), batch);
+  cache.rotate(Tensor(exact.data(), shape), batch);
+  cache.rotate(Tensor(f16.data(), shape), batch);
+  for (std::size_t i = 0; i < wide.size(); ++i) {
+    EXPECT_EQ(bf16[i].bits, to_bfloat16(wide[i]).bits);
+    EXPECT_EQ(f16[i].bits, to_float16(exact[i]).bits);
+  }
+  std::vector<double> doubles(wide.size());
+  EXPECT_THROW(cache.rotate(Tensor(doubles.data(), shape), batch), std::invalid_argument);
+  EXPECT_THROW(cache.rotate(Tensor(wide.data(), {1, kHeads, 1, kWidth}), batch),
+               std::invalid_argument);
+  const KvBatch early = cache.batch({id}, {10});
+  std::vector<float> many(kHeads * 10 * kWidth);
+  EXPECT_THROW(cache.rotate(Tensor(many.data(), {1, kHeads, 10, kWidth}), early),
+               std::invalid_argument);
+}
 
 // The observers' second pass reads keys as the first does: ragged as alone.
-TEST(KvRotationOfObservers, IsThatOfTheirSequence) {
+TEST(KvRotation, OfObserversIsThatOfTheirSequence) {
   const Context context({.threads = 2});
   ModelledCache both(options_of({"", DType::bf16, false, 32,
                                  RopeOptions{.scaling = RopeScaling::dynamic_ntk(4, 64)}}),
