@@ -4,9 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <limits>
-#include <numeric>
 
+#include "attention/bound.h"
 #include "attention/cases.h"
 #include "kernels/forward.h"
 
@@ -173,34 +172,9 @@ bool fits(const Case& c, const Storage& how, std::int64_t panel) {
   return !how.packed || how.page > 0 || c.shape.k_len % panel == 0;
 }
 
-// Worst case of float32: a score is a sum of D rounded terms of size |q||k| scale (and some more
-// roundings: of the scale, a rotation, the exponential), the output a weighted mean of Lk rounded
-// values, whose weights are off by at most twice what the scores are.
-struct Bound {
-  double scores = 0, out = 0;
+class StoredKinds : public testing::TestWithParam<Storage> {};
 
-  Bound(const AttentionShape& s, const std::vector<float>& q, const std::vector<float>& k,
-        const std::vector<float>& v) {
-    const auto largest = [](const std::vector<float>& x, std::int64_t width) {
-      double most = 0;
-      for (std::size_t i = 0; i < x.size(); i += at(width)) {
-        most = std::max(most, std::inner_product(&x[i], &x[i] + width, &x[i], 0.0));
-      }
-      return std::sqrt(most);
-    };
-    const double size =
-        largest(q, s.width) * largest(k, s.width) / std::sqrt(static_cast<double>(s.width));
-    scores = kEpsilon * (static_cast<double>(s.width + 8) * size + static_cast<double>(s.k_len));
-    out = 2 * scores * largest(v, s.v_width);
-  }
-  double lse(double value) const { return scores + 2 * kEpsilon * std::abs(value); }
-
-  static constexpr double kEpsilon = std::numeric_limits<float>::epsilon() / 2;
-};
-
-class StoredKeys : public testing::TestWithParam<Storage> {};
-
-TEST_P(StoredKeys, SameBitsAsTheirNumbers) {
+TEST_P(StoredKinds, SameBitsAsTheirNumbers) {
   const Storage& how = GetParam();
   for (const Case& c : shapes()) {
     for (const Isa isa : supported_isas()) {
@@ -230,36 +204,36 @@ TEST_P(StoredKeys, SameBitsAsTheirNumbers) {
   }
 }
 
-TEST_P(StoredKeys, AgreeWithTheOracle) {
-  const Storage& how = GetParam();
-  for (const Case& c : shapes()) {
-    for (const Isa isa : supported_isas()) {
-      if (!fits(c, how, kernels::forward_kernel(isa, DType::f32).panel)) continue;
-      const Context context({.threads = 1, .isa = isa});
-      Problem<float> p(c.shape, 41);
-      const Stored stored(p, how, kernels::forward_kernel(isa, DType::f32).panel);
+INSTANTIATE_TEST_SUITE_P(Kinds, StoredKinds, testing::ValuesIn(storages()),
+                         [](const auto& kind) { return kind.param.label; });
+
+TEST(StoredKeys, AgreeWithTheOracle) {
+  for (const DType dtype : {DType::bf16, DType::f16, DType::i8}) {
+    for (const Case& c : shapes()) {
+      Problem<float> p(c.shape, 41), oracle = p;
+      const Stored stored(p, {.label = "", .dtype = dtype}, 0);
       AttentionShape shape = p.shape;
-      shape.kv_dtype = how.dtype;
-      plan(shape, c.options, context).run(p.qt(), stored.view(), p.ot(), {.lse = p.lt()});
-      Problem<float> oracle = p;
+      shape.kv_dtype = dtype;
       reference::attention(shape, p.qt(), stored.view(), oracle.ot(), c.options,
                            {.lse = oracle.lt()});
       const Bound bound(shape, p.q, stored.k.numbers, stored.v.numbers);
-      for (std::size_t i = 0; i < p.out.size(); ++i) {
-        ASSERT_TRUE(std::abs(p.out[i] - oracle.out[i]) <= bound.out)
-            << c.label << " " << name(isa) << " element " << i << ": " << p.out[i] << ", oracle "
-            << oracle.out[i] << ", bound " << bound.out;
-      }
-      for (std::size_t i = 0; i < p.lse.size(); ++i) {
-        ASSERT_TRUE(std::abs(p.lse[i] - oracle.lse[i]) <= bound.lse(oracle.lse[i]))
-            << c.label << " " << name(isa) << " row " << i;
+      for (const Isa isa : supported_isas()) {
+        const std::string where = c.label + " " + name(dtype) + " " + name(isa);
+        plan(shape, c.options, Context({.threads = 1, .isa = isa}))
+            .run(p.qt(), stored.view(), p.ot(), {.lse = p.lt()});
+        for (std::size_t i = 0; i < p.out.size(); ++i) {
+          ASSERT_TRUE(std::abs(p.out[i] - oracle.out[i]) <= bound.out)
+              << where << " element " << i << ": " << p.out[i] << ", oracle " << oracle.out[i]
+              << ", bound " << bound.out;
+        }
+        for (std::size_t i = 0; i < p.lse.size(); ++i) {
+          ASSERT_TRUE(std::abs(p.lse[i] - oracle.lse[i]) <= bound.lse(oracle.lse[i]))
+              << where << " row " << i;
+        }
       }
     }
   }
 }
-
-INSTANTIATE_TEST_SUITE_P(Kinds, StoredKeys, testing::ValuesIn(storages()),
-                         [](const auto& kind) { return kind.param.label; });
 
 // Queries and outputs of 16 bits: the numbers of the queries, and the float32 output rounded once.
 TEST(StoredQueries, ReadExactlyAndRoundOnce) {
