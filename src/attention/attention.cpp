@@ -341,23 +341,12 @@ kernels::ForwardBlock Plan::Impl::block_of(const Unit& unit, RowIntervals& rows)
   const std::int64_t first = group.run_begin[static_cast<std::size_t>(unit.block)];
   tiles.runs = group.runs.data() + first;
   tiles.run_count = group.run_begin[static_cast<std::size_t>(unit.block) + 1] - first;
-  tiles.slot_of_head = group.slot_of_head.data();
-  tiles.slots = static_cast<std::int64_t>(group.variants.size());
   tiles.block_tokens = block.token_count;
   if (unit.run_begin >= 0) {
     tiles.runs = split_runs.data() + unit.run_begin;
     tiles.run_count = unit.run_end - unit.run_begin;
   }
-  bool partial = false;
-  for (std::int64_t i = 0; i < tiles.run_count; ++i) partial = partial || tiles.runs[i].partial;
-  if (partial && group.uses_bits) {
-    tiles.bits = group.bits.data();
-  } else if (partial) {
-    schedule.block_intervals(group, block.token_begin, block.token_count, rows.begin,
-                             rows.intervals);
-    tiles.interval_begin = rows.begin.data();
-    tiles.intervals = rows.intervals.data();
-  }
+  schedule.describe_rows(group, block.token_begin, rows.begin, rows.intervals, tiles);
   return block;
 }
 

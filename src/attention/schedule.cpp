@@ -221,6 +221,22 @@ void MaskSchedule::block_intervals(const GroupSchedule& group, std::int64_t toke
   }
 }
 
+void MaskSchedule::describe_rows(const GroupSchedule& group, std::int64_t token_begin,
+                                 std::vector<std::int64_t>& begin, std::vector<Interval>& intervals,
+                                 kernels::Schedule& tiles) const {
+  tiles.slot_of_head = group.slot_of_head.data();
+  tiles.slots = static_cast<std::int64_t>(group.variants.size());
+  const bool partial = std::any_of(tiles.runs, tiles.runs + tiles.run_count,
+                                   [](const kernels::TileRun& run) { return run.partial; });
+  if (partial && group.uses_bits) {
+    tiles.bits = group.bits.data();
+  } else if (partial) {
+    block_intervals(group, token_begin, tiles.block_tokens, begin, intervals);
+    tiles.interval_begin = begin.data();
+    tiles.intervals = intervals.data();
+  }
+}
+
 void MaskSchedule::count_row(Facts& facts, std::int64_t q, const std::vector<Interval>& row) const {
   std::int64_t pairs = 0, latest = std::numeric_limits<std::int64_t>::min();
   for (const Interval& i : row) {

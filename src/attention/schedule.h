@@ -40,6 +40,11 @@ class MaskSchedule {
   // wants them. Evaluated when the block runs, so that a plan's memory does not grow with rows.
   void block_intervals(const GroupSchedule& group, std::int64_t token_begin, std::int64_t tokens,
                        std::vector<std::int64_t>& begin, std::vector<Interval>& intervals) const;
+  // What a schedule with `tiles.runs` and `tiles.block_tokens` needs to know about rows from
+  // token_begin on: bits or intervals, if some run is partial. The vectors keep the intervals.
+  void describe_rows(const GroupSchedule& group, std::int64_t token_begin,
+                     std::vector<std::int64_t>& begin, std::vector<Interval>& intervals,
+                     kernels::Schedule& tiles) const;
 
   // Over entries and query heads.
   std::int64_t visible_pairs() const { return visible_pairs_; }

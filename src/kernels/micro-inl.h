@@ -45,8 +45,8 @@ struct Blocking {
 // A panel is two vectors wide; where only one of them is needed, kV is 1 and pointers start at it.
 
 // scores[r][...] = sum over d of q[d][r] * k[d][...], for kV vectors of keys. While they are in
-// registers, top[r][lane] becomes the largest score so far.
-template <int kM, int kV, class T>
+// registers, top[r][lane] becomes the largest score so far, if kTop.
+template <int kM, int kV, class T, bool kTop = true>
 HWY_NOINLINE void score_panel(const T* HWY_RESTRICT q, const T* HWY_RESTRICT k, std::int64_t width,
                               T* HWY_RESTRICT scores, T* HWY_RESTRICT top) {
   using B = Blocking<T>;
@@ -73,13 +73,14 @@ HWY_NOINLINE void score_panel(const T* HWY_RESTRICT q, const T* HWY_RESTRICT k, 
   }
 #pragma GCC unroll 16
   for (int r = 0; r < kM; ++r) {
-    auto largest = hn::Load(d, top + r * B::kLanes);
 #pragma GCC unroll 2
-    for (int v = 0; v < kV; ++v) {
-      hn::Store(sum[v][r], d, scores + r * B::kStride + v * B::kLanes);
-      largest = hn::Max(largest, sum[v][r]);
+    for (int v = 0; v < kV; ++v) hn::Store(sum[v][r], d, scores + r * B::kStride + v * B::kLanes);
+    if constexpr (kTop) {
+      auto largest = hn::Load(d, top + r * B::kLanes);
+#pragma GCC unroll 2
+      for (int v = 0; v < kV; ++v) largest = hn::Max(largest, sum[v][r]);
+      hn::Store(largest, d, top + r * B::kLanes);
     }
-    hn::Store(largest, d, top + r * B::kLanes);
   }
 }
 
@@ -119,6 +120,42 @@ HWY_NOINLINE void value_panel(const T* HWY_RESTRICT p, const S* HWY_RESTRICT val
     }
     ++p;
     values += v_stride;
+  }
+#pragma GCC unroll 2
+  for (int v = 0; v < kV; ++v) {
+#pragma GCC unroll 16
+    for (int r = 0; r < kM; ++r) {
+      hn::Store(sum[v][r], d, out + r * B::kPanel + v * B::kLanes);
+    }
+  }
+}
+
+// out[r][...] += sum over rows of weights[row][r] * x[row][...], for kV vectors of columns and kM
+// neighbouring keys r: what value_panel does, by keys instead of rows.
+template <int kM, int kV, class T>
+HWY_NOINLINE void key_panel(const T* HWY_RESTRICT weights, const T* HWY_RESTRICT x,
+                            std::int64_t rows, T* HWY_RESTRICT out) {
+  using B = Blocking<T>;
+  const typename B::D d;
+  hn::Vec<typename B::D> sum[kV][kM];
+#pragma GCC unroll 2
+  for (int v = 0; v < kV; ++v) {
+#pragma GCC unroll 16
+    for (int r = 0; r < kM; ++r) sum[v][r] = hn::Load(d, out + r * B::kPanel + v * B::kLanes);
+  }
+#pragma GCC unroll 2
+  for (std::int64_t i = 0; i < rows; ++i) {
+    hn::Vec<typename B::D> value[kV];
+#pragma GCC unroll 2
+    for (int v = 0; v < kV; ++v) value[v] = hn::Load(d, x + v * B::kLanes);
+#pragma GCC unroll 16
+    for (int r = 0; r < kM; ++r) {
+      const auto element = hn::Set(d, weights[r]);
+#pragma GCC unroll 2
+      for (int v = 0; v < kV; ++v) sum[v][r] = hn::MulAdd(element, value[v], sum[v][r]);
+    }
+    weights += B::kStride;
+    x += B::kPanel;
   }
 #pragma GCC unroll 2
   for (int v = 0; v < kV; ++v) {

@@ -48,6 +48,9 @@ struct Strip {
   std::int64_t group = 1;           // query heads a key head
   std::int64_t k_begin = 0;         // key of column 0
   std::int64_t begin = 0, end = 0;  // columns in use, from a whole vector to the last key
+  // What the derivative needs to know, laid out as the scores; null: not kept.
+  T* capped = nullptr;  // scores as the soft cap left them
+  T* given = nullptr;   // what the custom score was given, natural units
 };
 
 inline std::int64_t q_position(const ScoreParams& p, const Sequence& sequence, std::int64_t i) {
@@ -67,6 +70,8 @@ void soft_cap(const Strip<T>& strip, T cap) {
     for (std::int64_t j = strip.begin / B::kLanes * B::kLanes; j < strip.end; j += B::kLanes) {
       hn::Store(hn::Mul(c, hn::CallTanh(d, hn::Mul(hn::Load(d, s + j), inverse))), d, s + j);
     }
+    if (strip.capped != nullptr)
+      std::copy(s + strip.begin, s + strip.end, strip.capped + r * B::kStride + strip.begin);
   }
 }
 
@@ -156,6 +161,8 @@ void call_custom(const Strip<T>& strip, const ScoreFunction& custom) {
       tokens[rows++] = strip.token[r];
       T* s = strip.scores + r * B::kStride + strip.begin;
       for (std::int64_t j = 0; j < count; ++j) s[j] *= T(kLn2);
+      if (strip.given != nullptr)
+        std::copy_n(s, count, strip.given + r * B::kStride + strip.begin);
     }
     ScoreTile tile;
     tile.batch = strip.sequence->batch;

@@ -1,5 +1,5 @@
-// The oracle's gradients against finite differences in float64: every option, every pair of
-// options, and the edges of the contract.
+// Gradients of the oracle and of every instruction set against finite differences in float64: every
+// option, every pair of options, and the edges of the contract.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -9,134 +9,10 @@
 #include <string>
 #include <vector>
 
-#include "attention/cases.h"
-#include "attn/reference.h"
+#include "attention/gradient_problem.h"
 
 namespace attn::test {
 namespace {
-
-constexpr double kInf = std::numeric_limits<double>::infinity();
-constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
-
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
-
-// Multiples of 2^-8 below 2 in size, so that float32 holds them and what is added to them exactly.
-std::vector<double> coarse(std::int64_t n, Random& random) {
-  std::vector<double> x(at(n));
-  for (double& e : x) e = static_cast<double>(random.below(513) - 256) / 256;
-  return x;
-}
-
-// s -> s^2 / 4 + 0.1 (k - q) s, hiding some pairs; and its derivative.
-bool custom_hides(std::int64_t q, std::int64_t k) { return (q + 2 * k) % 7 == 3; }
-void custom_score(const ScoreTile& t) {
-  for (std::size_t r = 0; r < t.q.size(); ++r) {
-    for (std::int64_t j = 0; j < t.k_count; ++j) {
-      double& s = t.s64[static_cast<std::int64_t>(r) * t.stride + j];
-      const std::int64_t k = t.k_begin + j;
-      const double slope = 0.1 * static_cast<double>(k - t.q[r] + t.head);
-      s = custom_hides(t.q[r], k) ? -kInf : s * s / 4 + slope * s;
-    }
-  }
-}
-void custom_derivative(const ScoreGradientTile& t) {
-  for (std::size_t r = 0; r < t.s.q.size(); ++r) {
-    for (std::int64_t j = 0; j < t.s.k_count; ++j) {
-      const std::int64_t i = static_cast<std::int64_t>(r) * t.s.stride + j;
-      const double slope = 0.1 * static_cast<double>(t.s.k_begin + j - t.s.q[r] + t.s.head);
-      t.d64[i] *= t.s.s64[i] / 2 + slope;
-    }
-  }
-}
-
-// A differentiable problem: every parameter in one place, as float64.
-struct Problem64 {
-  AttentionShape shape;
-  AttentionOptions options;
-  Shape bias_shape{};
-  std::vector<double> q, k, v, bias, slopes, t5, sinks;
-  std::vector<double> d_out, d_lse, d_entropy;  // empty: nothing flows in
-
-  explicit Problem64(const AttentionShape& s, std::uint64_t seed = 1) : shape(s) {
-    shape.dtype = DType::f64;
-    Random random(seed);
-    q = coarse(s.batch * s.q_heads * s.q_len * s.width, random);
-    k = coarse(s.batch * s.kv_heads * s.k_len * s.width, random);
-    v = coarse(s.batch * s.kv_heads * s.k_len * s.v_width, random);
-    d_out = coarse(s.batch * s.q_heads * s.q_len * s.v_width, random);
-  }
-
-  struct Part {
-    const char* name;
-    std::vector<double> Problem64::*values;
-  };
-  static std::vector<Part> parts() {
-    return {{"q", &Problem64::q},        {"k", &Problem64::k},           {"v", &Problem64::v},
-            {"bias", &Problem64::bias},  {"slopes", &Problem64::slopes}, {"t5", &Problem64::t5},
-            {"sinks", &Problem64::sinks}};
-  }
-
-  template <class X>
-  static auto view(X& x, const Shape& s) {
-    return x.empty() ? Tensor() : Tensor(const_cast<double*>(x.data()), s);
-  }
-  Shape q_shape(std::int64_t width) const {
-    return {shape.batch, shape.q_heads, shape.q_len, width};
-  }
-  Shape k_shape(std::int64_t width) const {
-    return {shape.batch, shape.kv_heads, shape.k_len, width};
-  }
-  Tensor qt() const { return {const_cast<double*>(q.data()), q_shape(shape.width)}; }
-  Tensor kt() const { return {const_cast<double*>(k.data()), k_shape(shape.width)}; }
-  Tensor vt() const { return {const_cast<double*>(v.data()), k_shape(shape.v_width)}; }
-
-  AttentionOptions with_parameters() const {
-    AttentionOptions o = options;
-    if (!bias.empty()) o.score.bias = ConstTensor(bias.data(), bias_shape);
-    if (!slopes.empty()) o.score.alibi_slopes = std::vector<float>(slopes.begin(), slopes.end());
-    if (!t5.empty()) o.score.t5->table.assign(t5.begin(), t5.end());
-    if (!sinks.empty()) o.score.sinks.assign(sinks.begin(), sinks.end());
-    return o;
-  }
-
-  // The loss is linear in what the run returns.
-  double loss() const {
-    std::vector<double> out(d_out.size()), lse(at(shape.batch * shape.q_heads * shape.q_len)),
-        entropy(lse.size());
-    reference::attention(qt(), kt(), vt(), Tensor(out.data(), q_shape(shape.v_width)),
-                         with_parameters(),
-                         {.lse = view(lse, q_shape(1)), .entropy = view(entropy, q_shape(1))});
-    double sum = 0;
-    for (std::size_t i = 0; i < d_out.size(); ++i) sum += d_out[i] * out[i];
-    for (std::size_t i = 0; i < d_lse.size(); ++i)
-      sum += std::isinf(lse[i]) ? 0 : d_lse[i] * lse[i];
-    for (std::size_t i = 0; i < d_entropy.size(); ++i) sum += d_entropy[i] * entropy[i];
-    return sum;
-  }
-
-  // Gradients take the places of the parameters.
-  Problem64 gradient(bool accumulate = false, double before = 99) const {
-    Problem64 g = *this;
-    for (const auto& part : parts()) {
-      for (double& x : g.*part.values) x = before;
-    }
-    const InputGradients to = {
-        .q = view(g.q, q_shape(shape.width)),
-        .k = view(g.k, k_shape(shape.width)),
-        .v = view(g.v, k_shape(shape.v_width)),
-        .bias = view(g.bias, bias_shape),
-        .alibi_slopes = view(g.slopes, {1, 1, 1, shape.q_heads}),
-        .t5 = view(g.t5, {1, 1, options.score.t5 ? options.score.t5->buckets : 0, shape.q_heads}),
-        .sinks = view(g.sinks, {1, 1, 1, shape.q_heads}),
-        .accumulate = accumulate};
-    reference::backward({qt(), kt(), vt()},
-                        {.out = view(d_out, q_shape(shape.v_width)),
-                         .lse = view(d_lse, q_shape(1)),
-                         .entropy = view(d_entropy, q_shape(1))},
-                        to, with_parameters());
-    return g;
-  }
-};
 
 // Five points, h = 2^-8: the truncation is h^4/30 = 8e-12 times a fifth derivative. Those of these
 // losses (sums of up to some hundred terms, each with logits and slopes of a few units) stay below
@@ -189,76 +65,30 @@ void expect_directions(const Problem64& p, const std::string& label) {
   }
 }
 
-struct Option {
-  const char* name;
-  std::function<void(Problem64&)> set;
-};
-
-std::vector<Option> all_options() {
-  const auto bias_of = [](const Shape& shape) {
-    return [shape](Problem64& p) {
-      Random random(3);
-      p.bias_shape = shape;
-      p.bias = coarse(shape[0] * shape[1] * shape[2] * shape[3], random);
-      // Hides some pairs.
-      if (p.bias.size() > 8) p.bias[3] = p.bias[8] = -kInf;
-    };
-  };
-  const auto t5_of = [](bool both) {
-    return [both](Problem64& p) {
-      Random random(4);
-      p.options.score.t5 =
-          T5Bias{.table = {}, .buckets = 6, .max_distance = 4, .bidirectional = both};
-      p.t5 = coarse(6 * p.shape.q_heads, random);
-    };
-  };
-  return {
-      {"causal", [](Problem64& p) { p.options.mask = p.options.mask & Mask::causal(); }},
-      {"window", [](Problem64& p) { p.options.mask = p.options.mask & Mask::window(2, 1); }},
-      {"start", [](Problem64& p) { p.options.query_start = 2; }},
-      {"early", [](Problem64& p) { p.options.query_start = -2; }},
-      {"scale", [](Problem64& p) { p.options.score.scale = 1.75; }},
-      {"cap", [](Problem64& p) { p.options.score.soft_cap = 0.75; }},
-      {"bias", bias_of({2, 4, 3, 5})},
-      {"bias_heads", bias_of({1, 4, 3, 1})},
-      {"bias_keys", bias_of({2, 1, 1, 5})},
-      {"slopes",
-       [](Problem64& p) {
-         Random random(5);
-         p.options.score.alibi_slopes = std::vector<float>{};
-         p.slopes = coarse(p.shape.q_heads, random);
-       }},
-      {"t5", t5_of(true)},
-      {"t5_decoder", t5_of(false)},
-      {"sinks",
-       [](Problem64& p) {
-         p.sinks = {0.5, -1, 2, 0};
-       }},
-      {"custom",
-       [](Problem64& p) {
-         p.options.score.custom = custom_score;
-         p.options.score.custom_gradient = custom_derivative;
-       }},
-      {"dropout", [](Problem64& p) { p.options.dropout = {.p = 0.3, .seed = 11, .offset = 5}; }},
-      {"lse",
-       [](Problem64& p) {
-         Random random(6);
-         p.d_lse = coarse(p.shape.batch * p.shape.q_heads * p.shape.q_len, random);
-       }},
-      {"entropy",
-       [](Problem64& p) {
-         Random random(7);
-         p.d_entropy = coarse(p.shape.batch * p.shape.q_heads * p.shape.q_len, random);
-       }},
-  };
-}
-
 // Grouped heads, more keys than queries, values of another width.
 const AttentionShape kShape = make_shape(2, 4, 2, 3, 5, 3, 2);
 
-TEST(Gradient, Plain) { expect_each(Problem64(kShape), "plain"); }
+// By the oracle, or by plans for an instruction set.
+class Gradient : public testing::TestWithParam<std::string> {
+ protected:
+  void SetUp() override {
+    if (GetParam() != "oracle")
+      Problem64::fast.emplace(ContextOptions{.threads = 2, .isa = isa_from_name(GetParam())});
+  }
+  void TearDown() override { Problem64::fast.reset(); }
+};
 
-TEST(Gradient, EveryOption) {
+std::vector<std::string> engines() {
+  std::vector<std::string> names = {"oracle"};
+  for (const Isa isa : supported_isas()) names.emplace_back(name(isa));
+  return names;
+}
+INSTANTIATE_TEST_SUITE_P(By, Gradient, testing::ValuesIn(engines()),
+                         [](const auto& test) { return test.param; });
+
+TEST_P(Gradient, Plain) { expect_each(Problem64(kShape), "plain"); }
+
+TEST_P(Gradient, EveryOption) {
   for (const Option& option : all_options()) {
     Problem64 p(kShape);
     option.set(p);
@@ -266,7 +96,7 @@ TEST(Gradient, EveryOption) {
   }
 }
 
-TEST(Gradient, EveryPairOfOptions) {
+TEST_P(Gradient, EveryPairOfOptions) {
   const std::vector<Option> options = all_options();
   for (std::size_t a = 0; a < options.size(); ++a) {
     for (std::size_t b = a + 1; b < options.size(); ++b) {
@@ -278,14 +108,14 @@ TEST(Gradient, EveryPairOfOptions) {
   }
 }
 
-TEST(Gradient, Everything) {
+TEST_P(Gradient, Everything) {
   Problem64 p(kShape);
   for (const Option& option : all_options()) option.set(p);
   p.options.query_start = 1;
   expect_each(p, "everything");
 }
 
-TEST(Gradient, Shapes) {
+TEST_P(Gradient, Shapes) {
   for (const AttentionShape& shape :
        {make_shape(1, 1, 1, 1, 1, 1), make_shape(1, 7, 1, 2, 3, 2), make_shape(1, 2, 2, 5, 2, 1, 4),
         make_shape(1, 2, 1, 0, 3, 2), make_shape(1, 2, 1, 3, 0, 2), make_shape(0, 2, 1, 3, 3, 2),
@@ -298,7 +128,7 @@ TEST(Gradient, Shapes) {
   }
 }
 
-TEST(Gradient, PositionsAndPadding) {
+TEST_P(Gradient, PositionsAndPadding) {
   Problem64 p(kShape);
   p.options.q_positions = {4, 0, 9};
   p.options.k_positions = {1, 2, 4, 5, 9};
@@ -308,7 +138,7 @@ TEST(Gradient, PositionsAndPadding) {
   expect_each(p, "positions");
 }
 
-TEST(Gradient, RaggedIsSeparate) {
+TEST_P(Gradient, RaggedIsSeparate) {
   const AttentionShape shape = make_shape(1, 4, 2, 9, 11, 3, 2);
   Problem64 all(shape);
   all.options.mask = Mask::causal();
@@ -376,7 +206,7 @@ TEST(Gradient, RaggedIsSeparate) {
   }
 }
 
-TEST(Gradient, AccumulatesOrReplaces) {
+TEST_P(Gradient, AccumulatesOrReplaces) {
   Problem64 p(kShape);
   for (const Option& option : all_options()) option.set(p);
   p.options.query_start = 0;
@@ -389,7 +219,7 @@ TEST(Gradient, AccumulatesOrReplaces) {
   }
 }
 
-TEST(Gradient, EmptyRowsAreZeroAndHideTheirPoison) {
+TEST_P(Gradient, EmptyRowsAreZeroAndHideTheirPoison) {
   Problem64 p(kShape);
   p.options.mask = Mask::causal();
   p.options.query_start = -1;  // query 0 sees nothing
@@ -419,7 +249,7 @@ TEST(Gradient, EmptyRowsAreZeroAndHideTheirPoison) {
   }
 }
 
-TEST(Gradient, PoisonReachesOnlyWhatSeesIt) {
+TEST_P(Gradient, PoisonReachesOnlyWhatSeesIt) {
   // Query 1 of head 0 sees keys 0 and 1: a NaN in its gradient reaches its dq and their dk and dv.
   Problem64 p(make_shape(1, 2, 2, 4, 4, 2));
   p.options.mask = Mask::causal();
@@ -436,7 +266,7 @@ TEST(Gradient, PoisonReachesOnlyWhatSeesIt) {
   }
 }
 
-TEST(Gradient, HugeLogitsStayFinite) {
+TEST_P(Gradient, HugeLogitsStayFinite) {
   Problem64 p(kShape);
   for (double& x : p.q) x *= 4096;
   p.d_lse.assign(24, 1.0);
@@ -446,7 +276,7 @@ TEST(Gradient, HugeLogitsStayFinite) {
   for (double x : g.k) EXPECT_TRUE(std::isfinite(x));
 }
 
-TEST(Gradient, Float32IsTheSameRounded) {
+TEST_P(Gradient, Float32IsTheSameRounded) {
   Problem64 p(kShape);
   const Problem64 g = p.gradient();
   std::vector<float> q(p.q.begin(), p.q.end()), k(p.k.begin(), p.k.end()),
