@@ -1,5 +1,7 @@
 // Plan::backward: which keys are worked on together, by whom and in which order, and the sums that
 // are shared.
+#include "kernels/backward.h"
+
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -12,7 +14,6 @@
 #include "attn/position.h"
 #include "base/check.h"
 #include "base/context_use.h"
-#include "kernels/backward.h"
 
 namespace attn {
 
@@ -28,7 +29,8 @@ struct KeyBlock {
   std::size_t sequence = 0;
   std::int64_t kv_head = 0;
   std::int64_t block = 0;  // tiles [block * tiles, ...)
-  std::size_t index = 0;   // among all
+  std::int64_t tile_count = 0;
+  std::size_t first_tile = 0;  // among the tiles of all sequences and heads
 };
 
 // Adds x to an element of a tensor of T.
@@ -126,15 +128,18 @@ class BackwardRun {
   // but few enough for every thread to have some blocks.
   void choose_tiles() {
     constexpr std::int64_t kMost = 4, kBlocksAThread = 4;
-    const std::int64_t l2 = plan_.context.machine().l2_bytes > 0 ? plan_.context.machine().l2_bytes
-                                                                : 512 << 10;
+    const std::int64_t l2 =
+        plan_.context.machine().l2_bytes > 0 ? plan_.context.machine().l2_bytes : 512 << 10;
     std::int64_t all = 0;
     for (const Sequence& s : plan_.sequences) all += tiles_of(s) * plan_.shape.kv_heads;
     const auto bytes = [&](std::int64_t tiles) {
       return static_cast<std::int64_t>(kernel_.workspace_bytes(p_, tiles));
     };
     const std::int64_t least = std::max<std::int64_t>(1, kBlocksAThread * plan_.context.threads());
-    while (tiles_ < kMost && all / (2 * tiles_) >= least && bytes(2 * tiles_) <= l2) tiles_ *= 2;
+    // A bias that keys share is summed tile by tile, in order.
+    const bool one_key = !to_.bias.empty() && to_.bias.shape[3] == 1;
+    while (!one_key && tiles_ < kMost && all / (2 * tiles_) >= least && bytes(2 * tiles_) <= l2)
+      tiles_ *= 2;
     workspace_ = kernel_.workspace_bytes(p_, tiles_);
   }
 
@@ -148,23 +153,27 @@ class BackwardRun {
   void list_units() {
     const AttentionShape& s = plan_.shape;
     const bool bias = !to_.bias.empty();
-    const bool one_batch = bias && to_.bias.shape[0] == 1, one_head = bias && to_.bias.shape[1] == 1,
-               one_key = bias && to_.bias.shape[3] == 1;
+    const bool one_batch = bias && to_.bias.shape[0] == 1,
+               one_head = bias && to_.bias.shape[1] == 1, one_key = bias && to_.bias.shape[3] == 1;
     std::map<std::array<std::int64_t, 3>, std::vector<KeyBlock>> units;
     std::int64_t most = 0;
     for (const Sequence& sequence : plan_.sequences)
       most = std::max(most, (tiles_of(sequence) + tiles_ - 1) / tiles_);
     for (std::int64_t block = 0; block < most; ++block) {
+      std::size_t tiles = 0;
       for (std::size_t i = 0; i < plan_.sequences.size(); ++i) {
-        if (block * tiles_ >= tiles_of(plan_.sequences[i])) continue;
-        for (std::int64_t h = 0; h < s.kv_heads; ++h, ++key_blocks_) {
+        const std::int64_t all = tiles_of(plan_.sequences[i]);
+        for (std::int64_t h = 0; h < s.kv_heads; ++h, tiles += static_cast<std::size_t>(all)) {
+          if (block * tiles_ >= all) continue;
           const auto sequence = static_cast<std::int64_t>(i);
           const std::int64_t place = sequence * s.kv_heads + h, threads = plan_.context.threads();
           std::array<std::int64_t, 3> unit{place / threads, block, place % threads};
           if (bias) unit = {one_key ? 0 : block, one_batch ? 0 : sequence, one_head ? 0 : h};
-          units[unit].push_back({i, h, block, key_blocks_});
+          units[unit].push_back({i, h, block, std::min(tiles_, all - block * tiles_),
+                                 tiles + static_cast<std::size_t>(block * tiles_)});
         }
       }
+      tile_count_ = tiles;
     }
     unit_begin_.push_back(0);
     for (const auto& [key, blocks] : units) {
@@ -177,7 +186,7 @@ class BackwardRun {
       turn_count_ += turns_of(i) * static_cast<std::size_t>(s.kv_heads);
     }
     turns_ = std::make_unique<std::atomic<std::int32_t>[]>(turn_count_);
-    const auto heads = key_blocks_ * static_cast<std::size_t>(plan_.group());
+    const auto heads = tile_count_ * static_cast<std::size_t>(plan_.group());
     if (!to_.alibi_slopes.empty()) slopes_.assign(heads, 0.0);
     if (!to_.t5.empty()) t5_.assign(heads * static_cast<std::size_t>(buckets()), 0.0);
   }
@@ -219,60 +228,52 @@ class BackwardRun {
 
   void run_unit(int thread, std::size_t unit);
 
-  // [group] places of a key block in sums of key blocks.
+  // Where the sums of a key block's first tile lie in those of all tiles.
   std::size_t place(const KeyBlock& block) const {
-    return block.index * static_cast<std::size_t>(plan_.group());
+    return block.first_tile * static_cast<std::size_t>(plan_.group());
   }
 
   // By distance, to buckets.
   void keep_t5(const KeyBlock& block, const std::vector<double>& by_distance) {
     const T5Bias& t5 = *plan_.options.score.t5;
     const std::int64_t reach = p_.score.t5_reach;
-    const double* from = by_distance.data();
-    for (std::size_t j = 0; j < static_cast<std::size_t>(plan_.group()); ++j) {
-      double* sums = t5_.data() + (place(block) + j) * static_cast<std::size_t>(buckets());
+    double* sums = t5_.data() + place(block) * static_cast<std::size_t>(buckets());
+    for (auto from = by_distance.begin(); from != by_distance.end(); sums += buckets()) {
       for (std::int64_t relative = -reach; relative <= reach; ++relative)
         sums[t5_bucket(relative, t5.bidirectional, t5.buckets, t5.max_distance)] += *from++;
     }
   }
 
-  template <class F>
-  void for_heads(const F& f) const {
-    for (const KeyBlock& block : in_order()) {
-      for (std::int64_t j = 0; j < plan_.group(); ++j)
-        f(block.kv_head * plan_.group() + j, place(block) + static_cast<std::size_t>(j));
+  // Sums over sequences and tiles, in order; [kv heads][group][width] from [sequences][kv
+  // heads][tiles][group][width].
+  std::vector<double> over_tiles(const std::vector<double>& x, std::size_t width) const {
+    const auto row = static_cast<std::size_t>(plan_.group()) * width;
+    std::vector<double> sums(static_cast<std::size_t>(plan_.shape.kv_heads) * row, 0.0);
+    auto from = x.begin();
+    for (const Sequence& s : plan_.sequences) {
+      for (auto to = sums.begin(); to != sums.end(); to += static_cast<std::ptrdiff_t>(row)) {
+        for (std::int64_t tile = 0; tile < tiles_of(s); ++tile) {
+          for (std::size_t i = 0; i < row; ++i) to[static_cast<std::ptrdiff_t>(i)] += *from++;
+        }
+      }
     }
-  }
-  std::vector<KeyBlock> in_order() const {
-    std::vector<KeyBlock> blocks = blocks_;
-    std::sort(blocks.begin(), blocks.end(),
-              [](const KeyBlock& a, const KeyBlock& b) { return a.index < b.index; });
-    return blocks;
+    return sums;
   }
 
   void add_slopes() const {
     if (slopes_.empty()) return;
-    std::vector<double> sums(static_cast<std::size_t>(plan_.shape.q_heads), 0.0);
-    for_heads([&](std::int64_t head, std::size_t at) {
-      sums[static_cast<std::size_t>(head)] += slopes_[at];
-    });
+    const std::vector<double> sums = over_tiles(slopes_, 1);
     for (std::size_t h = 0; h < sums.size(); ++h)
       add(to_.alibi_slopes, {0, 0, 0, static_cast<std::int64_t>(h)}, sums[h]);
   }
 
   void add_t5() const {
     if (t5_.empty()) return;
-    const auto width = static_cast<std::size_t>(buckets());
-    std::vector<double> sums(static_cast<std::size_t>(plan_.shape.q_heads) * width, 0.0);
-    for_heads([&](std::int64_t head, std::size_t at) {
-      for (std::size_t bucket = 0; bucket < width; ++bucket)
-        sums[static_cast<std::size_t>(head) * width + bucket] += t5_[at * width + bucket];
-    });
+    const std::vector<double> sums = over_tiles(t5_, static_cast<std::size_t>(buckets()));
+    auto from = sums.begin();
     for (std::int64_t h = 0; h < plan_.shape.q_heads; ++h) {
-      for (std::size_t bucket = 0; bucket < width; ++bucket) {
-        add(to_.t5, {0, 0, static_cast<std::int64_t>(bucket), h},
-            sums[static_cast<std::size_t>(h) * width + bucket]);
-      }
+      for (std::int64_t bucket = 0; bucket < buckets(); ++bucket)
+        add(to_.t5, {0, 0, bucket, h}, *from++);
     }
   }
 
@@ -286,12 +287,12 @@ class BackwardRun {
   std::size_t workspace_ = 0;
   std::vector<KeyBlock> blocks_;         // of all units
   std::vector<std::size_t> unit_begin_;  // [units + 1]
-  std::size_t key_blocks_ = 0;
+  std::size_t tile_count_ = 0;           // of all sequences and heads
   std::size_t turn_count_ = 0;
   std::vector<std::size_t> turns_begin_;  // [sequences]
   std::unique_ptr<std::atomic<std::int32_t>[]> turns_;
-  std::vector<double> slopes_;  // [key blocks][group]
-  std::vector<double> t5_;      // [key blocks][group][buckets]
+  std::vector<double> slopes_;  // [tiles][group]
+  std::vector<double> t5_;      // [tiles][group][buckets]
   std::atomic<bool> failed_{false};
 };
 
@@ -390,11 +391,13 @@ void BackwardRun::run_unit(int thread, std::size_t unit) {
     block.sequence = sequence;
     block.kv_head = keys.kv_head;
     block.tile_begin = keys.block * tiles_;
-    block.tile_end = std::min(tiles_of(sequence), block.tile_begin + tiles_);
+    block.tile_end = block.tile_begin + keys.tile_count;
     block.rows = &rows;
     if (!slopes_.empty()) block.slopes = slopes_.data() + place(keys);
     if (!t5_.empty()) {
-      by_distance.assign(static_cast<std::size_t>(plan_.group() * (2 * p_.score.t5_reach + 1)), 0);
+      const std::int64_t distances = 2 * p_.score.t5_reach + 1;
+      by_distance.assign(static_cast<std::size_t>(keys.tile_count * plan_.group() * distances),
+                         0.0);
       block.t5 = by_distance.data();
     }
     kernel_.run(p_, block, tiles_, plan_.context.workspace(thread, workspace_));

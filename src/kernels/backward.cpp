@@ -34,8 +34,8 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 // Rows that are worked on together: their probabilities and gradients by tile stay in L2.
 template <class T>
-constexpr std::int64_t kBackwardRows = Blocking<T>::kRows* std::int64_t{Blocking<T>::kRows < 8 ? 16
-                                                                                               : 8};
+constexpr std::int64_t kBackwardRows =
+    Blocking<T>::kRows* std::int64_t{Blocking<T>::kRows < 8 ? 16 : 8};
 
 // What prepare() leaves of a row. With e = 2^(s - shift), p = rest e,
 // ds = e (rest dp + offset - slope (s - shift)).
@@ -86,13 +86,12 @@ void prepare_rows(const BackwardParams& p, const Sequence& sequence, std::int64_
       terms[Term::kShift] = std::numeric_limits<T>::infinity();
       continue;
     }
-    const double mean = p.d_out.data == nullptr
-                            ? 0.0
-                            : static_cast<double>(dot(row_of<T>(p.d_out, sequence, head, i),
-                                                      row_of<T>(p.out, sequence, head, i),
-                                                      p.v_width));
-    const double d_lse = given(p.d_lse), d_entropy = given(p.d_entropy),
-                 entropy = given(p.entropy);
+    const double mean =
+        p.d_out.data == nullptr
+            ? 0.0
+            : static_cast<double>(dot(row_of<T>(p.d_out, sequence, head, i),
+                                      row_of<T>(p.out, sequence, head, i), p.v_width));
+    const double d_lse = given(p.d_lse), d_entropy = given(p.d_entropy), entropy = given(p.entropy);
     double shift = lse, rest = 1, ln_rest = 0;
     if (p.score.sinks != nullptr) {
       // What the sink leaves to the keys, 1 / (1 + e^(sink - lse)), and its own share.
@@ -148,10 +147,10 @@ struct BackwardScratch {
   // Of some rows: strips [width][height] for the products over the width, panels of rows for the
   // products over rows.
   T *q, *d_out, *q_rows, *d_out_rows, *gathered;
-  T *p, *ds;                             // [rows][kStride] scores, then p; dO . v, then ds
-  T *capped, *given, *k_offset, *dq;     // of one strip
-  T* terms;                              // [rows][Term::kCount]
-  std::uint64_t* visible;                // [rows][kTile / 64]
+  T *p, *ds;                          // [rows][kStride] scores, then p; dO . v, then ds
+  T *capped, *given, *k_offset, *dq;  // of one strip
+  T* terms;                           // [rows][Term::kCount]
+  std::uint64_t* visible;             // [rows][kTile / 64]
   std::int64_t* token;
   std::int32_t* head;
   std::size_t bytes;
@@ -293,8 +292,8 @@ class Backward {
       std::copy_n(row_at(p_.terms, r), Term::kCount, s_.terms + r * Term::kCount);
     }
     q_finite_ = load_rows(p_.q, p_.width, static_cast<T>(p_.score.scale * kLog2e), s_.q, s_.q_rows);
-    d_out_finite_ = p_.d_out.data == nullptr ||
-                    load_rows(p_.d_out, p_.v_width, T(1), s_.d_out, s_.d_out_rows);
+    d_out_finite_ =
+        p_.d_out.data == nullptr || load_rows(p_.d_out, p_.v_width, T(1), s_.d_out, s_.d_out_rows);
 
     std::atomic<std::int32_t>& turn = rows.turns[first / kMostRows];
     bool waited = false;
@@ -304,9 +303,9 @@ class Backward {
       for (std::int64_t tile = tiles.begin; tile < tiles.end; ++tile) {
         visible_.partial = tiles.partial;
         if (tiles.partial && rows.schedule.bits != nullptr) {
-          visible_.bits = rows.schedule.bits + tiles.bits_offset +
-                          (tile - tiles.begin) * rows.schedule.slots * rows.schedule.block_tokens *
-                              kWords;
+          visible_.bits =
+              rows.schedule.bits + tiles.bits_offset +
+              (tile - tiles.begin) * rows.schedule.slots * rows.schedule.block_tokens * kWords;
         }
         score_tile(tile);
         add_to_keys(tile);
@@ -445,7 +444,7 @@ class Backward {
         c.masked ? plain_row<true, false>(first + r, c) : plain_row<false, false>(first + r, c);
     }
     if (!derived_) return;
-    gradients_.run(scores, ds);
+    gradients_.run(scores, tile - block_.tile_begin, ds);
     const D d;
     for (int r = 0; r < height; ++r) {
       for (std::int64_t j = c.from; j < c.to; j += B::kLanes) {
@@ -588,8 +587,8 @@ class Backward {
           continue;
         }
         const auto& kernel = kKeys[static_cast<std::size_t>(height - 1)];
-        (width - c <= B::kLanes ? kernel.one : kernel.both)(
-            weights + row * B::kStride + begin, from + row * B::kPanel, rows, out);
+        (width - c <= B::kLanes ? kernel.one : kernel.both)(weights + row * B::kStride + begin,
+                                                            from + row * B::kPanel, rows, out);
       }
     }
   }

@@ -5,8 +5,8 @@
 //   p = 2^(s - lse),  dp = dO . v,  ds = p (dp + offset of the row)
 //   dV += p dO,  dK += scale ds q,  dQ += scale ds k
 //
-// which are five products, since p is computed once. Keys stay while rows pass. A key's sums are one
-// chain of multiply-adds over ascending rows (tokens, and heads of the group within a token), a
+// which are five products, since p is computed once. Keys stay while rows pass. A key's sums are
+// one chain of multiply-adds over ascending rows (tokens, and heads of the group within a token), a
 // row's sum one chain over ascending keys: how keys and rows are cut into blocks moves no bit. Key
 // blocks that another thread works on take turns at a row's dQ.
 #pragma once
@@ -21,7 +21,7 @@
 namespace attn::kernels {
 
 struct BackwardParams {
-  Matrix q, k, v, out, d_out;  // d_out: null data if no gradient flows into the output
+  Matrix q, k, v, out, d_out;             // d_out: null data if no gradient flows into the output
   Matrix lse, d_lse, entropy, d_entropy;  // the last three: null where no gradient flows
   Matrix dq, dk, dv;                      // data is written; null: not asked
   Bias d_bias;                            // as ScoreParams::bias; null: not asked
@@ -59,8 +59,11 @@ struct BackwardBlock {
   std::int64_t kv_head = 0;
   std::int64_t tile_begin = 0, tile_end = 0;  // at most BackwardKernel's `tiles` of its workspace
   RowBlocks* rows = nullptr;
-  double* slopes = nullptr;  // [group] added to: gradients of ALiBi's slopes; null: not asked
-  double* t5 = nullptr;      // [group][2 * t5_reach + 1] likewise
+  // Sums that are shared, of each tile by ascending rows: how tiles and rows are cut into blocks
+  // moves no bit of them either.
+  double* slopes =
+      nullptr;           // [tiles][group] added to: gradients of ALiBi's slopes; null: not asked
+  double* t5 = nullptr;  // [tiles][group][2 * t5_reach + 1] likewise
 };
 
 struct BackwardKernel {

@@ -28,6 +28,7 @@ class ScoreGradients {
   using D = typename B::D;
 
  public:
+  // slopes [tiles][group], t5 [tiles][group][2 * t5_reach + 1]; null: not asked.
   ScoreGradients(const ScoreParams& score, const ScoreGradient* custom, const Bias& d_bias,
                  double* slopes, double* t5)
       : p_(score), custom_(custom), d_bias_(d_bias), slopes_(slopes), t5_(t5) {}
@@ -37,11 +38,12 @@ class ScoreGradients {
            t5_ != nullptr;
   }
 
-  void run(const Strip<T>& strip, T* d) const {
+  // `tile` counts from the first of slopes and t5.
+  void run(const Strip<T>& strip, std::int64_t tile, T* d) const {
     if (custom_ != nullptr) call_custom_gradient(strip, d);
     for (int r = 0; r < strip.rows; ++r) {
       T* row = d + r * B::kStride;
-      const std::int64_t head = strip.head[r] % strip.group;
+      const std::int64_t head = tile * strip.group + strip.head[r] % strip.group;
       if (d_bias_.data != nullptr) add_to_bias(strip, r, row);
       if (slopes_ != nullptr) slopes_[head] -= distance_sum(strip, r, row);
       if (t5_ != nullptr) add_to_t5(strip, r, row, t5_ + head * (2 * p_.t5_reach + 1));
@@ -55,7 +57,8 @@ class ScoreGradients {
     for (int first = 0; first < strip.rows && first < strip.group; ++first) {
       std::int64_t tokens[B::kRows];
       int rows = 0;
-      for (std::int64_t r = first; r < strip.rows; r += strip.group) tokens[rows++] = strip.token[r];
+      for (std::int64_t r = first; r < strip.rows; r += strip.group)
+        tokens[rows++] = strip.token[r];
       ScoreGradientTile tile;
       tile.s.batch = strip.sequence->batch;
       tile.s.head = strip.head[first];
@@ -117,8 +120,7 @@ class ScoreGradients {
       begin = std::clamp(q - reach - strip.k_begin, strip.begin, strip.end);
       end = std::clamp(q + reach - strip.k_begin, begin, strip.end);
       for (std::int64_t j = strip.begin; j < begin; ++j) sums[0] += static_cast<double>(row[j]);
-      for (std::int64_t j = end; j < strip.end; ++j)
-        sums[2 * reach] += static_cast<double>(row[j]);
+      for (std::int64_t j = end; j < strip.end; ++j) sums[2 * reach] += static_cast<double>(row[j]);
     }
     for (std::int64_t j = begin; j < end; ++j) {
       const std::int64_t relative = k_position(p_, strip.k_begin + j) - q;

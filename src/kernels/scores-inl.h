@@ -161,8 +161,7 @@ void call_custom(const Strip<T>& strip, const ScoreFunction& custom) {
       tokens[rows++] = strip.token[r];
       T* s = strip.scores + r * B::kStride + strip.begin;
       for (std::int64_t j = 0; j < count; ++j) s[j] *= T(kLn2);
-      if (strip.given != nullptr)
-        std::copy_n(s, count, strip.given + r * B::kStride + strip.begin);
+      if (strip.given != nullptr) std::copy_n(s, count, strip.given + r * B::kStride + strip.begin);
     }
     ScoreTile tile;
     tile.batch = strip.sequence->batch;
