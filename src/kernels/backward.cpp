@@ -116,16 +116,38 @@ void prepare_rows(const BackwardParams& p, const Sequence& sequence, std::int64_
   }
 }
 
-// Rows [height][width] to panels [panel][height][kPanel] and back; columns past the width are zero.
+// kPanel columns of a row, or fewer: then zeros follow.
+template <class T>
+HWY_INLINE void load_panel(const T* HWY_RESTRICT from, std::int64_t columns, T* HWY_RESTRICT to) {
+  using B = Blocking<T>;
+  const typename B::D d;
+  if (columns >= B::kPanel) {
+    hn::Store(hn::LoadU(d, from), d, to);
+    hn::Store(hn::LoadU(d, from + B::kLanes), d, to + B::kLanes);
+    return;
+  }
+  std::copy_n(from, columns, to);
+  std::fill(to + columns, to + B::kPanel, T(0));
+}
+template <class T>
+HWY_INLINE void store_panel(const T* HWY_RESTRICT from, std::int64_t columns, T* HWY_RESTRICT to) {
+  using B = Blocking<T>;
+  const typename B::D d;
+  if (columns >= B::kPanel) {
+    hn::StoreU(hn::Load(d, from), d, to);
+    hn::StoreU(hn::Load(d, from + B::kLanes), d, to + B::kLanes);
+    return;
+  }
+  std::copy_n(from, columns, to);
+}
+
+// Rows [height][width] to panels [panel][height][kPanel] and back.
 template <class T>
 void to_panels(const T* from, std::int64_t stride, std::int64_t height, std::int64_t width, T* to) {
   constexpr std::int64_t kPanel = Blocking<T>::kPanel;
   for (std::int64_t c = 0; c < width; c += kPanel) {
-    const std::int64_t columns = std::min(kPanel, width - c);
-    for (std::int64_t r = 0; r < height; ++r, to += kPanel) {
-      std::copy_n(from + r * stride + c, columns, to);
-      std::fill(to + columns, to + kPanel, T(0));
-    }
+    for (std::int64_t r = 0; r < height; ++r, to += kPanel)
+      load_panel(from + r * stride + c, width - c, to);
   }
 }
 template <class T>
@@ -134,7 +156,7 @@ void from_panels(const T* from, std::int64_t height, std::int64_t width, T* to,
   constexpr std::int64_t kPanel = Blocking<T>::kPanel;
   for (std::int64_t c = 0; c < width; c += kPanel) {
     for (std::int64_t r = 0; r < height; ++r, from += kPanel)
-      std::copy_n(from, std::min(kPanel, width - c), to + r * stride + c);
+      store_panel(from, width - c, to + r * stride + c);
   }
 }
 
@@ -409,11 +431,9 @@ class Backward {
     const int height = static_cast<int>(strip_begin(strip + 1) - first);
     const Columns c = columns_[strip] = see(first, height);
     T *p = s_.p + first * B::kStride, *ds = s_.ds + first * B::kStride;
-    if (c.from > 0 || c.to < round_up(k_count_, B::kLanes)) {
-      // Products over rows read what lies between strips.
-      for (T* rows : {p, ds}) std::fill_n(rows, height * B::kStride, T(0));
-    }
     if (c.begin >= c.end) return;
+    clear_edges(p, height, c);
+    clear_edges(ds, height, c);
     products(s_.q + first * p_.width, s_.k + place(tile, p_.width), p_.width, height, c, p);
     if (p_.d_out.data != nullptr) {
       products(s_.d_out + first * p_.v_width, s_.v + place(tile, p_.v_width), p_.v_width, height, c,
@@ -451,6 +471,18 @@ class Backward {
         T* at = ds + r * B::kStride + j;
         hn::Store(hn::Mul(hn::Load(d, at), hn::Set(d, scale_)), d, at);
       }
+    }
+  }
+
+  // Products over rows take kRows keys at once, of which a strip may see some.
+  void clear_edges(T* rows, int height, const Columns& c) const {
+    constexpr std::int64_t kEdge = (B::kRows + B::kLanes - 1) / B::kLanes * B::kLanes;
+    const D d;
+    const std::int64_t begin = std::max<std::int64_t>(0, c.from - kEdge),
+                       end = std::min(B::kTile, c.to + kEdge);
+    for (int r = 0; r < height; ++r, rows += B::kStride) {
+      for (std::int64_t j = begin; j < c.from; j += B::kLanes) hn::Store(hn::Zero(d), d, rows + j);
+      for (std::int64_t j = c.to; j < end; j += B::kLanes) hn::Store(hn::Zero(d), d, rows + j);
     }
   }
 
@@ -572,23 +604,23 @@ class Backward {
       for (std::int64_t strip = 0; strip < strips; ++strip) {
         const std::int64_t begin = k_count_ * strip / strips;
         const std::int64_t height = k_count_ * (strip + 1) / strips - begin;
-        // Rows of strips that see some of these keys.
-        std::int64_t first = 0, last = strips_;
-        bool masked = false;
-        while (first < last && !sees(first, begin, height)) ++first;
-        while (first < last && !sees(last - 1, begin, height)) --last;
-        for (std::int64_t i = first; i < last; ++i) masked = masked || columns_[i].masked;
-        if (first == last) continue;
-        const std::int64_t row = strip_begin(first), rows = strip_begin(last) - row;
         T* out = sums + begin * padded + c * height;
-        const T* from = x + c * B::kTile;
-        if (masked && !finite) {
-          add_visible_rows(weights, from, row, rows, begin, height, out);
-          continue;
+        for (std::int64_t first = 0, last; first < strips_; first = last + 1) {
+          // Neighbouring strips of rows that see some of these keys.
+          bool masked = false;
+          for (last = first; last < strips_ && sees(last, begin, height); ++last)
+            masked = masked || columns_[last].masked;
+          if (first == last) continue;
+          const std::int64_t row = strip_begin(first), rows = strip_begin(last) - row;
+          const T* from = x + c * B::kTile;
+          if (masked && !finite) {
+            add_visible_rows(weights, from, row, rows, begin, height, out);
+            continue;
+          }
+          const auto& kernel = kKeys[static_cast<std::size_t>(height - 1)];
+          (width - c <= B::kLanes ? kernel.one : kernel.both)(weights + row * B::kStride + begin,
+                                                              from + row * B::kPanel, rows, out);
         }
-        const auto& kernel = kKeys[static_cast<std::size_t>(height - 1)];
-        (width - c <= B::kLanes ? kernel.one : kernel.both)(weights + row * B::kStride + begin,
-                                                            from + row * B::kPanel, rows, out);
       }
     }
   }
@@ -648,13 +680,10 @@ class Backward {
     T* row = row_at(p_.dq, at);
     for (std::int64_t c = 0; c < p_.width; c += B::kPanel) {
       T* panel = s_.dq + c * height + r * B::kPanel;
-      const std::int64_t columns = std::min(B::kPanel, p_.width - c);
-      if constexpr (kLoad) {
-        std::copy_n(row + c, columns, panel);
-        std::fill(panel + columns, panel + B::kPanel, T(0));
-      } else {
-        std::copy_n(panel, columns, row + c);
-      }
+      if constexpr (kLoad)
+        load_panel(row + c, p_.width - c, panel);
+      else
+        store_panel(panel, p_.width - c, row + c);
     }
   }
 
