@@ -44,6 +44,7 @@ constexpr const char* kBenchExamples = R"eg(Examples:
   attn bench --shape 1,12,12,2048,2048,64 --shape 1,8,8,4096,4096,128 --mask causal
   attn bench --shape 1x8x8x8192x8192x64 --mask "causal & window:255,0" --threads 1 --isa avx2
   attn bench --decode --shape 1,32,8,1,32768,128 --kv-dtype int8
+  attn bench --backward --shape 1,32,8,2048,2048,128 --mask causal
   attn bench --ragged --shape 8,12,12,512,512,64
   attn bench --observe one-pass --json
   attn bench --standard forward decode     groups of the standard table; none: all of it
@@ -51,7 +52,7 @@ constexpr const char* kBenchExamples = R"eg(Examples:
 A share is the time that the ceilings allow over the time taken, fastest sample and best ceiling;
 ceilings are measured before and after every sample. What is not plain (stored small, paged,
 ragged, with dropout, observed) is timed in turns with its plain form; 'vs' is its time relative to
-that. Memory is what it takes above inputs and outputs.)eg";
+that. Memory is what it takes above inputs, outputs and gradients.)eg";
 
 constexpr const char* kGetExamples = R"eg(Examples:
   attn get                       list the models that are known by name
@@ -98,8 +99,8 @@ std::string command_name(const CLI::App& app) {
 bool BenchOptions::plain() const {
   const BenchOptions none;
   return shapes.empty() && mask == none.mask && score == none.score && dtype == none.dtype &&
-         kv_dtype.empty() && !decode && !ragged && dropout == 0 && cache == none.cache &&
-         observe == none.observe;
+         kv_dtype.empty() && !decode && !backward && !ragged && dropout == 0 &&
+         cache == none.cache && observe == none.observe;
 }
 
 Command parse(int argc, const char* const* argv) {
@@ -224,6 +225,9 @@ Command parse(int argc, const char* const* argv) {
   sub->add_flag("--decode", bench.decode,
                 "Queries are the last tokens, keys come from memory: share of the lower of two "
                 "ceilings, multiply-adds and reading");
+  sub->add_flag("--backward", bench.backward,
+                "The gradients of queries, keys and values alone, counted as 2.5 times the forward "
+                "operations; float32 or float64");
   sub->add_flag("--ragged", bench.ragged, "Sequence b of B has b/B of the lengths, one call");
   sub->add_option("--dropout", bench.dropout, "Drop probabilities with this chance")
       ->type_name("P");

@@ -61,6 +61,7 @@ struct BenchOptions {
   std::string dtype = "float32";
   std::string kv_dtype;  // empty: as dtype
   bool decode = false;
+  bool backward = false;
   bool ragged = false;
   double dropout = 0;
   std::string cache = "contiguous";

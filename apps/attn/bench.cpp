@@ -57,6 +57,7 @@ std::vector<Workload> asked_workloads(const BenchOptions& options) {
     w.mask = options.mask;
     w.score = options.score;
     w.decode = options.decode;
+    w.backward = options.backward;
     w.dropout = options.dropout;
     w.ragged = options.ragged;
     w.layout = options.cache == "paged" ? Layout::paged : Layout::contiguous;
@@ -71,6 +72,7 @@ std::string what(const Workload& w) {
   std::string text = w.mask;
   if (w.score != "none") text += " " + w.score;
   if (w.decode) text += " decode";
+  if (w.backward) text += " backward";
   if (w.shape.dtype != DType::f32) text += fmt::format(" {}", name(w.shape.dtype));
   if (w.shape.kv_dtype.value_or(w.shape.dtype) != w.shape.dtype) {
     text += fmt::format(" {}", name(*w.shape.kv_dtype));

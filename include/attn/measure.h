@@ -42,6 +42,9 @@ struct Workload {
   // Queries are the last tokens (query_start = k_len - q_len), and keys and values come from
   // memory, not from a cache of the CPU: as many copies take turns as that needs.
   bool decode = false;
+  // Plan::backward alone, gradients of q, k and v; the forward run is done before. float32 or
+  // float64 throughout, contiguous, neither decoding nor observed.
+  bool backward = false;
   double dropout = 0;  // probability
   // Sequence b of B has (b + 1) / B of the lengths, all in one call.
   bool ragged = false;
@@ -59,8 +62,8 @@ struct Measured {
   Workload workload;
   Isa isa = Isa::scalar;
   int threads = 1;
-  double flops = 0;    // of the two products, over visible pairs
-  double bytes = 0;    // of queries, visible keys and values, outputs, each once
+  double flops = 0;    // of the two products, backward five (2.5 times that), over visible pairs
+  double bytes = 0;    // of queries, visible keys and values, outputs, gradients, each once
   double seconds = 0;  // of the fastest sample
   double median_seconds = 0;
   double spread = 0;  // (slowest - fastest) / median
@@ -71,7 +74,7 @@ struct Measured {
   double share = 0;           // best with best
   double median_share = 0;    // median of the samples, each with the ceilings beside it
   bool memory_bound = false;  // bytes set that limit
-  double peak_bytes = 0;      // resident memory above inputs and outputs, plan included
+  double peak_bytes = 0;      // resident memory above inputs, outputs, gradients; plan included
   double relative_time = 0;   // to the plain form, best with best; 0: not compared
 };
 
@@ -83,7 +86,7 @@ struct MeasureOptions {
   std::function<void(std::size_t index)> progress = {};
 };
 
-// Throws std::invalid_argument for a workload that attention refuses; takes no memory to speak of.
+// Throws std::invalid_argument for a workload that cannot be run; takes no memory to speak of.
 void check(const Workload& workload, const Context& context = Context());
 
 // Checks all workloads, then times one after the other. One caller at a time: it

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <memory>
+#include <stdexcept>
 #include <utility>
 
 #include "kernels/ceiling.h"
@@ -178,6 +179,20 @@ Measured measure_one(const Workload& workload, const Context& context, Limits& l
   return row;
 }
 
+// What has no backward run.
+void refuse_backward(const Workload& w) {
+  const auto refuse = [](const std::string& what) {
+    throw std::invalid_argument("[measure] backward is of contiguous float32 or float64, not of " +
+                                what);
+  };
+  if (w.decode) refuse("decoding");
+  if (w.layout != Layout::contiguous) refuse(std::string("a ") + name(w.layout) + " cache");
+  if (w.observe != Observing::nothing) refuse("what is observed");
+  for (const DType type : {w.shape.dtype, w.shape.kv_dtype.value_or(w.shape.dtype)}) {
+    if (type != DType::f32 && type != DType::f64) refuse(name(type));
+  }
+}
+
 // All rows by the best ceilings of the whole run.
 void judge(std::vector<Measured>& rows) {
   for (Measured& row : rows) {
@@ -232,6 +247,7 @@ Ceilings measure_ceilings(Isa isa, int threads, DType dtype) {
 }
 
 void check(const Workload& workload, const Context& context) {
+  if (workload.backward) refuse_backward(workload);
   const measuring::Call call = measuring::call_of(workload);
   (void)plan(call.shape, call.options, context);
 }

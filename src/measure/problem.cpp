@@ -122,6 +122,7 @@ Problem::Problem(const Workload& workload, const Context& context)
     }
   }
   make_observed();
+  if (workload.backward) make_gradients();
 }
 
 void Problem::make_cache(std::uint32_t seed) {
@@ -232,13 +233,37 @@ void Problem::make_observed() {
   }
 }
 
+// Runs forward, on a workspace that is gone before anybody asks for the memory of backward.
+void Problem::make_gradients() {
+  const AttentionShape& s = call_.shape;
+  lse_ = Buffer(s.dtype, {s.batch, s.q_heads, s.q_len, 1});
+  d_out_ = Buffer::random(s.dtype, {s.batch, s.q_heads, s.q_len, s.v_width}, 4);
+  dq_ = Buffer(s.dtype, {s.batch, s.q_heads, s.q_len, s.width});
+  dk_ = Buffer(s.dtype, {s.batch, s.kv_heads, s.k_len, s.width});
+  dv_ = Buffer(s.dtype, {s.batch, s.kv_heads, s.k_len, s.v_width});
+  for (const Buffer* b : {&lse_, &d_out_, &dq_, &dk_, &dv_}) bytes_ += b->bytes();
+  const Context own({.threads = context_.threads(), .isa = context_.isa()});
+  attn::plan(s, call_.options, own)
+      .run(q_.view(), stored(caches_.front()), out_.view(), {.lse = lse_.view()});
+}
+
 void Problem::plan() { plan_ = {attn::plan(call_.shape, call_.options, context_)}; }
 
 void Problem::run() {
+  if (workload_.backward) {
+    const Cache& kv = caches_.front();
+    plan_.front().backward({q_.view(), kv.k.view(), kv.v.view()},
+                           {.out = out_.view(), .lse = lse_.view()}, {.out = d_out_.view()},
+                           {.q = dq_.view(), .k = dk_.view(), .v = dv_.view()});
+    return;
+  }
   plan_.front().run(q_.view(), stored(caches_[turn_]), out_.view(), observed_);
   turn_ = (turn_ + 1) % caches_.size();
 }
 
-double Problem::flops() const { return plan_.front().summary().flops; }
+double Problem::flops() const {
+  // Backward: the scores again, and the gradients of values, probabilities, queries and keys.
+  return plan_.front().summary().flops * (workload_.backward ? 2.5 : 1);
+}
 
 }  // namespace attn::measuring

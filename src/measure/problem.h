@@ -59,6 +59,7 @@ class Problem {
 
   void make_cache(std::uint32_t seed);
   void make_observed();
+  void make_gradients();
   KeyValue stored(const Cache& cache) const;
   double visible_keys() const;
 
@@ -73,6 +74,7 @@ class Problem {
   std::vector<Buffer> reports_;
   std::vector<std::int32_t> top_keys_;
   Observed observed_;
+  Buffer lse_, d_out_, dq_, dk_, dv_;  // backward alone
 };
 
 }  // namespace attn::measuring

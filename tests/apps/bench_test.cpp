@@ -46,6 +46,7 @@ TEST(Bench, RowsFitTheirCeilings) {
     EXPECT_EQ(row.at("mask"), "causal");
     EXPECT_EQ(row.at("score"), "alibi");
     EXPECT_EQ(row.at("pass"), "forward");
+    EXPECT_EQ(row.at("backward"), false);
     EXPECT_EQ(row.at("dtype"), "float32");
     EXPECT_EQ(row.at("isa"), name(Context().isa()));
     EXPECT_EQ(row.at("threads"), 1);
@@ -79,6 +80,43 @@ TEST(Bench, DecodingCountsBytes) {
 
   const auto window = measured({"--decode", "--shape", "1,8,2,1,3000,32", "--mask", "window:99,0"});
   EXPECT_EQ(window.at("rows").at(0).at("bytes"), 4.0 * 64 * (2 * 100 + 8));
+}
+
+// 2.5 times the forward operations over the same pairs; what it reads and writes, each once.
+TEST(Bench, BackwardIsMeasuredAlone) {
+  const std::vector<std::vector<std::string>> all = {
+      {"--shape", "2,4,2,40,48,16,8", "--mask", "causal", "--score", "alibi+softcap:20"},
+      {"--shape", "1,2,2,64,64,16", "--mask", "window:9,0", "--dropout", "0.1"},
+      {"--shape", "3,2,1,48,48,16", "--ragged", "--dtype", "float64"}};
+  for (const std::vector<std::string>& arguments : all) {
+    const auto forward = measured(arguments).at("rows").at(0);
+    std::vector<std::string> with = arguments;
+    with.push_back("--backward");
+    const auto row = measured(with).at("rows").at(0);
+    const std::string line = testing::PrintToString(with);
+    EXPECT_EQ(row.at("backward"), true) << line;
+    EXPECT_EQ(row.at("pass"), "backward") << line;
+    EXPECT_GT(forward.at("flops"), 0.0) << line;
+    EXPECT_EQ(row.at("flops"), 2.5 * forward.at("flops").get<double>()) << line;
+    EXPECT_EQ(row.at("compared_with"), forward.at("compared_with")) << line;
+    EXPECT_NEAR(row.at("share"),
+                row.at("flops").get<double>() / row.at("ms").get<double>() * 1e-6 /
+                    row.at("ceiling_gflops").get<double>(),
+                1e-6)
+        << line;
+    EXPECT_EQ(row.at("bound"), "multiply-adds") << line;
+  }
+  const auto row =
+      measured({"--backward", "--shape", "2,4,2,40,48,16,8", "--mask", "causal"}).at("rows").at(0);
+  // q and its gradient, k, v and theirs, out and what flows into it, the log-sum-exp.
+  EXPECT_EQ(row.at("bytes"), 4.0 * 2 * (4 * 40 * (2 * 16 + 2 * 8 + 1) + 2 * 48 * 2 * (16 + 8)));
+}
+
+// Queries, outputs and their gradients hold 67 MB each here.
+TEST(Bench, MemoryOfBackwardIsAboveTheGradients) {
+  const auto row =
+      measured({"--backward", "--shape", "1,1,1,131072,4,128", "--samples", "1"}).at("rows").at(0);
+  EXPECT_LT(row.at("peak_mb"), 33.0);
 }
 
 TEST(Bench, RaggedIsComparedWithItsSequences) {
