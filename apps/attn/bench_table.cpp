@@ -40,30 +40,61 @@ std::vector<Workload> default_workloads() {
 }
 
 std::vector<Group> standard_table() {
+  // Samples of what takes half a second and more on one thread, and of what is timed in turns.
+  constexpr int kFew = 5, kSome = 9;
   const AttentionShape wide = shape(1, 8, 8, 4096, 4096, 128),
                        grouped = shape(1, 32, 8, 2048, 2048, 128),
-                       tall = shape(1, 8, 8, 8192, 8192, 64);
+                       tall = shape(1, 8, 8, 8192, 8192, 64),
+                       sequences = shape(8, 12, 12, 512, 512, 64);
+  const auto head = [](std::int64_t length) { return shape(1, 1, 1, length, length, 64); };
   return {
       {"forward",
        {{.shape = shape(1, 12, 12, 512, 512, 64)},
         {.shape = bert()},
-        {.shape = tall},
-        {.shape = wide},
+        {.shape = tall, .samples = kFew},
+        {.shape = wide, .samples = kFew},
         {.shape = shape(8, 12, 12, 128, 128, 64)},
         {.shape = bert(), .mask = "causal"},
         {.shape = grouped, .mask = "causal"},
         {.shape = bert(), .mask = "causal", .score = "alibi"},
         {.shape = bert(), .mask = "causal", .score = "softcap:30"},
         {.shape = tall, .mask = kWindow}}},
+      {"storage",
+       {{.shape = bert(DType::bf16), .samples = kSome},
+        {.shape = bert(DType::i8), .samples = kSome},
+        {.shape = bert(), .layout = Layout::paged, .samples = kSome},
+        {.shape = sequences, .ragged = true},
+        {.shape = bert(), .dropout = 0.1, .samples = kSome}}},
       {"decode",
        {{.shape = llama(1), .decode = true},
+        {.shape = llama(1, DType::bf16), .decode = true},
+        {.shape = llama(1, DType::i8), .decode = true},
         {.shape = shape(16, 32, 8, 1, 2048, 128), .decode = true},
         {.shape = llama(4), .mask = "causal", .decode = true}}},
       {"small", {{.shape = shape(1, 4, 4, 16, 16, 32)}}},
-      // The matrix of scores would take 17 and 69 GB.
+      {"observers",
+       {{.shape = bert(), .observe = Observing::one_pass, .samples = kSome},
+        {.shape = bert(), .observe = Observing::two_passes, .samples = kSome}}},
+      {"backward",
+       {{.shape = bert(), .backward = true},
+        {.shape = wide, .backward = true, .samples = kFew},
+        {.shape = wide, .mask = "causal", .backward = true, .samples = kFew},
+        {.shape = grouped, .mask = "causal", .backward = true, .samples = kFew},
+        {.shape = tall, .mask = kWindow, .backward = true},
+        {.shape = bert(), .mask = "causal", .score = "alibi", .backward = true},
+        {.shape = sequences, .backward = true, .ragged = true}}},
+      // One head's matrix of scores would take 17 GB at 65,536 tokens, 69 at 131,072.
       {"memory",
-       {{.shape = shape(1, 1, 1, 65536, 65536, 64), .mask = "causal", .samples = 1},
-        {.shape = shape(1, 1, 1, 131072, 131072, 64), .mask = kWindow, .samples = 1}},
+       {{.shape = head(65536), .samples = 1},
+        {.shape = head(131072), .mask = "causal", .samples = 1},
+        {.shape = head(131072), .mask = kWindow, .samples = 1},
+        {.shape = head(16384), .backward = true, .samples = 1},
+        {.shape = head(131072), .mask = kWindow, .backward = true, .samples = 1},
+        {.shape = head(131072),
+         .mask = "causal",
+         .observe = Observing::two_passes,
+         .samples = 1,
+         .alone = true}},
        true},
   };
 }

@@ -50,7 +50,7 @@ struct Workload {
   bool ragged = false;
   Layout layout = Layout::contiguous;  // paged: pages of 64 tokens in no order
   Observing observe = Observing::nothing;
-  int samples = 0;     // 0: as MeasureOptions says
+  int samples = 0;     // at most; 0: as many as MeasureOptions says
   bool alone = false;  // not beside its plain form
 
   // The same with float32 keys and values in one piece, nothing dropped or observed, sequences of a

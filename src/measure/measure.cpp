@@ -155,7 +155,8 @@ Measured measure_one(const Workload& workload, const Context& context, Limits& l
     plain = std::make_unique<Contestant>(plain_form(workload), fresh());
     contestants.push_back(plain.get());
   }
-  take_samples(contestants, limits, workload, workload.samples > 0 ? workload.samples : samples);
+  take_samples(contestants, limits, workload,
+               workload.samples > 0 ? std::min(workload.samples, samples) : samples);
 
   Measured row;
   row.workload = workload;

@@ -180,5 +180,26 @@ TEST(Bench, StandardGroupsRunOnEveryInstructionSet) {
   EXPECT_EQ(isas, expected);
 }
 
+// What is stored in another way stands beside float32 in one piece.
+TEST(Bench, StandardStorageIsComparedWithPlain) {
+  const Ran ran = attn({"bench", "--standard", "storage", "--isa", name(Context().isa()),
+                        "--samples", "1", "--threads", "1", "--json"});
+  ASSERT_EQ(ran.code, 0) << ran.err;
+  const auto report = nlohmann::json::parse(ran.out);
+  std::vector<std::string> stored;
+  for (const auto& row : report.at("rows")) {
+    EXPECT_GT(row.at("relative_time"), 0.0);
+    EXPECT_EQ(row.at("samples"), 1);
+    stored.push_back(row.at("kv_dtype").get<std::string>() + " " +
+                     row.at("cache").get<std::string>() + ": " +
+                     row.at("compared_with").get<std::string>());
+  }
+  EXPECT_EQ(stored,
+            (std::vector<std::string>{
+                "bfloat16 contiguous: contiguous float32", "int8 contiguous: contiguous float32",
+                "float32 paged: contiguous float32", "float32 contiguous: its sequences one by one",
+                "float32 contiguous: no dropout"}));
+}
+
 }  // namespace
 }  // namespace attn::test
