@@ -6,6 +6,7 @@ MAKEFLAGS += --no-print-directory
 
 PREFIX ?= /usr/local
 DESTDIR ?=
+ARGS ?=
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
 export DESTDIR
@@ -20,9 +21,10 @@ endif
 help: ## list the targets
 	@echo 'attn: exact attention, and a look into what a model attends to'
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo '  JOBS=2 limits parallel compiling; PREFIX and DESTDIR serve install and uninstall.'
+	@echo "  make bench-peers ARGS='--quick --shapes A2 D2': see bench/peers.py --help."
 
 .PHONY: run
 run: packages-build ## build, obtain a small model, embed three sentences, write the page of its heads
@@ -37,6 +39,10 @@ bench: packages-build ## measure attention against the machine's ceiling; writes
 	@cmake --preset release >build/configure.log || { cat build/configure.log; exit 1; }
 	@cmake --build --preset release --target attn_cli
 	@build/release/bin/attn bench --standard --output build/bench/attention.json
+
+.PHONY: bench-peers
+bench-peers: packages-python ## the same attention in PyTorch, ONNX Runtime, OpenBLAS; writes build/bench/peers.json
+	@tools/bench_peers.sh $(ARGS)
 
 .PHONY: fuzz
 fuzz: packages-test ## fuzz the file parsers for a minute each
@@ -83,8 +89,9 @@ uninstall: ## remove what `make install` wrote under the same PREFIX
 clean: ## delete build/
 	@rm -rf build
 
-.PHONY: packages-build packages-test packages-lint packages-docs
+.PHONY: packages-build packages-python packages-test packages-lint packages-docs
 packages-build: ; @mkdir -p build; tools/packages.sh build
+packages-python: ; @mkdir -p build; tools/packages.sh build test
 packages-test: ; @mkdir -p build; tools/packages.sh build test page
 packages-lint: ; @mkdir -p build; tools/packages.sh build test lint
 packages-docs: ; @mkdir -p build; tools/packages.sh docs

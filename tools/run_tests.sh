@@ -39,14 +39,10 @@ have_release='' have_sanitize='' python=''
 build release && have_release=1
 build sanitize && have_sanitize=1
 
-# What `pip install .` gives, in build/venv; same flags and depth as the release build, so that
-# ccache knows its objects.
+# What `pip install .` gives, in build/venv.
 if reason=$(tools/venv.sh 2>&1 | tail -n 1; exit "${PIPESTATUS[0]}"); then
   phase 'Building the Python wheel ...'
-  if CXX=g++ build/venv/bin/pip wheel . --no-build-isolation --no-deps --disable-pip-version-check \
-      --config-settings build-dir=build/wheel --config-settings cmake.define.ATTN_WERROR=ON \
-      --wheel-dir "$results/wheel" \
-      >"$results/wheel.log" 2>&1 </dev/null &&
+  if tools/wheel.sh "$results/wheel" >"$results/wheel.log" 2>&1 &&
       build/venv/bin/pip install --disable-pip-version-check --no-deps --no-index --force-reinstall \
         "$results"/wheel/*.whl >>"$results/wheel.log" 2>&1 </dev/null; then
     python=$root/build/venv/bin/python
