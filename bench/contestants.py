@@ -121,7 +121,7 @@ def ours(case, data, threads):
 
         def gradients():
             g = attn.backward(q, k, v, out, lse, data.d_out, **how)
-            return g["q"], g["k"], g["v"]
+            return g.q, g.k, g.v
 
         return [gradients]
     plan = attn.plan(

@@ -167,6 +167,10 @@ COLUMNS = list(dict.fromkeys(c.column for c in CONTESTANTS))
 LINE = "{:<3} {:<21} {:<18} {:>3}" + " {:>6}" * len(COLUMNS) + "  {:<6} {}"
 
 
+def short(ms):
+    return f"{ms:.0f}" if ms >= 100 else f"{ms:.3g}"
+
+
 def heading():
     return LINE.format("", "B,Hq,Hkv,Lq,Lk,D", "what", "thr", *COLUMNS, "ratio", "bar")
 
@@ -186,7 +190,7 @@ def line(row):
         bars.append(f"{bar['factor']:g}x{against} {held}")
     return LINE.format(
         row["case"], ",".join(map(str, row["shape"])), what, row["threads"],
-        *(f"{times[c]:.3g}" if c in times else "-" for c in COLUMNS),
+        *(short(times[c]) if c in times else "-" for c in COLUMNS),
         f"{row['ratio']:.2f}x" if row["ratio"] else "-", ", ".join(bars),
     ).rstrip()
 

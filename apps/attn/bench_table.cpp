@@ -40,7 +40,7 @@ std::vector<Workload> default_workloads() {
 }
 
 std::vector<Group> standard_table() {
-  // Samples of what takes half a second and more on one thread, and of what is timed in turns.
+  // Samples of what takes about a second on one thread, and about a tenth of that.
   constexpr int kFew = 5, kSome = 9;
   const AttentionShape wide = shape(1, 8, 8, 4096, 4096, 128),
                        grouped = shape(1, 32, 8, 2048, 2048, 128),
@@ -55,7 +55,7 @@ std::vector<Group> standard_table() {
         {.shape = wide, .samples = kFew},
         {.shape = shape(8, 12, 12, 128, 128, 64)},
         {.shape = bert(), .mask = "causal"},
-        {.shape = grouped, .mask = "causal"},
+        {.shape = grouped, .mask = "causal", .samples = kSome},
         {.shape = bert(), .mask = "causal", .score = "alibi"},
         {.shape = bert(), .mask = "causal", .score = "softcap:30"},
         {.shape = tall, .mask = kWindow}}},
@@ -76,13 +76,13 @@ std::vector<Group> standard_table() {
        {{.shape = bert(), .observe = Observing::one_pass, .samples = kSome},
         {.shape = bert(), .observe = Observing::two_passes, .samples = kSome}}},
       {"backward",
-       {{.shape = bert(), .backward = true},
+       {{.shape = bert(), .backward = true, .samples = kSome},
         {.shape = wide, .backward = true, .samples = kFew},
         {.shape = wide, .mask = "causal", .backward = true, .samples = kFew},
         {.shape = grouped, .mask = "causal", .backward = true, .samples = kFew},
-        {.shape = tall, .mask = kWindow, .backward = true},
-        {.shape = bert(), .mask = "causal", .score = "alibi", .backward = true},
-        {.shape = sequences, .backward = true, .ragged = true}}},
+        {.shape = tall, .mask = kWindow, .backward = true, .samples = kSome},
+        {.shape = bert(), .mask = "causal", .score = "alibi", .backward = true, .samples = kSome},
+        {.shape = sequences, .backward = true, .ragged = true, .samples = kSome}}},
       // One head's matrix of scores would take 17 GB at 65,536 tokens, 69 at 131,072.
       {"memory",
        {{.shape = head(65536), .samples = 1},
