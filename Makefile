@@ -41,7 +41,7 @@ bench: packages-build ## measure attention against the machine's ceiling; writes
 	@build/release/bin/attn bench --standard --output build/bench/attention.json
 
 .PHONY: bench-peers
-bench-peers: packages-python ## the same attention in PyTorch, ONNX Runtime, OpenBLAS; writes build/bench/peers.json
+bench-peers: packages-python ## attention beside PyTorch, ONNX Runtime and OpenBLAS; writes build/bench/peers.json
 	@tools/bench_peers.sh $(ARGS)
 
 .PHONY: fuzz
