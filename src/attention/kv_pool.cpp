@@ -5,6 +5,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <new>
 #include <limits>
 #include <string>
 
@@ -80,12 +81,10 @@ KvPool::KvPool(const KvCacheOptions& o, std::int64_t panel)
 // Not cleared: the system commits a page of memory when it is first written.
 void KvPool::Store::allocate(std::int64_t layers) {
   const std::int64_t bytes = layers * heads * rows * width * element_bytes();
-  try {
-    memory.reset(
-        static_cast<std::byte*>(::operator new(static_cast<std::size_t>(bytes), kAlignment)));
-  } catch (const std::bad_alloc&) {
+  memory.reset(static_cast<std::byte*>(
+      ::operator new(static_cast<std::size_t>(bytes), kAlignment, std::nothrow)));
+  if (memory == nullptr)
     throw Error("[kv_cache] no memory for " + std::to_string(bytes) + " bytes");
-  }
 }
 
 std::byte* KvPool::Store::at(std::int64_t layer, std::int64_t head, std::int64_t row) const {
