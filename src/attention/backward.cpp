@@ -73,6 +73,7 @@ class BackwardRun {
     for (const Tensor* sum : {&to_.bias, &to_.alibi_slopes, &to_.t5, &to_.sinks}) {
       if (!sum->empty() && !to_.accumulate) clear(*sum);
     }
+    if (!to_.q.empty() && !to_.accumulate) clear_unseen();
     prepare();
     parallel_units(plan_.context.threads(), static_cast<std::int64_t>(unit_begin_.size()) - 1,
                    [&](int thread, std::int64_t unit) {
@@ -196,6 +197,28 @@ class BackwardRun {
                                     turns_a_block_);
   }
   std::int64_t buckets() const { return plan_.options.score.t5->buckets; }
+
+  // Queries of blocks that see nothing at all.
+  void clear_unseen() const {
+    for (std::size_t i = 0; i < plan_.sequences.size(); ++i) {
+      const Sequence& s = plan_.sequences[i];
+      for (std::int64_t h = 0; h < plan_.shape.kv_heads; ++h) {
+        const GroupSchedule& group = plan_.group_of(i, h);
+        for (std::int64_t first = 0; first < s.q_len; first += plan_.block_tokens) {
+          const auto block = static_cast<std::size_t>(first / plan_.block_tokens);
+          if (group.run_begin[block] < group.run_begin[block + 1]) continue;
+          Tensor rows = to_.q;
+          rows.data = static_cast<char*>(to_.q.data) +
+                      static_cast<std::size_t>(
+                          to_.q.offset(s.tensor, h * plan_.group(), s.q_begin + first)) *
+                          size_of(to_.q.dtype);
+          rows.shape = {1, plan_.group(), std::min(plan_.block_tokens, s.q_len - first),
+                        to_.q.width()};
+          clear(rows);
+        }
+      }
+    }
+  }
 
   // Terms of all rows. A head's sink gets its rows' sums in order.
   void prepare() {

@@ -5,8 +5,8 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
-#include <new>
 #include <limits>
+#include <new>
 #include <string>
 
 #include "attn/error.h"

@@ -77,8 +77,6 @@ void prepare_rows(const BackwardParams& p, const Sequence& sequence, std::int64_
     const auto given = [&](const Matrix& m) {
       return m.data == nullptr ? 0.0 : static_cast<double>(*row_of<T>(m, sequence, head, i));
     };
-    if (p.dq.data != nullptr && !p.accumulate)
-      std::fill_n(row_of<T>(p.dq, sequence, head, i), p.width, T(0));
     T* terms = row_of<T>(p.terms, sequence, head, i);
     std::fill_n(terms, Term::kCount, T(0));
     const double lse = given(p.lse);
@@ -166,9 +164,9 @@ struct BackwardScratch {
   using B = Blocking<T>;
   // Of the keys: transposed panels for the products over the width, k in rows for dQ, and the sums.
   T *k, *v, *k_rows, *dk, *dv;
-  // Of some rows: strips [width][height] for the products over the width, panels of rows for the
-  // products over rows.
-  T *q, *d_out, *q_rows, *d_out_rows, *gathered;
+  // Of some rows: [width / kTile][rows][kStride] for the products over the width, panels of rows
+  // for the products over rows.
+  T *q, *d_out, *q_rows, *d_out_rows;
   T *p, *ds;                          // [rows][kStride] scores, then p; dO . v, then ds
   T *capped, *given, *k_offset, *dq;  // of one strip
   T* terms;                           // [rows][Term::kCount]
@@ -187,11 +185,10 @@ struct BackwardScratch {
     k_rows = arena.take<T>(keys * width);
     dk = arena.take<T>(keys * width);
     dv = arena.take<T>(keys * v_width);
-    q = arena.take<T>(kRows * p_.width);
-    d_out = arena.take<T>(kRows * p_.v_width);
+    q = arena.take<T>((p_.width + B::kTile - 1) / B::kTile * kRows * B::kStride);
+    d_out = arena.take<T>((p_.v_width + B::kTile - 1) / B::kTile * kRows * B::kStride);
     q_rows = arena.take<T>(B::kTile * width);
     d_out_rows = arena.take<T>(B::kTile * v_width);
-    gathered = arena.take<T>(kRows * std::max(p_.width, p_.v_width));
     p = arena.take<T>(kRows * B::kStride);
     ds = arena.take<T>(kRows * B::kStride);
     capped = arena.take<T>(p_.score.soft_cap > 0 ? kStrip : 0);
@@ -333,14 +330,13 @@ class Backward {
         add_to_keys(tile);
         if (p_.dq.data == nullptr) continue;
         if (!waited && !wait(turn, rows.turn)) return false;
+        // The first keys of all find nothing there yet.
+        const bool starts = !p_.accumulate && rows.turn == 0 && !waited;
         waited = true;
-        add_to_queries(tile);
+        add_to_queries(tile, starts);
       }
     }
-    if (p_.dq.data != nullptr) {
-      if (!waited && !wait(turn, rows.turn)) return false;
-      turn.store(rows.turn + 1, std::memory_order_release);
-    }
+    if (p_.dq.data != nullptr) turn.store(rows.turn + 1, std::memory_order_release);
     return true;
   }
 
@@ -359,22 +355,26 @@ class Backward {
     return row_of<T>(m, sequence_, s_.head[r], sequence_.q_begin + s_.token[r]);
   }
 
-  // Rows of a tensor of queries as strips times `factor` and as panels of rows; are all finite?
-  bool load_rows(const Matrix& m, std::int64_t width, T factor, T* strips, T* panels) {
-    const T* from = row_at(m, 0);
-    std::int64_t stride = m.length;
-    if (p_.group > 1) {
-      for (std::int64_t r = 0; r < rows_; ++r)
-        std::copy_n(row_at(m, r), width, s_.gathered + r * width);
-      from = s_.gathered;
-      stride = width;
+  // Rows of a tensor of queries, times `factor` in `scaled`, as they are in panels of rows; are all
+  // finite?
+  bool load_rows(const Matrix& m, std::int64_t width, T factor, T* scaled, T* panels) {
+    const D d;
+    const auto f = hn::Set(d, factor), zero = hn::Zero(d);
+    auto poison = zero;  // 0 * x sums to NaN when any x is not finite
+    for (std::int64_t r = 0; r < rows_; ++r) {
+      const T* from = row_at(m, r);
+      for (std::int64_t c = 0; c < width; c += B::kPanel) {
+        T* panel = panels + c * B::kTile + r * B::kPanel;
+        load_panel(from + c, width - c, panel);
+        T* to = scaled + c / B::kTile * kMostRows * B::kStride + r * B::kStride + c % B::kTile;
+        for (std::int64_t lane = 0; lane < B::kPanel; lane += B::kLanes) {
+          const auto x = hn::Load(d, panel + lane);
+          poison = hn::MulAdd(zero, x, poison);
+          hn::Store(hn::Mul(x, f), d, to + lane);
+        }
+      }
     }
-    for (std::int64_t strip = 0; strip < strips_; ++strip) {
-      const std::int64_t begin = strip_begin(strip), height = strip_begin(strip + 1) - begin;
-      transpose(from + begin * stride, stride, height, width, factor, strips + begin * width,
-                height);
-    }
-    return pack_values(from, stride, rows_, width, panels);
+    return hn::AllTrue(d, hn::Eq(poison, poison));
   }
 
   // What a strip sees of the tile: columns [begin, end) by some row, [from, to) in whole vectors.
@@ -434,9 +434,9 @@ class Backward {
     if (c.begin >= c.end) return;
     clear_edges(p, height, c);
     clear_edges(ds, height, c);
-    products(s_.q + first * p_.width, s_.k + place(tile, p_.width), p_.width, height, c, p);
+    products(s_.q + first * B::kStride, s_.k + place(tile, p_.width), p_.width, height, c, p);
     if (p_.d_out.data != nullptr) {
-      products(s_.d_out + first * p_.v_width, s_.v + place(tile, p_.v_width), p_.v_width, height, c,
+      products(s_.d_out + first * B::kStride, s_.v + place(tile, p_.v_width), p_.v_width, height, c,
                ds);
     } else {
       for (int r = 0; r < height; ++r)
@@ -486,15 +486,18 @@ class Backward {
     }
   }
 
-  // out[r][j] = sum over i of rows[i][r] * keys[i][j] for the columns of c.
+  // out[r][j] = sum over i of rows[r][i] * keys[i][j] for the columns of c.
   void products(const T* rows, const T* keys, std::int64_t width, int height, const Columns& c,
                 T* out) const {
     const auto& kernel = kScore[static_cast<std::size_t>(height - 1)];
     for (std::int64_t j = c.from / B::kPanel * B::kPanel; j < c.to; j += B::kPanel) {
       const std::int64_t skip = j < c.from ? B::kLanes : 0;
       const bool one = skip > 0 || c.to < j + B::kPanel;
-      (one ? kernel.one : kernel.both)(rows, keys + j * width + skip, width, out + j + skip,
-                                       nullptr);
+      const T* from = rows;
+      for (std::int64_t i = 0; i < width; i += B::kTile, from += kMostRows * B::kStride) {
+        (one ? kernel.one : kernel.both)(from, keys + j * width + i * B::kPanel + skip,
+                                         std::min(B::kTile, width - i), i > 0, out + j + skip);
+      }
     }
   }
 
@@ -647,16 +650,23 @@ class Backward {
     }
   }
 
-  // dQ += ds k, in the tensor.
-  void add_to_queries(std::int64_t tile) {
+  // dQ += ds k, in the tensor; or dQ = ds k.
+  void add_to_queries(std::int64_t tile, bool starts) {
     const T* keys = s_.k_rows + place(tile, width_);
     for (std::int64_t strip = 0; strip < strips_; ++strip) {
       const Columns& c = columns_[strip];
-      if (c.begin >= c.end) continue;
       const std::int64_t first = strip_begin(strip), height = strip_begin(strip + 1) - first;
+      if (c.begin >= c.end) {
+        for (std::int64_t r = 0; starts && r < height; ++r)
+          std::fill_n(row_at(p_.dq, first + r), p_.width, T(0));
+        continue;
+      }
       const T* ds = s_.ds + first * B::kStride;
       const auto& kernel = kValue[static_cast<std::size_t>(height - 1)];
-      for (std::int64_t r = 0; r < height; ++r) move_row<true>(first + r, r, height);
+      if (starts)
+        std::fill_n(s_.dq, height * width_, T(0));
+      else
+        for (std::int64_t r = 0; r < height; ++r) move_row<true>(first + r, r, height);
       for (std::int64_t column = 0; column < p_.width; column += B::kPanel) {
         T* out = s_.dq + column * height;
         const T* from = keys + column * B::kTile;
@@ -694,13 +704,13 @@ class Backward {
   };
   template <class F>
   using ByHeight = std::array<Pair<F>, static_cast<std::size_t>(B::kRows)>;
-  using ScoreKernel = void(const T*, const T*, std::int64_t, T*, T*);
+  using ScoreKernel = void(const T*, const T*, std::int64_t, bool, T*);
   using KeyKernel = void(const T*, const T*, std::int64_t, T*);
   using ValueKernel = void(const T*, const T*, std::int64_t, std::int64_t, const T*, T*);
   template <std::size_t... kI>
   static constexpr ByHeight<ScoreKernel> score_kernels(std::index_sequence<kI...>) {
-    return {{{&score_panel<static_cast<int>(kI) + 1, 2, T, false>,
-              &score_panel<static_cast<int>(kI) + 1, 1, T, false>}...}};
+    return {{{&row_panel<static_cast<int>(kI) + 1, 2, T>,
+              &row_panel<static_cast<int>(kI) + 1, 1, T>}...}};
   }
   template <std::size_t... kI>
   static constexpr ByHeight<KeyKernel> key_kernels(std::index_sequence<kI...>) {

@@ -25,7 +25,7 @@ struct BackwardParams {
   Matrix lse, d_lse, entropy, d_entropy;  // the last three: null where no gradient flows
   Matrix dq, dk, dv;                      // data is written; null: not asked
   Bias d_bias;                            // as ScoreParams::bias; null: not asked
-  bool accumulate = false;                // dk and dv start from what is there
+  bool accumulate = false;                // start from what is there
   std::int64_t group = 1, width = 0, v_width = 0;
   ScoreParams score;
   const ScoreGradient* custom_gradient = nullptr;
@@ -69,10 +69,11 @@ struct BackwardBlock {
 struct BackwardKernel {
   std::int64_t rows = 0;  // that take their turn together
   std::size_t (*workspace_bytes)(const BackwardParams&, std::int64_t tiles) = nullptr;
-  // Terms of rows [first, first + count) of a head, and zeros in dq unless it accumulates; adds the
-  // gradient of the head's sink to *d_sink.
+  // Terms of rows [first, first + count) of a head; adds the gradient of the head's sink to
+  // *d_sink.
   void (*prepare)(const BackwardParams&, const Sequence&, std::int64_t head, std::int64_t first,
                   std::int64_t count, double* d_sink) = nullptr;
+  // Rows that no block of keys has seen keep what is in dq.
   void (*run)(const BackwardParams&, const BackwardBlock&, std::int64_t tiles,
               void* workspace) = nullptr;
 };

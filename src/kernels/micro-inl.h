@@ -45,8 +45,8 @@ struct Blocking {
 // A panel is two vectors wide; where only one of them is needed, kV is 1 and pointers start at it.
 
 // scores[r][...] = sum over d of q[d][r] * k[d][...], for kV vectors of keys. While they are in
-// registers, top[r][lane] becomes the largest score so far, if kTop.
-template <int kM, int kV, class T, bool kTop = true>
+// registers, top[r][lane] becomes the largest score so far.
+template <int kM, int kV, class T>
 HWY_NOINLINE void score_panel(const T* HWY_RESTRICT q, const T* HWY_RESTRICT k, std::int64_t width,
                               T* HWY_RESTRICT scores, T* HWY_RESTRICT top) {
   using B = Blocking<T>;
@@ -73,14 +73,13 @@ HWY_NOINLINE void score_panel(const T* HWY_RESTRICT q, const T* HWY_RESTRICT k, 
   }
 #pragma GCC unroll 16
   for (int r = 0; r < kM; ++r) {
+    auto largest = hn::Load(d, top + r * B::kLanes);
 #pragma GCC unroll 2
-    for (int v = 0; v < kV; ++v) hn::Store(sum[v][r], d, scores + r * B::kStride + v * B::kLanes);
-    if constexpr (kTop) {
-      auto largest = hn::Load(d, top + r * B::kLanes);
-#pragma GCC unroll 2
-      for (int v = 0; v < kV; ++v) largest = hn::Max(largest, sum[v][r]);
-      hn::Store(largest, d, top + r * B::kLanes);
+    for (int v = 0; v < kV; ++v) {
+      hn::Store(sum[v][r], d, scores + r * B::kStride + v * B::kLanes);
+      largest = hn::Max(largest, sum[v][r]);
     }
+    hn::Store(largest, d, top + r * B::kLanes);
   }
 }
 
@@ -127,6 +126,48 @@ HWY_NOINLINE void value_panel(const T* HWY_RESTRICT p, const S* HWY_RESTRICT val
     for (int r = 0; r < kM; ++r) {
       hn::Store(sum[v][r], d, out + r * B::kPanel + v * B::kLanes);
     }
+  }
+}
+
+// scores[r][...] = sum over i of q[r][i] * k[i][...], for kV vectors of keys; rows of q and of the
+// scores are kStride apart, so at most kTile terms fit one call: with `add` it goes on where the
+// call before ended.
+template <int kM, int kV, class T>
+HWY_NOINLINE void row_panel(const T* HWY_RESTRICT q, const T* HWY_RESTRICT k, std::int64_t width,
+                            bool add, T* HWY_RESTRICT scores) {
+  using B = Blocking<T>;
+  const typename B::D d;
+  hn::Vec<typename B::D> sum[kV][kM];
+#pragma GCC unroll 2
+  for (int v = 0; v < kV; ++v) {
+#pragma GCC unroll 16
+    for (int r = 0; r < kM; ++r) sum[v][r] = hn::Zero(d);
+  }
+  if (add) {
+#pragma GCC unroll 2
+    for (int v = 0; v < kV; ++v) {
+#pragma GCC unroll 16
+      for (int r = 0; r < kM; ++r) sum[v][r] = hn::Load(d, scores + r * B::kStride + v * B::kLanes);
+    }
+  }
+#pragma GCC unroll 2
+  for (std::int64_t i = 0; i < width; ++i) {
+    hn::Vec<typename B::D> key[kV];
+#pragma GCC unroll 2
+    for (int v = 0; v < kV; ++v) key[v] = hn::Load(d, k + v * B::kLanes);
+#pragma GCC unroll 16
+    for (int r = 0; r < kM; ++r) {
+      const auto element = hn::Set(d, q[r * B::kStride]);
+#pragma GCC unroll 2
+      for (int v = 0; v < kV; ++v) sum[v][r] = hn::MulAdd(element, key[v], sum[v][r]);
+    }
+    ++q;
+    k += B::kPanel;
+  }
+#pragma GCC unroll 2
+  for (int v = 0; v < kV; ++v) {
+#pragma GCC unroll 16
+    for (int r = 0; r < kM; ++r) hn::Store(sum[v][r], d, scores + r * B::kStride + v * B::kLanes);
   }
 }
 
