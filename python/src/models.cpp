@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <deque>
 #include <memory>
 #include <stdexcept>
 
@@ -71,6 +72,27 @@ std::vector<nb::object> layers_of(nb::handle object) {
   return {nb::borrow(object)};
 }
 
+// One value for all layers, or a list or tuple with one a layer; null for None.
+template <class T>
+std::vector<const T*> each_layer(nb::handle object, std::size_t layers, const char* what) {
+  const std::vector<nb::object> given = layers_of(object);
+  if (given.size() != 1 && given.size() != layers) {
+    throw std::invalid_argument("[view] there are " + std::to_string(given.size()) + " " + what +
+                                "s, must be 1 or one for each of the " + std::to_string(layers) +
+                                " layers");
+  }
+  std::vector<const T*> values;
+  for (std::size_t i = 0; i < layers; ++i) {
+    const nb::object& one = given[given.size() == 1 ? 0 : i];
+    T* value = nullptr;
+    if (!one.is_none() && !nb::try_cast(one, value)) {
+      throw nb::type_error((std::string("[view] a ") + what + " is no attn " + what).c_str());
+    }
+    values.push_back(value);
+  }
+  return values;
+}
+
 std::string layer_name(const char* what, std::size_t layer, std::size_t layers) {
   return layers == 1 ? std::string("[view] ") + what
                      : std::string("[view] ") + what + "[" + std::to_string(layer) + "]";
@@ -84,9 +106,53 @@ void check_equal(const std::string& what, std::int64_t value, const char* quanti
   }
 }
 
-Page view(nb::handle q, nb::handle k, const std::vector<std::string>& tokens, const PyMask* mask,
-          const PyScore* score, std::optional<double> scale, nb::handle v,
-          const std::vector<std::int64_t>& special, const std::string& title) {
+// What a page keeps: biases outlive the caller's arrays.
+struct KeptRecord {
+  AttentionRecord record;
+  std::deque<Doubles> biases;
+};
+
+std::vector<RecordToken> tokens_of(const std::vector<std::string>& texts,
+                                   const std::vector<std::int64_t>& special,
+                                   const std::vector<std::int64_t>& words) {
+  const auto length = static_cast<std::int64_t>(texts.size());
+  if (!words.empty()) {
+    check_equal("[view] words", static_cast<std::int64_t>(words.size()), "entries", length);
+  }
+  std::vector<RecordToken> tokens;
+  for (std::size_t i = 0; i < texts.size(); ++i) {
+    const std::int64_t word = words.empty() ? static_cast<std::int64_t>(i) : words[i];
+    tokens.push_back({.text = texts[i], .word = static_cast<std::int32_t>(word)});
+  }
+  for (const std::int64_t i : special) {
+    if (i < 0 || i >= length) {
+      throw std::invalid_argument("[view] special token " + std::to_string(i) +
+                                  " is not among the " + std::to_string(length) + " tokens");
+    }
+    tokens[static_cast<std::size_t>(i)].special = true;
+    tokens[static_cast<std::size_t>(i)].word = -1;
+  }
+  return tokens;
+}
+
+// ||v|| of every token, a query head's from its key head.
+std::vector<float> norms_of(const Heads& values, std::int64_t group) {
+  std::vector<float> norms;
+  for (std::int64_t h = 0; h < values.heads * group; ++h) {
+    const float* row = values.values.data() + (h / group) * values.length * values.width;
+    for (std::int64_t t = 0; t < values.length; ++t, row += values.width) {
+      double sum = 0;
+      for (std::int64_t d = 0; d < values.width; ++d) sum += double{row[d]} * row[d];
+      norms.push_back(static_cast<float>(std::sqrt(sum)));
+    }
+  }
+  return norms;
+}
+
+Page view(nb::handle q, nb::handle k, const std::vector<std::string>& tokens, nb::handle mask,
+          nb::handle score, std::optional<double> scale, nb::handle v,
+          const std::vector<std::int64_t>& special, const std::vector<std::int64_t>& words,
+          const std::string& title) {
   const std::vector<nb::object> qs = layers_of(q), ks = layers_of(k);
   const std::vector<nb::object> vs = v.is_none() ? std::vector<nb::object>{} : layers_of(v);
   if (qs.empty() || ks.size() != qs.size() || (!vs.empty() && vs.size() != qs.size())) {
@@ -94,37 +160,21 @@ Page view(nb::handle q, nb::handle k, const std::vector<std::string>& tokens, co
                                 std::to_string(ks.size()) +
                                 (vs.empty() ? "" : ", v has " + std::to_string(vs.size())));
   }
-  const CallOptions call = call_options("[view]", mask, score, scale, 0, nb::none(), nb::none());
-  if (!call.mask.predicates.empty() || call.bias) {
-    throw std::invalid_argument(
-        "[view] a page keeps its mask and score: a predicate or a bias array cannot be kept, give "
-        "Mask.dense() or another score");
-  }
-  auto record = std::make_shared<AttentionRecord>();
-  record->model = title;
+  const std::vector<const PyMask*> masks = each_layer<PyMask>(mask, qs.size(), "Mask");
+  const std::vector<const PyScore*> scores = each_layer<PyScore>(score, qs.size(), "Score");
+  auto kept = std::make_shared<KeptRecord>();
+  AttentionRecord& record = kept->record;
+  record.model = title;
+  record.tokens = tokens_of(tokens, special, words);
   const auto length = static_cast<std::int64_t>(tokens.size());
-  for (std::size_t i = 0; i < tokens.size(); ++i) {
-    RecordToken token{.text = tokens[i], .word = static_cast<std::int32_t>(i)};
-    if (std::find(special.begin(), special.end(), static_cast<std::int64_t>(i)) != special.end()) {
-      token.special = true;
-      token.word = -1;
-    }
-    record->tokens.push_back(std::move(token));
-  }
-  for (const std::int64_t i : special) {
-    if (i < 0 || i >= length) {
-      throw std::invalid_argument("[view] special token " + std::to_string(i) +
-                                  " is not among the " + std::to_string(length) + " tokens");
-    }
-  }
   for (std::size_t i = 0; i < qs.size(); ++i) {
     const std::string q_name = layer_name("q", i, qs.size());
     const std::string k_name = layer_name("k", i, qs.size());
     Heads queries = import_heads(qs[i], q_name), keys = import_heads(ks[i], k_name);
     if (i == 0) {
-      record->heads = queries.heads;
-      record->kv_heads = keys.heads;
-      record->width = queries.width;
+      record.heads = queries.heads;
+      record.kv_heads = keys.heads;
+      record.width = queries.width;
       if (keys.heads < 1 || queries.heads < 1 || queries.heads % keys.heads != 0) {
         throw std::invalid_argument(q_name + " has heads " + std::to_string(queries.heads) +
                                     ", must be a multiple of k's " + std::to_string(keys.heads));
@@ -132,10 +182,20 @@ Page view(nb::handle q, nb::handle k, const std::vector<std::string>& tokens, co
     }
     check_equal(q_name, queries.length, "tokens", length);
     check_equal(k_name, keys.length, "tokens", length);
-    check_equal(q_name, queries.heads, "heads", record->heads);
-    check_equal(k_name, keys.heads, "heads", record->kv_heads);
-    check_equal(q_name, queries.width, "width", record->width);
-    check_equal(k_name, keys.width, "width", record->width);
+    check_equal(q_name, queries.heads, "heads", record.heads);
+    check_equal(k_name, keys.heads, "heads", record.kv_heads);
+    check_equal(q_name, queries.width, "width", record.width);
+    check_equal(k_name, keys.width, "width", record.width);
+    CallOptions call =
+        call_options("[view]", masks[i], scores[i], scale, 0, nb::none(), nb::none());
+    if (!call.mask.predicates.empty()) {
+      throw std::invalid_argument(
+          "[view] a page keeps its mask: a predicate cannot be kept, give Mask.dense()");
+    }
+    if (call.bias) {
+      kept->biases.push_back(as_doubles(call.bias->view));
+      call.options.score.bias = kept->biases.back().view;
+    }
     LayerRecord layer{.q = std::move(queries.values),
                       .k = std::move(keys.values),
                       .value_norm = {},
@@ -145,20 +205,12 @@ Page view(nb::handle q, nb::handle k, const std::vector<std::string>& tokens, co
       const std::string v_name = layer_name("v", i, qs.size());
       const Heads values = import_heads(vs[i], v_name);
       check_equal(v_name, values.length, "tokens", length);
-      check_equal(v_name, values.heads, "heads", record->kv_heads);
-      const std::int64_t group = record->heads / record->kv_heads;
-      for (std::int64_t h = 0; h < record->heads; ++h) {
-        const float* row = values.values.data() + (h / group) * length * values.width;
-        for (std::int64_t t = 0; t < length; ++t, row += values.width) {
-          double sum = 0;
-          for (std::int64_t d = 0; d < values.width; ++d) sum += double{row[d]} * row[d];
-          layer.value_norm.push_back(static_cast<float>(std::sqrt(sum)));
-        }
-      }
+      check_equal(v_name, values.heads, "heads", record.kv_heads);
+      layer.value_norm = norms_of(values, record.heads / record.kv_heads);
     }
-    record->layers.push_back(std::move(layer));
+    record.layers.push_back(std::move(layer));
   }
-  return {std::move(record), title};
+  return {std::shared_ptr<const AttentionRecord>(kept, &record), title};
 }
 
 // Texts as encodings; one text or a list of them.
@@ -283,12 +335,15 @@ One self-contained HTML file. In a notebook it shows itself.)")
 
   m.def("view", &view, "q"_a, "k"_a, "tokens"_a, nb::kw_only(), "mask"_a = nb::none(),
         "score"_a = nb::none(), "scale"_a = nb::none(), "v"_a = nb::none(),
-        "special"_a = std::vector<std::int64_t>{}, "title"_a = "attention",
+        "special"_a = std::vector<std::int64_t>{}, "words"_a = std::vector<std::int64_t>{},
+        "title"_a = "attention",
         R"(A page from anybody's tensors.
 
 q [heads, tokens, width] and k [kv_heads, tokens, width] of one text, as attention reads them
-(rotated), or lists with one array a layer; tokens: their texts. v (optional, [kv_heads, tokens, Dv])
-gives the norms for the value-weighted view. special: indices of tokens such as [CLS].)");
+(rotated), or lists with one array a layer; tokens: their texts. mask and score: one for all layers,
+or lists with one a layer. v (optional, [kv_heads, tokens, Dv]) gives the norms for the
+value-weighted view. special: indices of tokens such as [CLS]; words: the word that each token
+belongs to, as a number.)");
 
   nb::class_<PyModel>(m, "Model", "A model, loaded by attn.load().")
       .def("embed", &embed, "texts"_a, "One vector a text, [texts, width] float32.")

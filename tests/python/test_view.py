@@ -51,6 +51,23 @@ def test_layers_and_scores():
     )
 
 
+def test_a_mask_and_a_score_a_layer():
+    q, k = [heads(seed=i) for i in range(2)], [heads(seed=9 + i) for i in range(2)]
+    masks = [attn.Mask.causal(), attn.Mask.window(1, 1)]
+    bias = np.random.default_rng(5).standard_normal((1, 4, 5, 5)).astype(np.float32)
+    scores = [attn.Score(bias=bias), attn.Score(soft_cap=2.0)]
+    page = attn.view(q, k, TOKENS, mask=masks, score=scores, scale=0.5, words=[0, 1, 1, 2, 3])
+    expected = [
+        attn.reference.weights(q[i][None], k[i][None], mask=masks[i], score=scores[i], scale=0.5)
+        for i in range(2)
+    ]
+    bias[:] = 0  # the page has its own
+    for layer in range(2):
+        for head in range(4):
+            np.testing.assert_allclose(page.row(layer, head, 4), expected[layer][0, head, 4], atol=1e-12)
+    assert "</html>" in page.html()
+
+
 def test_mistakes():
     q, k = heads(), heads()
     for wrong, says in (
@@ -60,6 +77,8 @@ def test_mistakes():
         (lambda: attn.view([q, q], [k, k[:2]], TOKENS), "heads"),
         (lambda: attn.view(q[0], k[0], TOKENS), "must be .heads, tokens, width."),
         (lambda: attn.view(q, k, TOKENS, special=[5]), "special token 5"),
+        (lambda: attn.view(q, k, TOKENS, words=[0, 1]), "words has entries 2, must have 5"),
+        (lambda: attn.view([q, q, q], [k, k, k], TOKENS, mask=[attn.Mask()] * 2), "2 Masks, .* 3 layers"),
         (lambda: attn.view(q, k, TOKENS, mask=attn.Mask.predicate(lambda b, h, i, j: j <= i)), "predicate"),
     ):
         with pytest.raises(ValueError, match=says):
