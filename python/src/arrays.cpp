@@ -34,12 +34,48 @@ DType float_type(const AnyArray& array, const std::string& what) {
   if (static_cast<Code>(type.code) == Code::Float && type.lanes == 1) {
     if (type.bits == 32) return DType::f32;
     if (type.bits == 64) return DType::f64;
+    if (type.bits == 16) return DType::f16;
   }
-  throw std::invalid_argument(what + " is " + dtype_name(type) + ", must be float32 or float64");
+  if (static_cast<Code>(type.code) == Code::Bfloat && type.bits == 16) return DType::bf16;
+  throw std::invalid_argument(what + " is " + dtype_name(type) +
+                              ", must be float32, float64, bfloat16 or float16");
 }
 
 nb::dlpack::dtype dlpack_type(DType type) {
-  return type == DType::f64 ? nb::dtype<double>() : nb::dtype<float>();
+  switch (type) {
+    case DType::f64: return nb::dtype<double>();
+    case DType::f16: return {static_cast<std::uint8_t>(Code::Float), 16, 1};
+    case DType::bf16: return {static_cast<std::uint8_t>(Code::Bfloat), 16, 1};
+    default: return nb::dtype<float>();
+  }
+}
+
+double as_double(const ConstTensor& view, std::int64_t i) {
+  switch (view.dtype) {
+    case DType::f64: return static_cast<const double*>(view.data)[i];
+    case DType::f16: return to_float(static_cast<const Float16*>(view.data)[i]);
+    case DType::bf16: return to_float(static_cast<const BFloat16*>(view.data)[i]);
+    default: return static_cast<const float*>(view.data)[i];
+  }
+}
+
+Output fresh(Kind kind, const nb::dlpack::dtype& element,
+             const std::vector<std::int64_t>& dimensions) {
+  Output out;
+  out.kind = kind;
+  out.element = element;
+  Shape shape{1, 1, 1, 1};
+  std::size_t count = 1;
+  for (std::size_t i = 0; i < dimensions.size(); ++i) {
+    shape[i] = dimensions[i];
+    out.shape.push_back(static_cast<std::size_t>(dimensions[i]));
+    count *= out.shape.back();
+  }
+  // One element at least, so that an empty array has an address too.
+  void* memory = ::operator new((count == 0 ? 1 : count) * (element.bits / 8), kAlignment);
+  out.owner = nb::capsule(memory, [](void* p) noexcept { ::operator delete(p, kAlignment); });
+  out.view = {memory, DType::f32, shape, strides_bhld(shape)};
+  return out;
 }
 
 // Missing dimensions come in front. Strides along 0 or 1 elements mean nothing, and frameworks give
@@ -76,7 +112,13 @@ T element(const AnyArray& array, std::int64_t offset) {
       if (type.bits == 16) return at(std::uint16_t{});
       if (type.bits == 32) return at(std::uint32_t{});
       return at(std::uint64_t{});
-    default: return type.bits == 32 ? at(float{}) : at(double{});
+    case Code::Bfloat: return static_cast<T>(to_float(static_cast<const BFloat16*>(data)[offset]));
+    default: break;
+  }
+  switch (type.bits) {
+    case 16: return static_cast<T>(to_float(static_cast<const Float16*>(data)[offset]));
+    case 32: return at(float{});
+    default: return at(double{});
   }
 }
 
@@ -109,7 +151,7 @@ AnyArray import_array(nb::handle object, const std::string& what, std::size_t di
   }
   if (nb::hasattr(object, "requires_grad") && nb::cast<bool>(object.attr("requires_grad"))) {
     throw std::invalid_argument(what +
-                                " requires gradients, which attn does not compute: pass "
+                                " requires gradients, which only attn.torch tracks: pass "
                                 "its detach()");
   }
   AnyArray array;
@@ -166,10 +208,7 @@ Doubles as_doubles(const ConstTensor& view) {
       for (std::int64_t l = 0; l < view.length(); ++l) {
         const std::int64_t at = view.offset(b, h, l);
         for (std::int64_t d = 0; d < view.width(); ++d) {
-          const std::int64_t i = at + d * view.strides[3];
-          copy.values.push_back(view.dtype == DType::f64
-                                    ? static_cast<const double*>(view.data)[i]
-                                    : double{static_cast<const float*>(view.data)[i]});
+          copy.values.push_back(as_double(view, at + d * view.strides[3]));
         }
       }
     }
@@ -196,27 +235,20 @@ Output import_output(nb::handle object, const std::string& what, DType type, con
 }
 
 Output new_output(Kind kind, DType type, const std::vector<std::int64_t>& dimensions) {
-  Output out;
-  out.kind = kind;
-  Shape shape{1, 1, 1, 1};
-  std::size_t count = 1;
-  for (std::size_t i = 0; i < dimensions.size(); ++i) {
-    shape[i] = dimensions[i];
-    out.shape.push_back(static_cast<std::size_t>(dimensions[i]));
-    count *= out.shape.back();
-  }
-  // One element at least, so that an empty array has an address too.
-  void* memory = ::operator new((count == 0 ? 1 : count) * size_of(type), kAlignment);
-  out.owner = nb::capsule(memory, [](void* p) noexcept { ::operator delete(p, kAlignment); });
-  out.view = {memory, type, shape, strides_bhld(shape)};
+  Output out = fresh(kind, dlpack_type(type), dimensions);
+  out.view.dtype = type;
   return out;
+}
+
+Output new_integers(Kind kind, const std::vector<std::int64_t>& dimensions) {
+  return fresh(kind, nb::dtype<std::int32_t>(), dimensions);
 }
 
 nb::object Output::object() const {
   if (given.is_valid()) return given;
   const auto exported = [&]<class Framework>(Framework) {
-    return nb::cast(nb::ndarray<Framework>(view.data, shape.size(), shape.data(), owner, nullptr,
-                                           dlpack_type(view.dtype)));
+    return nb::cast(
+        nb::ndarray<Framework>(view.data, shape.size(), shape.data(), owner, nullptr, element));
   };
   switch (kind) {
     case Kind::torch: return exported(nb::pytorch{});

@@ -32,9 +32,9 @@ struct Input {
 // std::invalid_argument, naming `what`, for one on another device or with more dimensions.
 AnyArray import_array(nb::handle object, const std::string& what, std::size_t dimensions);
 
-// float32 or float64, [B, H, L, D] exactly.
+// Floating point, [B, H, L, D] exactly.
 Input import_tensor(nb::handle object, const std::string& what);
-// float32 or float64, up to four dimensions, missing ones in front as 1: what broadcasts.
+// Floating point, up to four dimensions, missing ones in front as 1: what broadcasts.
 Input import_broadcast(nb::handle object, const std::string& what);
 // [B, H, L] or [B, H, L, 1], seen as [B, H, L, 1].
 Input import_lse(nb::handle object, const std::string& what);
@@ -52,6 +52,7 @@ struct Output {
   nb::object owner;
   std::vector<std::size_t> shape;
   Kind kind = Kind::numpy;
+  nb::dlpack::dtype element = nb::dtype<float>();
 
   nb::object given;  // the caller's array, when it is not fresh memory
 
@@ -62,6 +63,8 @@ struct Output {
 Output import_output(nb::handle object, const std::string& what, DType type, const Shape& shape);
 // `dimensions` as Python sees them; the view has 1 for what is missing at the end.
 Output new_output(Kind kind, DType type, const std::vector<std::int64_t>& dimensions);
+// The same of int32, which no view describes: only its data and shape mean something.
+Output new_integers(Kind kind, const std::vector<std::int64_t>& dimensions);
 
 // Integers from a list, a tuple or an integer array of one dimension; None gives an empty list.
 std::vector<std::int64_t> import_integers(nb::handle object, const std::string& what);

@@ -6,7 +6,6 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
-#include <map>
 #include <mutex>
 #include <stdexcept>
 
@@ -19,36 +18,14 @@ using namespace nb::literals;
 
 namespace {
 
-// out, or (out, lse).
-nb::object result(const Output& out, const std::optional<Output>& lse) {
-  if (!lse) return out.object();
-  return nb::make_tuple(out.object(), lse->object());
-}
-
-struct Results {
-  Output out;
-  std::optional<Output> lse;
-
-  // `given`: an array to write into, or None.
-  Results(Kind kind, DType type, const ConstTensor& q, std::int64_t v_width, bool with_lse,
-          nb::handle given = nb::none())
-      : out(given.is_none() ? new_output(kind, type, {q.batch(), q.heads(), q.length(), v_width})
-                            : import_output(given, "[attention] out", type,
-                                            {q.batch(), q.heads(), q.length(), v_width})) {
-    if (with_lse) lse = new_output(kind, type, {q.batch(), q.heads(), q.length()});
-  }
-  Observed observed() const { return lse ? Observed{.lse = lse->view} : Observed{}; }
-  nb::object object() const { return result(out, lse); }
-};
-
 nb::any attend(nb::handle q, nb::handle k, nb::handle v, const PyMask* mask, const PyScore* score,
                std::optional<double> scale, bool return_lse, std::int64_t query_start,
-               nb::handle q_positions, nb::handle k_positions, nb::handle out, int threads,
-               const std::string& isa) {
+               nb::handle q_positions, nb::handle k_positions, const Dropout* dropout,
+               nb::handle out, int threads, const std::string& isa) {
   const Input qi = import_tensor(q, "[attention] q"), ki = import_tensor(k, "[attention] k");
   const Input vi = import_tensor(v, "[attention] v");
-  const CallOptions call =
-      call_options("[attention]", mask, score, scale, query_start, q_positions, k_positions);
+  const CallOptions call = call_options("[attention]", mask, score, scale, query_start, q_positions,
+                                        k_positions, dropout);
   const Context& where = context(threads, isa);
   AttentionShape::of(qi.view, ki.view, vi.view);  // before memory is asked for
   const Results results(kind_of(q), qi.view.dtype, qi.view, vi.view.width(), return_lse, out);
@@ -60,32 +37,15 @@ nb::any attend(nb::handle q, nb::handle k, nb::handle v, const PyMask* mask, con
   return nb::borrow<nb::any>(results.object());
 }
 
-// The oracle computes in float64 and answers in float64, whatever came in.
-struct ReferenceInputs {
-  Doubles q, k, bias;
-  CallOptions call;
-
-  ReferenceInputs(const char* function, const Input& qi, const Input& ki, CallOptions options)
-      : q(as_doubles(qi.view)), k(as_doubles(ki.view)), call(std::move(options)) {
-    if (qi.view.dtype != ki.view.dtype) {
-      throw std::invalid_argument(std::string(function) + " k is " + name(ki.view.dtype) +
-                                  ", q is " + name(qi.view.dtype));
-    }
-    if (call.bias) {
-      bias = as_doubles(call.bias->view);
-      call.options.score.bias = bias.view;
-    }
-  }
-};
-
 nb::any reference_attention(nb::handle q, nb::handle k, nb::handle v, const PyMask* mask,
                             const PyScore* score, std::optional<double> scale, bool return_lse,
                             std::int64_t query_start, nb::handle q_positions,
-                            nb::handle k_positions) {
+                            nb::handle k_positions, const Dropout* dropout) {
   const Input vi = import_tensor(v, "[attention] v");
-  const ReferenceInputs in(
-      "[attention]", import_tensor(q, "[attention] q"), import_tensor(k, "[attention] k"),
-      call_options("[attention]", mask, score, scale, query_start, q_positions, k_positions));
+  const ReferenceInputs in("[attention]", import_tensor(q, "[attention] q"),
+                           import_tensor(k, "[attention] k"),
+                           call_options("[attention]", mask, score, scale, query_start, q_positions,
+                                        k_positions, dropout));
   const Doubles vd = as_doubles(vi.view);
   AttentionShape::of(in.q.view, in.k.view, vd.view);
   const Results results(kind_of(q), DType::f64, in.q.view, vd.view.width(), return_lse);
@@ -100,10 +60,11 @@ nb::any reference_attention(nb::handle q, nb::handle k, nb::handle v, const PyMa
 
 nb::any reference_weights(nb::handle q, nb::handle k, const PyMask* mask, const PyScore* score,
                           std::optional<double> scale, std::int64_t query_start,
-                          nb::handle q_positions, nb::handle k_positions) {
-  const ReferenceInputs in(
-      "[weights]", import_tensor(q, "[weights] q"), import_tensor(k, "[weights] k"),
-      call_options("[weights]", mask, score, scale, query_start, q_positions, k_positions));
+                          nb::handle q_positions, nb::handle k_positions, const Dropout* dropout) {
+  const ReferenceInputs in("[weights]", import_tensor(q, "[weights] q"),
+                           import_tensor(k, "[weights] k"),
+                           call_options("[weights]", mask, score, scale, query_start, q_positions,
+                                        k_positions, dropout));
   const Output out =
       new_output(kind_of(q), DType::f64,
                  {in.q.view.batch(), in.q.view.heads(), in.q.view.length(), in.k.view.length()});
@@ -129,6 +90,14 @@ nb::any merged(nb::handle out_a, nb::handle lse_a, nb::handle out_b, nb::handle 
   return nb::borrow<nb::any>(results.object());
 }
 
+DType dtype_from_name(const std::string& given) {
+  for (const DType type : {DType::f32, DType::f64, DType::bf16, DType::f16}) {
+    if (given == name(type)) return type;
+  }
+  throw std::invalid_argument("[plan] dtype is '" + given +
+                              "', must be float32, float64, bfloat16 or float16");
+}
+
 // A plan with what it reads: its mask's predicates and its score's bias.
 struct PyPlan {
   CallOptions call;
@@ -141,14 +110,11 @@ struct PyPlan {
 PyPlan make_plan(const std::vector<std::int64_t>& shape, const PyMask* mask, const PyScore* score,
                  std::optional<double> scale, std::int64_t v_width, const std::string& dtype,
                  std::int64_t query_start, nb::handle q_positions, nb::handle k_positions,
-                 int threads, const std::string& isa) {
+                 const Dropout* dropout, int threads, const std::string& isa) {
   if (shape.size() != 6) {
     throw std::invalid_argument("[plan] shape has " + std::to_string(shape.size()) +
                                 " numbers, must have 6: batch, query heads, key/value heads, query "
                                 "length, key length, width");
-  }
-  if (dtype != "float32" && dtype != "float64") {
-    throw std::invalid_argument("[plan] dtype is '" + dtype + "', must be float32 or float64");
   }
   const AttentionShape s{.batch = shape[0],
                          .q_heads = shape[1],
@@ -157,9 +123,9 @@ PyPlan make_plan(const std::vector<std::int64_t>& shape, const PyMask* mask, con
                          .k_len = shape[4],
                          .width = shape[5],
                          .v_width = v_width == 0 ? shape[5] : v_width,
-                         .dtype = dtype == "float64" ? DType::f64 : DType::f32};
+                         .dtype = dtype_from_name(dtype)};
   CallOptions call =
-      call_options("[plan]", mask, score, scale, query_start, q_positions, k_positions);
+      call_options("[plan]", mask, score, scale, query_start, q_positions, k_positions, dropout);
   Context own({.threads = threads, .isa = isa_from_name(isa)});
   Plan plan = [&] {
     nb::gil_scoped_release release;
@@ -184,122 +150,22 @@ nb::any run_plan(const PyPlan& p, nb::handle q, nb::handle k, nb::handle v, bool
 
 }  // namespace
 
-const Context& context(int threads, const std::string& isa) {
-  thread_local std::map<std::pair<int, Isa>, Context> contexts;
-  const std::pair key(threads, isa_from_name(isa));
-  auto found = contexts.find(key);
-  if (found == contexts.end()) {
-    found = contexts.emplace(key, Context({.threads = threads, .isa = key.second})).first;
-  }
-  return found->second;
-}
-
-CallOptions call_options(const char* function, const PyMask* mask, const PyScore* score,
-                         std::optional<double> scale, std::int64_t query_start,
-                         nb::handle q_positions, nb::handle k_positions) {
-  CallOptions call;
-  if (mask != nullptr) call.mask = *mask;
-  call.options.mask = call.mask.mask;
-  if (score != nullptr) {
-    call.options.score = score->score;
-    if (!score->bias.is_none()) {
-      call.bias = import_broadcast(score->bias, std::string(function) + " bias");
-      call.options.score.bias = call.bias->view;
-    }
-  }
-  if (scale) {
-    if (call.options.score.scale) {
-      throw std::invalid_argument(std::string(function) + " scale is " + std::to_string(*scale) +
-                                  " in the call and " + std::to_string(*call.options.score.scale) +
-                                  " in the score: give one");
-    }
-    call.options.score.scale = scale;
-  }
-  call.options.query_start = query_start;
-  call.options.q_positions = import_integers(q_positions, std::string(function) + " q_positions");
-  call.options.k_positions = import_integers(k_positions, std::string(function) + " k_positions");
-  return call;
-}
-
-void bind_scores(nb::module_& m) {
-  nb::class_<T5Bias>(m, "T5Bias", R"(The T5 relative position bias.
-
-table [buckets, heads]: one learned value a bucket of k_pos - q_pos and head.)")
-      .def(
-          "__init__",
-          [](T5Bias* self, nb::handle table, bool bidirectional, int max_distance) {
-            const AnyArray array = import_array(
-                nb::module_::import_("numpy").attr("asarray")(table), "[score] t5 table", 2);
-            if (array.ndim() != 2) {
-              throw std::invalid_argument("[score] t5 table must be [buckets, heads]");
-            }
-            new (self) T5Bias{.table = import_floats(table, "[score] t5 table", 2),
-                              .buckets = static_cast<int>(array.shape(0)),
-                              .max_distance = max_distance,
-                              .bidirectional = bidirectional};
-          },
-          "table"_a, nb::kw_only(), "bidirectional"_a = true, "max_distance"_a = 128);
-
-  nb::class_<PyScore>(m, "Score", R"(How a visible pair is scored.
-
-s = scale * q.k; s = soft_cap * tanh(s / soft_cap); s += bias, ALiBi, T5; then the mask, then
-softmax. A sink, one logit a head, adds to the denominator only.
-
-scale: default 1/sqrt(width). soft_cap: 0 for none. bias: an array that broadcasts to
-[B, H, Lq, Lk], of q's type, kept without a copy; -inf hides. alibi: True for the published slopes,
-or one slope a head. t5: a T5Bias. sinks: one number a head.)")
-      .def(
-          "__init__",
-          [](PyScore* self, std::optional<double> scale, double soft_cap, nb::object bias,
-             nb::object alibi, const T5Bias* t5, nb::handle sinks) {
-            PyScore score;
-            score.score.scale = scale;
-            score.score.soft_cap = soft_cap;
-            if (!bias.is_none()) {
-              import_broadcast(bias, "[score] bias");  // refuse here what cannot be read later
-              score.bias = std::move(bias);
-            }
-            if (PyBool_Check(alibi.ptr())) {
-              if (nb::cast<bool>(alibi)) score.score.alibi_slopes.emplace();
-            } else if (!alibi.is_none()) {
-              score.score.alibi_slopes = import_floats(alibi, "[score] alibi");
-              if (score.score.alibi_slopes->empty()) {
-                throw std::invalid_argument(
-                    "[score] alibi has no slopes; True means the published ones");
-              }
-            }
-            if (t5 != nullptr) score.score.t5 = *t5;
-            score.score.sinks = import_floats(sinks, "[score] sinks");
-            new (self) PyScore(std::move(score));
-          },
-          nb::kw_only(), "scale"_a = nb::none(), "soft_cap"_a = 0.0, "bias"_a = nb::none(),
-          "alibi"_a = false, "t5"_a = nb::none(), "sinks"_a = nb::none())
-      .def("__str__",
-           [](const PyScore& s) {
-             Score shown = s.score;
-             // The bias joins at the call; only its presence shows.
-             static const float kPresent = 0;
-             if (!s.bias.is_none()) shown.bias = {&kPresent, {1, 1, 1, 1}};
-             return shown.to_string();
-           })
-      .def("__repr__",
-           [](nb::handle self) { return "Score(" + nb::cast<std::string>(nb::str(self)) + ")"; });
-}
-
 void bind_attention(nb::module_& m) {
   m.def("attention", &attend, "q"_a, "k"_a, "v"_a, nb::kw_only(), "mask"_a = nb::none(),
         "score"_a = nb::none(), "scale"_a = nb::none(), "return_lse"_a = false, "query_start"_a = 0,
-        "q_positions"_a = nb::none(), "k_positions"_a = nb::none(), "out"_a = nb::none(),
-        "threads"_a = 0, "isa"_a = "automatic", R"(Exact attention.
+        "q_positions"_a = nb::none(), "k_positions"_a = nb::none(), "dropout"_a = nb::none(),
+        "out"_a = nb::none(), "threads"_a = 0, "isa"_a = "automatic",
+        R"(Exact attention.
 
-q [B, Hq, Lq, D], k [B, Hkv, Lk, D], v [B, Hkv, Lk, Dv]; Hq a multiple of Hkv; float32 or float64;
-NumPy, PyTorch or any array with DLPack, read without a copy, any strides with the last dimension
-contiguous. Returns [B, Hq, Lq, Dv] of q's kind and type; with return_lse also the natural-log sum
-of e^score, [B, Hq, Lq], without the sink. A row that sees nothing is 0, its lse -inf.
+q [B, Hq, Lq, D], k [B, Hkv, Lk, D], v [B, Hkv, Lk, Dv]; Hq a multiple of Hkv; float32, bfloat16 or
+float16 (computed in float32), or float64 throughout; NumPy, PyTorch or any array with DLPack, read
+without a copy, any strides with the last dimension contiguous. Returns [B, Hq, Lq, Dv] of q's kind
+and type; with return_lse also the natural-log sum of e^score, [B, Hq, Lq], without the sink. A row
+that sees nothing is 0, its lse -inf.
 
 out: an array to write into, in place of a new one; it must not overlap the inputs.
 Queries stand at query_start, query_start + 1, ... unless q_positions are given: for a cache,
-query_start = Lk - Lq. threads 0: as many as this process may use.)");
+query_start = Lk - Lq. dropout: a Dropout. threads 0: as many as this process may use.)");
   m.def("merge", &merged, "out_a"_a, "lse_a"_a, "out_b"_a, "lse_b"_a, nb::kw_only(),
         "sinks"_a = nb::none(),
         "(out, lse) of two results over disjoint sets of keys. Parts are made without sinks; sinks "
@@ -334,19 +200,19 @@ query_start = Lk - Lq. threads 0: as many as this process may use.)");
       });
   m.def("plan", &make_plan, "shape"_a, nb::kw_only(), "mask"_a = nb::none(), "score"_a = nb::none(),
         "scale"_a = nb::none(), "v_width"_a = 0, "dtype"_a = "float32", "query_start"_a = 0,
-        "q_positions"_a = nb::none(), "k_positions"_a = nb::none(), "threads"_a = 0,
-        "isa"_a = "automatic",
+        "q_positions"_a = nb::none(), "k_positions"_a = nb::none(), "dropout"_a = nb::none(),
+        "threads"_a = 0, "isa"_a = "automatic",
         "A plan for (batch, query heads, key/value heads, query length, key length, width).");
 
   m.def("reference_attention", &reference_attention, "q"_a, "k"_a, "v"_a, nb::kw_only(),
         "mask"_a = nb::none(), "score"_a = nb::none(), "scale"_a = nb::none(),
         "return_lse"_a = false, "query_start"_a = 0, "q_positions"_a = nb::none(),
-        "k_positions"_a = nb::none(),
+        "k_positions"_a = nb::none(), "dropout"_a = nb::none(),
         "The oracle: attention() once more, plain and slow, in float64; answers in float64.");
   m.def("reference_weights", &reference_weights, "q"_a, "k"_a, nb::kw_only(), "mask"_a = nb::none(),
         "score"_a = nb::none(), "scale"_a = nb::none(), "query_start"_a = 0,
-        "q_positions"_a = nb::none(), "k_positions"_a = nb::none(),
-        "The probabilities themselves, [B, Hq, Lq, Lk] float64.");
+        "q_positions"_a = nb::none(), "k_positions"_a = nb::none(), "dropout"_a = nb::none(),
+        "What multiplies the values: probabilities, after dropout, [B, Hq, Lq, Lk] float64.");
 }
 
 }  // namespace attn::python

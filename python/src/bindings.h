@@ -51,11 +51,38 @@ struct CallOptions {
 };
 CallOptions call_options(const char* function, const PyMask* mask, const PyScore* score,
                          std::optional<double> scale, std::int64_t query_start,
-                         nb::handle q_positions, nb::handle k_positions);
+                         nb::handle q_positions, nb::handle k_positions,
+                         const Dropout* dropout = nullptr);
+
+// float64 for float64, else float32: what log-sum-exp, bias and observed values have.
+constexpr DType arithmetic_type(DType type) { return type == DType::f64 ? type : DType::f32; }
+
+// Arguments of the oracle, which computes in float64 and answers in float64, whatever came in.
+struct ReferenceInputs {
+  Doubles q, k, bias;
+  CallOptions call;
+
+  ReferenceInputs(const char* function, const Input& qi, const Input& ki, CallOptions options);
+};
+
+// Where a call writes its output, and its log-sum-exp when that is asked.
+struct Results {
+  Output out;
+  std::optional<Output> lse;
+
+  // `given`: an array to write into, or None.
+  Results(Kind kind, DType type, const ConstTensor& q, std::int64_t v_width, bool with_lse,
+          nb::handle given = nb::none());
+  Observed observed() const { return lse ? Observed{.lse = lse->view} : Observed{}; }
+  // out, or (out, lse).
+  nb::object object() const;
+};
 
 void bind_masks(nb::module_& m);
 void bind_scores(nb::module_& m);
 void bind_attention(nb::module_& m);
+void bind_gradient(nb::module_& m);
+void bind_observe(nb::module_& m);
 void bind_positions(nb::module_& m);
 void bind_models(nb::module_& m);
 

@@ -26,6 +26,8 @@ NB_MODULE(_attn, m) {
   attn::python::bind_masks(m);
   attn::python::bind_scores(m);
   attn::python::bind_attention(m);
+  attn::python::bind_gradient(m);
+  attn::python::bind_observe(m);
   attn::python::bind_positions(m);
   attn::python::bind_models(m);
 }

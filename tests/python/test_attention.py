@@ -56,6 +56,23 @@ def test_against_numpy_and_the_oracle(dtype):
     np.testing.assert_allclose(oracle_lse, expected_lse, atol=1e-13, rtol=0)
 
 
+@pytest.mark.parametrize("kv", [np.float16, np.float32])
+def test_half_precision_is_computed_in_float32(kv):
+    """Inputs as they are stored, sums in float32, one rounding at the end."""
+    q, k, v = (x.astype(t) for x, t in zip(tensors(), (np.float16, kv, kv)))
+    out, lse = attn.attention(q, k, v, return_lse=True)
+    exact, exact_lse = attn.attention(*(x.astype(np.float32) for x in (q, k, v)), return_lse=True)
+    assert out.dtype == np.float16 and lse.dtype == np.float32
+    np.testing.assert_array_equal(out, exact.astype(np.float16))
+    np.testing.assert_array_equal(lse, exact_lse)
+    oracle = attn.reference.attention(q, k, v)
+    assert oracle.dtype == np.float64
+    close(exact, oracle)
+    plan = attn.plan((2, 4, 2, 37, 53, 24), dtype="float16")
+    if kv is np.float16:
+        np.testing.assert_array_equal(plan.run(q, k, v), out)
+
+
 def test_masks_scores_and_positions():
     q, k, v = tensors(lq=20, lk=50)
     mask = attn.Mask.causal() & attn.Mask.window(7, 0) | attn.Mask.global_tokens([0])
@@ -210,7 +227,7 @@ MISTAKES = {
     "multiple": lambda q, k, v: attn.attention(q[:, :3], k, v),
     "v has length": lambda q, k, v: attn.attention(q, k, v[:, :, 1:]),
     "k is float64, q is float32": lambda q, k, v: attn.attention(q, k.astype(np.float64), v),
-    "q is float16": lambda q, k, v: attn.attention(q.astype(np.float16), k, v),
+    "v is float32, k is float16": lambda q, k, v: attn.attention(q, k.astype(np.float16), v),
     "q is int64": lambda q, k, v: attn.attention(q.astype(np.int64), k, v),
     "q has 3 dimensions": lambda q, k, v: attn.attention(q[0], k, v),
     "k has stride": lambda q, k, v: attn.attention(q, np.asfortranarray(k), v),
@@ -222,6 +239,7 @@ MISTAKES = {
     "bias has shape": lambda q, k, v: attn.attention(
         q, k, v, score=attn.Score(bias=np.zeros((5, 53), np.float32))
     ),
+    "dtype is 'int8', must be float32": lambda q, k, v: attn.plan((1, 2, 2, 4, 5, 6), dtype="int8"),
     "shape has 5": lambda q, k, v: attn.plan((1, 2, 3, 4, 5)),
 }
 

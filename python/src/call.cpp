@@ -1,0 +1,75 @@
+// What calls share: contexts, options, places for results.
+#include <map>
+#include <stdexcept>
+
+#include "bindings.h"
+
+namespace attn::python {
+
+const Context& context(int threads, const std::string& isa) {
+  thread_local std::map<std::pair<int, Isa>, Context> contexts;
+  const std::pair key(threads, isa_from_name(isa));
+  auto found = contexts.find(key);
+  if (found == contexts.end()) {
+    found = contexts.emplace(key, Context({.threads = threads, .isa = key.second})).first;
+  }
+  return found->second;
+}
+
+CallOptions call_options(const char* function, const PyMask* mask, const PyScore* score,
+                         std::optional<double> scale, std::int64_t query_start,
+                         nb::handle q_positions, nb::handle k_positions, const Dropout* dropout) {
+  CallOptions call;
+  if (mask != nullptr) call.mask = *mask;
+  call.options.mask = call.mask.mask;
+  if (score != nullptr) {
+    call.options.score = score->score;
+    if (!score->bias.is_none()) {
+      call.bias = import_broadcast(score->bias, std::string(function) + " bias");
+      call.options.score.bias = call.bias->view;
+    }
+  }
+  if (scale) {
+    if (call.options.score.scale) {
+      throw std::invalid_argument(std::string(function) + " scale is " + std::to_string(*scale) +
+                                  " in the call and " + std::to_string(*call.options.score.scale) +
+                                  " in the score: give one");
+    }
+    call.options.score.scale = scale;
+  }
+  if (dropout != nullptr) call.options.dropout = *dropout;
+  call.options.query_start = query_start;
+  call.options.q_positions = import_integers(q_positions, std::string(function) + " q_positions");
+  call.options.k_positions = import_integers(k_positions, std::string(function) + " k_positions");
+  return call;
+}
+
+ReferenceInputs::ReferenceInputs(const char* function, const Input& qi, const Input& ki,
+                                 CallOptions options)
+    : q(as_doubles(qi.view)), k(as_doubles(ki.view)), call(std::move(options)) {
+  if (arithmetic_type(qi.view.dtype) != arithmetic_type(ki.view.dtype)) {
+    throw std::invalid_argument(std::string(function) + " k is " + name(ki.view.dtype) + ", q is " +
+                                name(qi.view.dtype));
+  }
+  if (call.bias) {
+    bias = as_doubles(call.bias->view);
+    call.options.score.bias = bias.view;
+  }
+}
+
+Results::Results(Kind kind, DType type, const ConstTensor& q, std::int64_t v_width, bool with_lse,
+                 nb::handle given)
+    : out(given.is_none() ? new_output(kind, type, {q.batch(), q.heads(), q.length(), v_width})
+                          : import_output(given, "[attention] out", type,
+                                          {q.batch(), q.heads(), q.length(), v_width})) {
+  if (with_lse) {
+    lse = new_output(kind, arithmetic_type(type), {q.batch(), q.heads(), q.length()});
+  }
+}
+
+nb::object Results::object() const {
+  if (!lse) return out.object();
+  return nb::make_tuple(out.object(), lse->object());
+}
+
+}  // namespace attn::python
