@@ -223,13 +223,14 @@ Output import_output(nb::handle object, const std::string& what, DType type, con
   if (!nb::try_cast(object, writable)) {
     throw std::invalid_argument(what + " cannot be written to");
   }
-  if (in.view.dtype != type || in.view.shape != shape) {
+  const bool fits = in.view.dtype == type || (size_of(type) == 2 && in.view.dtype == DType::f32);
+  if (!fits || in.view.shape != shape) {
     throw std::invalid_argument(what + " is " + name(in.view.dtype) + " " +
                                 to_string(in.view.shape) + ", must be " + name(type) + " " +
                                 to_string(shape));
   }
   Output out;
-  out.view = {writable.data(), type, shape, in.view.strides};
+  out.view = {writable.data(), in.view.dtype, shape, in.view.strides};
   out.given = nb::borrow(object);
   return out;
 }

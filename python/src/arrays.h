@@ -59,7 +59,7 @@ struct Output {
   // The array as Python sees it.
   nb::object object() const;
 };
-// An array of the caller to write into, of this type and shape.
+// An array of the caller to write into, of this type and shape; float32 for 16-bit types too.
 Output import_output(nb::handle object, const std::string& what, DType type, const Shape& shape);
 // `dimensions` as Python sees them; the view has 1 for what is missing at the end.
 Output new_output(Kind kind, DType type, const std::vector<std::int64_t>& dimensions);

@@ -163,7 +163,8 @@ without a copy, any strides with the last dimension contiguous. Returns [B, Hq, 
 and type; with return_lse also the natural-log sum of e^score, [B, Hq, Lq], without the sink. A row
 that sees nothing is 0, its lse -inf.
 
-out: an array to write into, in place of a new one; it must not overlap the inputs.
+out: an array to write into, in place of a new one, of q's type, or float32 where that is a 16-bit
+one; it must not overlap the inputs.
 Queries stand at query_start, query_start + 1, ... unless q_positions are given: for a cache,
 query_start = Lk - Lq. dropout: a Dropout. threads 0: as many as this process may use.)");
   m.def("merge", &merged, "out_a"_a, "lse_a"_a, "out_b"_a, "lse_b"_a, nb::kw_only(),

@@ -58,10 +58,10 @@ ReferenceInputs::ReferenceInputs(const char* function, const Input& qi, const In
 }
 
 Results::Results(Kind kind, DType type, const ConstTensor& q, std::int64_t v_width, bool with_lse,
-                 nb::handle given)
-    : out(given.is_none() ? new_output(kind, type, {q.batch(), q.heads(), q.length(), v_width})
-                          : import_output(given, "[attention] out", type,
-                                          {q.batch(), q.heads(), q.length(), v_width})) {
+                 nb::handle given) {
+  const Shape shape{q.batch(), q.heads(), q.length(), v_width};
+  out = given.is_none() ? new_output(kind, type, {shape.begin(), shape.end()})
+                        : import_output(given, "[attention] out", type, shape);
   if (with_lse) {
     lse = new_output(kind, arithmetic_type(type), {q.batch(), q.heads(), q.length()});
   }

@@ -1,15 +1,22 @@
 """PyTorch and Hugging Face Transformers on this engine.
 
-    out = attn.torch.scaled_dot_product_attention(q, k, v, is_causal=True)
+    out = attn.torch.scaled_dot_product_attention(q, k, v, is_causal=True)  # with autograd
 
     attn.torch.register()
     model = AutoModelForCausalLM.from_pretrained(path, attn_implementation="attn")
+    with attn.torch.observe(entropy=True, top_k=8) as seen:
+        model(ids)
+    seen[3].entropy
+
+    attn.torch.look(model, tokenizer, "The animal did not cross the street.", "page.html")
 
 Importing attn never imports PyTorch; importing attn.torch does. Transformers is needed by
 register() and look() only.
 """
 
+from ._look import look
 from ._models import register
+from ._observe import observe
 from ._sdpa import scaled_dot_product_attention
 
-__all__ = ["register", "scaled_dot_product_attention"]
+__all__ = ["look", "observe", "register", "scaled_dot_product_attention"]

@@ -1,4 +1,4 @@
-"""One call of the engine on PyTorch tensors [batch, heads, length, width], with autograd."""
+"""What one call of the engine needs, beside its tensors."""
 
 import dataclasses
 from typing import Optional
@@ -7,20 +7,32 @@ import torch
 
 from .. import _attn
 
-_NATIVE = (torch.float32, torch.float64)
-
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """What a call does, beside its tensors."""
+    """What a call does."""
 
     mask: _attn.Mask = dataclasses.field(default_factory=_attn.Mask)
     query_start: int = 0
     scale: Optional[float] = None
     soft_cap: float = 0.0
+    dropout: Optional[_attn.Dropout] = None
 
-    def score(self, bias, sinks):
-        return _attn.Score(scale=self.scale, soft_cap=self.soft_cap, bias=bias, sinks=sinks)
+    def options(self, bias, sinks, dtype):
+        """Keyword arguments of attn.observe and attn.backward."""
+        score = _attn.Score(
+            scale=self.scale,
+            soft_cap=self.soft_cap,
+            bias=None if bias is None else readable(bias, dtype),
+            sinks=None if sinks is None else sinks.detach(),
+        )
+        return {
+            "mask": self.mask,
+            "score": score,
+            "query_start": self.query_start,
+            "dropout": self.dropout,
+            "threads": torch.get_num_threads(),
+        }
 
 
 def check(function, **tensors):
@@ -44,40 +56,13 @@ def readable(x, dtype):
     return x if x.stride(-1) == 1 or x.shape[-1] <= 1 else x.contiguous()
 
 
-def _arithmetic(dtype):
-    return dtype if dtype in _NATIVE else torch.float32
+def arithmetic(dtype):
+    """The type that the engine computes in, and takes a bias in."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _bias(bias, dtype):
-    return None if bias is None else readable(bias, dtype)
-
-
-def _run(call, q, k, v, bias, sinks, return_lse):
-    """(out, lse); `out` lies as [batch, length, heads, width], as the next projection reads it."""
-    dtype = _arithmetic(q.dtype)
-    batch, heads, length, _ = q.shape
-    out = torch.empty(batch, length, heads, v.shape[-1], dtype=dtype).transpose(1, 2)
-    done = _attn.attention(
-        readable(q, dtype),
-        readable(k, dtype),
-        readable(v, dtype),
-        mask=call.mask,
-        score=call.score(_bias(bias, dtype), None if sinks is None else sinks.detach()),
-        query_start=call.query_start,
-        out=out,
-        return_lse=return_lse,
-        threads=torch.get_num_threads(),
-    )
-    lse = done[1] if return_lse else None
-    return out.to(q.dtype), lse
-
-
-def attend(call, q, k, v, bias=None, sinks=None):
-    """Attention of [B, Hq, Lq, D] over [B, Hkv, Lk, D] and [B, Hkv, Lk, Dv]."""
-    inputs = (q, k, v, bias, sinks)
-    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs):
-        raise NotImplementedError(
-            "[attn.torch] gradients are not computed yet: run under torch.no_grad()"
-        )
-    out, _ = _run(call, q, k, v, bias, sinks, False)
-    return out
+def draw_dropout(p):
+    """A Dropout whose seed comes from PyTorch's generator, so that torch.manual_seed repeats it."""
+    if p == 0:
+        return None
+    return _attn.Dropout(p, seed=int(torch.randint(2**63 - 1, (), dtype=torch.int64)))

@@ -5,7 +5,7 @@ import torch
 from .. import _attn
 
 
-def split(mask, dtype):
+def split(mask):
     """A mask tensor as (Mask, query_start, bias): what it hides, and what it adds or None.
 
     A boolean mask shows where it is True. A floating-point one is added; it hides where it is at
@@ -17,4 +17,4 @@ def split(mask, dtype):
     if not mask.requires_grad and not mask.masked_fill(hidden, 0).any():
         return (*_attn.Mask.recognize(~hidden), None)
     bias = mask.masked_fill(hidden, -torch.inf) if hidden.any() else mask
-    return _attn.Mask(), 0, bias.to(dtype)
+    return _attn.Mask(), 0, bias

@@ -4,7 +4,8 @@ import torch
 
 from .. import _attn
 from . import _masks
-from ._call import Call, attend, check
+from ._autograd import attend
+from ._call import Call, check, draw_dropout
 from ._structure import StructuredMask, mask_of
 
 NAME = "attn"
@@ -55,8 +56,6 @@ def attention_forward(
             "[attn.torch] output_attentions=True asks for the matrices that this engine never "
             'forms: use attn.torch.observe(), or attn_implementation="eager"'
         )
-    if dropout > 0:
-        raise NotImplementedError("[attn.torch] dropout is not computed yet: use model.eval()")
     check("attn.torch", query=query, key=key, value=value)
     batch = max(query.shape[0], key.shape[0])  # learned queries have batch 1
     query, key, value = (x.expand(batch, -1, -1, -1) for x in (query, key, value))
@@ -66,9 +65,13 @@ def attention_forward(
     if position_bias is not None:
         bias = position_bias if bias is None else position_bias + bias
     call = Call(
-        mask=mask, query_start=start, scale=scaling, soft_cap=softcap or 0.0
+        mask=mask,
+        query_start=start,
+        scale=scaling,
+        soft_cap=softcap or 0.0,
+        dropout=draw_dropout(dropout),
     )
-    out = attend(call, query, key, value, bias, s_aux)
+    out = attend(call, query, key, value, bias, s_aux, module)
     return out.transpose(1, 2).contiguous(), None
 
 
@@ -83,7 +86,7 @@ def _visible(query, key, attention_mask, is_causal, sliding_window):
             )
         return attention_mask.mask, attention_mask.query_start, None
     if attention_mask is not None:
-        return _masks.split(attention_mask, query.dtype)
+        return _masks.split(attention_mask)
     # No mask at all: what PyTorch's own implementation of the interface takes it to mean.
     mask = _attn.Mask.causal() if is_causal and q_len > 1 else _attn.Mask()
     if sliding_window is not None and q_len > 1:

@@ -6,7 +6,8 @@ import torch
 
 from .. import _attn
 from . import _masks
-from ._call import Call, attend, check
+from ._autograd import attend
+from ._call import Call, check, draw_dropout
 
 _NAME = "scaled_dot_product_attention"
 
@@ -36,21 +37,16 @@ def scaled_dot_product_attention(
         raise ValueError(f"[{_NAME}] attn_mask and is_causal are both given: give one")
     if not 0 <= dropout_p < 1:
         raise ValueError(f"[{_NAME}] dropout_p is {dropout_p}, must be at least 0 and below 1")
-    if dropout_p > 0:
-        raise NotImplementedError(f"[{_NAME}] dropout is not computed yet")
     rank = max(x.dim() for x in (query, key, value))
     query, key, value = (_with_rank(x, max(rank, 4)) for x in (query, key, value))
     key, value = _heads(query, key, value, enable_gqa)
     batch = _broadcast((x.shape[:-3] for x in (query, key, value)), query, key, value)
 
     q, k, v = (_merge(x, batch) for x in (query, key, value))
-    call = Call(scale=scale)
-    bias = None
-    if is_causal:
-        call = Call(scale=scale, mask=_attn.Mask.causal())
-    elif attn_mask is not None:
-        mask, start, bias = _masks.split(_as_four(attn_mask, batch, q, k), q.dtype)
-        call = Call(scale=scale, mask=mask, query_start=start)
+    mask, start, bias = _attn.Mask.causal() if is_causal else _attn.Mask(), 0, None
+    if attn_mask is not None:
+        mask, start, bias = _masks.split(_as_four(attn_mask, batch, q, k))
+    call = Call(mask=mask, query_start=start, scale=scale, dropout=draw_dropout(dropout_p))
     out = attend(call, q, k, v, bias)
     out = out.reshape(*batch, *out.shape[1:])
     return out.reshape(out.shape[out.dim() - rank :])
