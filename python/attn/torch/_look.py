@@ -1,12 +1,14 @@
 """attn.torch.look: the page of what every head of a Transformers model attends to."""
 
 import contextlib
+import inspect
 
 import torch
 
 from .. import _attn
 from . import _watch
 from ._models import NAME, register
+from ._structure import check_follows_interface
 
 
 def look(model, tokenizer, text, output=None, title=None):
@@ -20,15 +22,22 @@ def look(model, tokenizer, text, output=None, title=None):
     attention reads them, masks and scores of every layer; in a notebook it shows itself.
     """
     register()
-    if getattr(model.config, "is_encoder_decoder", False):
+    check_follows_interface(model.config)
+    takes = inspect.signature(model.forward).parameters
+    if "decoder_input_ids" in takes:
         raise ValueError(
             f"[attn.torch] look() shows one text that looks at itself: {type(model).__name__} is an "
             "encoder-decoder, give its get_encoder()"
         )
     encoding, tokens = _encode(tokenizer, text)
     recorder = _Recorder()
+    inputs = {
+        name: x
+        for name, x in encoding.items()
+        if name in ("input_ids", "attention_mask") or name in takes  # not all take token types
+    }
     with _set_to_look(model), torch.no_grad(), _watch.watching(recorder):
-        model(**encoding)
+        model(**inputs)
     page = recorder.page(tokens, text if title is None else title)
     if output is not None:
         page.save(output)
@@ -68,8 +77,8 @@ class _Recorder(_watch.Watcher):
     def page(self, tokens, title):
         if not self.q:
             raise ValueError(
-                "[attn.torch] look() saw no attention: the model does not follow Transformers' "
-                "attention interface"
+                "[attn.torch] look() saw no attention: does the model follow Transformers' attention "
+                "interface?"
             )
         return _attn.view(
             self.q, self.k, v=self.v, mask=self.masks, score=self.scores, title=title, **tokens

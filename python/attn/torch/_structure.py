@@ -63,7 +63,7 @@ def mask_of(
     from transformers import masking_utils
 
     if config is not None:
-        _check_follows_interface(config)
+        check_follows_interface(config)
     mask_function = mask_function or masking_utils.causal_mask_function
     columns = _columns(attention_mask, kv_length, kv_offset)
     structure = _Lookup(batch_size, q_length, kv_length, int(q_offset), int(kv_offset)).find(
@@ -221,7 +221,7 @@ def _computes_itself(configuration):
     return bool(attends) and "ALL_ATTENTION_FUNCTIONS" not in code
 
 
-def _check_follows_interface(config):
+def check_follows_interface(config):
     if _computes_itself(type(config)):
         raise ValueError(
             f"[attn.torch] {config.model_type} computes attention itself instead of following "
