@@ -1,4 +1,4 @@
-"""A tour of the Python module: attention with a mask and a score, a check, a page of the heads.
+"""A tour of the Python module: attention with a mask and a score, what it saw, gradients, a page.
 
     pip install .
     python examples/python/tour.py [page.html]
@@ -33,6 +33,13 @@ print("out", out.shape, "lse", lse.shape, "largest error", abs(out - oracle).max
 plan = attn.plan((1, heads, kv_heads, length, length, width), mask=mask, score=score)
 assert (plan.run(q, k, v) == out).all()
 print(plan.explain())
+
+# What heads do, without a matrix of probabilities; and gradients, from the log-sum-exp alone.
+_, seen = attn.observe(q, k, v, mask=mask, score=score, entropy=True, top_k=2, column_mass=True)
+print("head 0, last word: entropy", seen.entropy[0, 0, -1].round(2), end="")
+print(", reads", [tokens[key] for key in seen.top_keys[0, 0, -1]])
+d = attn.backward(q, k, v, out, lse, np.ones_like(out), mask=mask, score=score)
+print("gradients", d.q.shape, d.k.shape, d.v.shape)
 
 # What every head attends to, as one HTML file; in a notebook, `page` alone shows it.
 page = attn.view(q[0], k[0], tokens, mask=mask, score=score, v=v[0], title="a tour")

@@ -15,6 +15,7 @@ def test_tour(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert "out (1, 8, 9, 32) lse (1, 8, 9) largest error" in done.stdout
+    assert "gradients (1, 8, 9, 32) (1, 2, 9, 32) (1, 2, 9, 32)" in done.stdout
     assert done.stdout.splitlines()[-1] == str(page)
     assert page.stat().st_size > 10000
 

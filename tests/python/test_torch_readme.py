@@ -19,3 +19,4 @@ def test_readme_torch(tmp_path):
         )
         assert done.returncode == 0, done.stderr
     assert done.stdout.replace(" ", "").startswith("tensor([[1,2,3,")
+    assert done.stdout.endswith("torch.Size([1, 4, 50])\n")

@@ -47,14 +47,16 @@ def look(model, tokenizer, text, output=None, title=None):
 @contextlib.contextmanager
 def _set_to_look(model):
     """The model on this engine, without dropout."""
-    implementation, training = model.config._attn_implementation, model.training
+    implementation = model.config._attn_implementation
+    training = [module for module in model.modules() if module.training]
     model.eval()
     model.set_attn_implementation(NAME)
     try:
         yield
     finally:
         model.set_attn_implementation(implementation)
-        model.train(training)
+        for module in training:
+            module.training = True
 
 
 class _Recorder(_watch.Watcher):
