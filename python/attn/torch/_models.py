@@ -5,7 +5,7 @@ import torch
 from .. import _attn
 from . import _masks
 from ._autograd import attend
-from ._call import Call, check, draw_dropout
+from ._call import Call, autocast, check, draw_dropout
 from ._structure import StructuredMask, mask_of
 
 NAME = "attn"
@@ -56,6 +56,7 @@ def attention_forward(
             "[attn.torch] output_attentions=True asks for the matrices that this engine never "
             'forms: use attn.torch.observe(), or attn_implementation="eager"'
         )
+    query, key, value = autocast(query, key, value)
     check("attn.torch", query=query, key=key, value=value)
     batch = max(query.shape[0], key.shape[0])  # learned queries have batch 1
     query, key, value = (x.expand(batch, -1, -1, -1) for x in (query, key, value))

@@ -17,8 +17,8 @@ def observe(**questions):
         seen[3].entropy  # [batch, heads, length]
 
     The questions are those of attn.Questions; answers are tensors, computed tile by tile, so that
-    they can be had where output_attentions=True would not fit into memory. Every call in this thread
-    is seen that goes to a Transformers model with attn_implementation="attn" or to
+    they can be had where output_attentions=True would not fit into memory. Every call in this
+    thread is seen that goes to a Transformers model with attn_implementation="attn" or to
     scaled_dot_product_attention, forward only. Contexts nest: each gets its own answers.
 
     Of a model with an encoder and a decoder, ask seen.encoder[3], seen.decoder[3], seen.cross[3].

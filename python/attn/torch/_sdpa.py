@@ -7,7 +7,7 @@ import torch
 from .. import _attn
 from . import _masks
 from ._autograd import attend
-from ._call import Call, check, draw_dropout
+from ._call import Call, autocast, check, draw_dropout
 
 _NAME = "scaled_dot_product_attention"
 
@@ -26,12 +26,14 @@ def scaled_dot_product_attention(
 
     query [..., Hq, Lq, D], key [..., Hkv, Lk, D], value [..., Hkv, Lk, Dv]; other numbers of heads
     than the query's need enable_gqa. float32 and float64; bfloat16 and float16 are computed in
-    float32. Tensors whose last dimension is contiguous are read in place. is_causal counts from the
-    first key (top left), as PyTorch defines it. attn_mask broadcasts to [..., Hq, Lq, Lk]: boolean
-    (True: may see) or added to the scores, where at most half of finfo.min hides; causal masks,
-    windows and padding are recognised, and what they hide costs nothing. A row that sees nothing
-    is 0.
+    float32. Differentiable once, with respect to attn_mask too; the seed of dropout comes from
+    PyTorch's generator. Tensors whose last dimension is contiguous are read in place. is_causal
+    counts from the first key (top left), as PyTorch defines it. attn_mask broadcasts to [..., Hq,
+    Lq, Lk]: boolean (True: may see) or added to the scores, where at most half of finfo.min hides;
+    causal masks, windows and padding are recognised, and what they hide costs nothing. A row that
+    sees nothing is 0.
     """
+    query, key, value = autocast(query, key, value)
     check(_NAME, query=query, key=key, value=value)
     if is_causal and attn_mask is not None:
         raise ValueError(f"[{_NAME}] attn_mask and is_causal are both given: give one")
