@@ -20,6 +20,7 @@
 #include <utility>
 
 #include "kernels/arena.h"
+#include "kernels/backward_micro-inl.h"
 #include "kernels/dropout-inl.h"
 #include "kernels/exp2-inl.h"
 #include "kernels/micro-inl.h"

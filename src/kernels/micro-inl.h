@@ -45,10 +45,11 @@ struct Blocking {
 // A panel is two vectors wide; where only one of them is needed, kV is 1 and pointers start at it.
 
 // scores[r][...] = sum over d of q[d][r] * k[d][...], for kV vectors of keys. While they are in
-// registers, top[r][lane] becomes the largest score so far.
-template <int kM, int kV, class T>
-HWY_NOINLINE void score_panel(const T* HWY_RESTRICT q, const T* HWY_RESTRICT k, std::int64_t width,
-                              T* HWY_RESTRICT scores, T* HWY_RESTRICT top) {
+// registers, top[r][lane] becomes the largest score so far. Calls each_step(i) for each d.
+template <int kM, int kV, class T, class EachStep>
+HWY_INLINE void score_panel_with(const T* HWY_RESTRICT q, const T* HWY_RESTRICT k,
+                                 std::int64_t width, T* HWY_RESTRICT scores, T* HWY_RESTRICT top,
+                                 const EachStep& each_step) {
   using B = Blocking<T>;
   const typename B::D d;
   hn::Vec<typename B::D> sum[kV][kM];
@@ -59,6 +60,7 @@ HWY_NOINLINE void score_panel(const T* HWY_RESTRICT q, const T* HWY_RESTRICT k, 
   }
 #pragma GCC unroll 2
   for (std::int64_t i = 0; i < width; ++i) {
+    each_step(i);
     hn::Vec<typename B::D> key[kV];
 #pragma GCC unroll 2
     for (int v = 0; v < kV; ++v) key[v] = hn::Load(d, k + v * B::kLanes);
@@ -83,13 +85,20 @@ HWY_NOINLINE void score_panel(const T* HWY_RESTRICT q, const T* HWY_RESTRICT k, 
   }
 }
 
+template <int kM, int kV, class T>
+HWY_NOINLINE void score_panel(const T* HWY_RESTRICT q, const T* HWY_RESTRICT k, std::int64_t width,
+                              T* HWY_RESTRICT scores, T* HWY_RESTRICT top) {
+  score_panel_with<kM, kV>(q, k, width, scores, top, [](std::int64_t) HWY_ATTR {});
+}
+
 // out[r][...] = out * factor[r] + sum over keys of p[r][key] * v[key][...], for kV vectors of
 // columns; keys are v_stride elements apart, in whatever type they are stored. A null factor is
-// one.
-template <int kM, int kV, class T, class S>
-HWY_NOINLINE void value_panel(const T* HWY_RESTRICT p, const S* HWY_RESTRICT values,
-                              std::int64_t v_stride, std::int64_t keys,
-                              const T* HWY_RESTRICT factor, T* HWY_RESTRICT out) {
+// one. Calls each_step(i) for each key.
+template <int kM, int kV, class T, class S, class EachStep>
+HWY_INLINE void value_panel_with(const T* HWY_RESTRICT p, const S* HWY_RESTRICT values,
+                                 std::int64_t v_stride, std::int64_t keys,
+                                 const T* HWY_RESTRICT factor, T* HWY_RESTRICT out,
+                                 const EachStep& each_step) {
   using B = Blocking<T>;
   const typename B::D d;
   hn::Vec<typename B::D> sum[kV][kM];
@@ -108,6 +117,7 @@ HWY_NOINLINE void value_panel(const T* HWY_RESTRICT p, const S* HWY_RESTRICT val
   }
 #pragma GCC unroll 2
   for (std::int64_t i = 0; i < keys; ++i) {
+    each_step(i);
     hn::Vec<typename B::D> value[kV];
 #pragma GCC unroll 2
     for (int v = 0; v < kV; ++v) value[v] = load_stored(d, values + v * B::kLanes);
@@ -129,82 +139,11 @@ HWY_NOINLINE void value_panel(const T* HWY_RESTRICT p, const S* HWY_RESTRICT val
   }
 }
 
-// scores[r][...] = sum over i of q[r][i] * k[i][...], for kV vectors of keys; rows of q and of the
-// scores are kStride apart, so at most kTile terms fit one call: with `add` it goes on where the
-// call before ended.
-template <int kM, int kV, class T>
-HWY_NOINLINE void row_panel(const T* HWY_RESTRICT q, const T* HWY_RESTRICT k, std::int64_t width,
-                            bool add, T* HWY_RESTRICT scores) {
-  using B = Blocking<T>;
-  const typename B::D d;
-  hn::Vec<typename B::D> sum[kV][kM];
-#pragma GCC unroll 2
-  for (int v = 0; v < kV; ++v) {
-#pragma GCC unroll 16
-    for (int r = 0; r < kM; ++r) sum[v][r] = hn::Zero(d);
-  }
-  if (add) {
-#pragma GCC unroll 2
-    for (int v = 0; v < kV; ++v) {
-#pragma GCC unroll 16
-      for (int r = 0; r < kM; ++r) sum[v][r] = hn::Load(d, scores + r * B::kStride + v * B::kLanes);
-    }
-  }
-#pragma GCC unroll 2
-  for (std::int64_t i = 0; i < width; ++i) {
-    hn::Vec<typename B::D> key[kV];
-#pragma GCC unroll 2
-    for (int v = 0; v < kV; ++v) key[v] = hn::Load(d, k + v * B::kLanes);
-#pragma GCC unroll 16
-    for (int r = 0; r < kM; ++r) {
-      const auto element = hn::Set(d, q[r * B::kStride]);
-#pragma GCC unroll 2
-      for (int v = 0; v < kV; ++v) sum[v][r] = hn::MulAdd(element, key[v], sum[v][r]);
-    }
-    ++q;
-    k += B::kPanel;
-  }
-#pragma GCC unroll 2
-  for (int v = 0; v < kV; ++v) {
-#pragma GCC unroll 16
-    for (int r = 0; r < kM; ++r) hn::Store(sum[v][r], d, scores + r * B::kStride + v * B::kLanes);
-  }
-}
-
-// out[r][...] += sum over rows of weights[row][r] * x[row][...], for kV vectors of columns and kM
-// neighbouring keys r: what value_panel does, by keys instead of rows.
-template <int kM, int kV, class T>
-HWY_NOINLINE void key_panel(const T* HWY_RESTRICT weights, const T* HWY_RESTRICT x,
-                            std::int64_t rows, T* HWY_RESTRICT out) {
-  using B = Blocking<T>;
-  const typename B::D d;
-  hn::Vec<typename B::D> sum[kV][kM];
-#pragma GCC unroll 2
-  for (int v = 0; v < kV; ++v) {
-#pragma GCC unroll 16
-    for (int r = 0; r < kM; ++r) sum[v][r] = hn::Load(d, out + r * B::kPanel + v * B::kLanes);
-  }
-#pragma GCC unroll 2
-  for (std::int64_t i = 0; i < rows; ++i) {
-    hn::Vec<typename B::D> value[kV];
-#pragma GCC unroll 2
-    for (int v = 0; v < kV; ++v) value[v] = hn::Load(d, x + v * B::kLanes);
-#pragma GCC unroll 16
-    for (int r = 0; r < kM; ++r) {
-      const auto element = hn::Set(d, weights[r]);
-#pragma GCC unroll 2
-      for (int v = 0; v < kV; ++v) sum[v][r] = hn::MulAdd(element, value[v], sum[v][r]);
-    }
-    weights += B::kStride;
-    x += B::kPanel;
-  }
-#pragma GCC unroll 2
-  for (int v = 0; v < kV; ++v) {
-#pragma GCC unroll 16
-    for (int r = 0; r < kM; ++r) {
-      hn::Store(sum[v][r], d, out + r * B::kPanel + v * B::kLanes);
-    }
-  }
+template <int kM, int kV, class T, class S>
+HWY_NOINLINE void value_panel(const T* HWY_RESTRICT p, const S* HWY_RESTRICT values,
+                              std::int64_t v_stride, std::int64_t keys,
+                              const T* HWY_RESTRICT factor, T* HWY_RESTRICT out) {
+  value_panel_with<kM, kV>(p, values, v_stride, keys, factor, out, [](std::int64_t) HWY_ATTR {});
 }
 
 // One row of packed values, only its visible keys: the same chain as value_panel without the terms

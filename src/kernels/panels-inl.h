@@ -11,13 +11,24 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/forward.h"
+#include "kernels/inplace-inl.h"
 #include "kernels/micro-inl.h"
 #include "kernels/stored-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace attn::kernels::HWY_NAMESPACE {
+
+// Scales of the rows of a tile that are int8, 0 past the last.
+template <class T>
+void read_tile_scales(const StoredRows& rows, std::int64_t k_begin, std::int64_t k_count, T* out) {
+  if constexpr (sizeof(T) == 4) {
+    rows.read_scales(k_begin, k_count, out);
+    std::fill(out + k_count, out + Blocking<T>::kTile, T(0));
+  }
+}
 
 template <class T>
 class KeyPanels {
@@ -49,11 +60,30 @@ class KeyPanels {
   }
 
   // int8: the scales of the tile's keys, 0 past the last.
-  void read_scales(T* out) const {
-    if constexpr (sizeof(T) == 4) {
-      keys_.read_scales(k_begin_, k_count_, out);
-      std::fill(out + k_count_, out + B::kTile, T(0));
-    }
+  void read_scales(T* out) const { read_tile_scales(keys_, k_begin_, k_count_, out); }
+
+  // Calls multiply(keys, stride) if the kPanel keys from column j on can be read where they lie, in
+  // their own type; returns whether.
+  template <class Multiply>
+  bool in_place(std::int64_t j, const Multiply& multiply) const {
+    std::int64_t together = B::kPanel;
+    if (p_.k.panel > 0 || p_.rotation != nullptr || k_count_ - j < B::kPanel) return false;
+    const std::int64_t row = keys_.find(k_begin_ + j, together);
+    if (together < B::kPanel) return false;
+    return with_type<T>(p_.k.dtype, [&](auto* type) {
+      using S = std::remove_cvref_t<decltype(*type)>;
+      if constexpr (kTransposesInRegisters<T, S>) {
+        if (p_.width % kColumnsTogether<S> != 0) return false;
+        multiply(static_cast<const S*>(keys_.at(row)), keys_.stride());
+        return true;
+      }
+      return false;
+    });
+  }
+
+  // `count` keys from `key` on, to be fetched.
+  void look_ahead(std::int64_t key, std::int64_t count, Ahead& ahead) const {
+    keys_.look_ahead(key, count, p_.width, ahead);
   }
 
  private:
