@@ -64,9 +64,9 @@ class Forward {
         packed_values_(arena.take<T>(B::kTile * rows_.v_padded)),
         panels_(params, block.sequence, block.kv_head, arena.take<T>(B::kTile * params.width),
                 arena.take<T>(B::kPanel * params.width), few_),
-        modified_(params.score.modified()),
-        pace_(static_cast<std::int64_t>(std::bit_floor(static_cast<std::size_t>(
-            rows_.strips * static_cast<std::int64_t>(sizeof(T)) / element_bytes(params.k.dtype))))),
+        modified_(params.score.beyond_softmax()),
+        k_pace_(pace_of(params.k.dtype)),
+        v_pace_(pace_of(params.v.dtype)),
         bytes_(arena.used()) {
     visible_.schedule = &block.schedule;
   }
@@ -291,7 +291,7 @@ class Forward {
     const Kernels& kernels = kKernels[index];
     const T* panel = panels_.at(j) + skip;
     if (few_ && !one) {
-      kernels.score_ahead(q, panel, p_.width, scores, top, pace_, ahead_);
+      kernels.score_ahead(q, panel, p_.width, scores, top, k_pace_, ahead_);
     } else {
       (one ? kernels.score_one : kernels.score)(q, panel, p_.width, scores + skip, top);
     }
@@ -324,7 +324,6 @@ class Forward {
   void add_values_in_place(std::span<Work> works) {
     const std::int64_t keys =
         std::max<std::int64_t>(16, kBytesTogether / (p_.v_width * element_bytes(p_.v.dtype)));
-    const std::int64_t share = static_cast<std::int64_t>(std::bit_floor(works.size()));
     const auto add = [&](std::int64_t row, std::int64_t i, std::int64_t n) {
       for (std::int64_t j = 0; j < n; j += keys) {
         const std::int64_t count = std::min(keys, n - j);
@@ -339,7 +338,7 @@ class Forward {
             for (std::int64_t c = 0; c < p_.v_width; c += B::kPanel) {
               (p_.v_width - c <= B::kLanes ? kernel.one : kernel.both)(
                   s.scores + i + j, v + c, values_.stride(), count, w.factor, out + c * s.height,
-                  share, ahead_);
+                  v_pace_, ahead_);
             }
             w.factor = nullptr;
           }
@@ -347,6 +346,14 @@ class Forward {
       }
     };
     values_.for_stretches(k_begin_, k_count_, add);
+  }
+
+  // A strip's product with a panel or with two vectors of values reads kPanel elements a step:
+  // after so many steps the strips together have read as much as one step of fetching brings.
+  std::int64_t pace_of(DType dtype) const {
+    const std::int64_t read = B::kPanel * element_bytes(dtype);
+    return static_cast<std::int64_t>(std::bit_floor(static_cast<std::size_t>(
+        std::max<std::int64_t>(1, rows_.strips * Ahead::kStepBytes / read))));
   }
 
   // To be fetched next: the keys of the next tile, or of this one again where there is none.
@@ -415,7 +422,7 @@ class Forward {
   T* packed_values_;
   KeyPanels<T> panels_;
   const bool modified_;
-  const std::int64_t pace_;  // of fetching while keys are multiplied
+  const std::int64_t k_pace_, v_pace_;
   const std::size_t bytes_;
   VisibleTile<T> visible_;
   // This tile.

@@ -21,13 +21,6 @@ namespace attn::kernels::HWY_NAMESPACE {
 
 namespace hn = hwy::HWY_NAMESPACE;
 
-// At least a line.
-template <std::int64_t kBytes>
-HWY_INLINE void fetch_bytes(Ahead& ahead) {
-#pragma GCC unroll 8
-  for (std::int64_t at = 0; at < kBytes; at += Ahead::kLine) ahead.fetch_line();
-}
-
 // Keys of type S are transposed in registers, by words of 32 bits.
 template <class T, class S>
 constexpr bool kTransposesInRegisters = HWY_TARGET != HWY_SCALAR && sizeof(T) == 4 &&
@@ -114,7 +107,12 @@ HWY_INLINE void score_vectors(const float* HWY_RESTRICT q, const S* HWY_RESTRICT
         for (int w = 0; w < 4; ++w) words[v][w] = hn::Xor(words[v][w], hn::Set(du, 0x80808080u));
       }
     }
-    fetch_bytes<kV * B::kLanes * 16>(ahead);
+    constexpr std::int64_t kBytes = kV * B::kLanes * 16;
+    constexpr std::int64_t kPace = kBytes < Ahead::kStepBytes ? Ahead::kStepBytes / kBytes : 1;
+    if (kPace == 1 || i / kColumns % kPace == 0) {
+#pragma GCC unroll 2
+      for (std::int64_t at = 0; at < kBytes; at += Ahead::kStepBytes) ahead.fetch_step();
+    }
     const auto multiply = [&](const auto& key) HWY_ATTR {
 #pragma GCC unroll 16
       for (int r = 0; r < kM; ++r) {
@@ -170,28 +168,25 @@ HWY_NOINLINE void score_in_place([[maybe_unused]] const float* HWY_RESTRICT q,
 #endif
 }
 
-// score_panel that fetches a panel's bytes in every `pace`th step (a power of two).
+// score_panel that fetches something in every `pace`th step (a power of two).
 template <int kM, class T>
 HWY_NOINLINE void score_panel_ahead(const T* HWY_RESTRICT q, const T* HWY_RESTRICT k,
                                     std::int64_t width, T* HWY_RESTRICT scores, T* HWY_RESTRICT top,
                                     std::int64_t pace, Ahead& ahead) {
-  constexpr std::int64_t kBytes = Blocking<T>::kPanel * static_cast<std::int64_t>(sizeof(T));
   score_panel_with<kM, 2>(q, k, width, scores, top, [&](std::int64_t i) HWY_ATTR {
-    if ((i & (pace - 1)) == 0) fetch_bytes<kBytes>(ahead);
+    if ((i & (pace - 1)) == 0) ahead.fetch_step();
   });
 }
 
-// value_panel for values where they lie, which fetches as many bytes as it reads, divided by
-// `share` (a power of two).
+// value_panel for values where they lie, which fetches something for every `pace`th key (a power of
+// two).
 template <int kM, int kV, class T, class S>
 HWY_NOINLINE void value_in_place(const T* HWY_RESTRICT p, const S* HWY_RESTRICT values,
                                  std::int64_t stride, std::int64_t keys,
                                  const T* HWY_RESTRICT factor, T* HWY_RESTRICT out,
-                                 std::int64_t share, Ahead& ahead) {
-  constexpr std::int64_t kBytes = kV * Blocking<T>::kLanes * static_cast<std::int64_t>(sizeof(S));
-  const std::int64_t pace = share * (kBytes < Ahead::kLine ? Ahead::kLine / kBytes : 1);
+                                 std::int64_t pace, Ahead& ahead) {
   value_panel_with<kM, kV>(p, values, stride, keys, factor, out, [&](std::int64_t i) HWY_ATTR {
-    if ((i & (pace - 1)) == 0) fetch_bytes<kBytes>(ahead);
+    if ((i & (pace - 1)) == 0) ahead.fetch_step();
   });
 }
 

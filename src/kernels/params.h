@@ -76,11 +76,14 @@ struct ScoreParams {
   const std::int64_t* q_positions = nullptr;  // [q_len]; null: query_start, ...
   const std::int64_t* k_positions = nullptr;  // [k_len]; null: 0, 1, ...
 
-  // Something beside ALiBi alone changes raw scores.
-  bool modified() const {
-    return soft_cap > 0 || (alibi_slopes != nullptr && far_positions) || bias.data != nullptr ||
-           t5 != nullptr || custom != nullptr;
+  // Raw scores are changed by more than a soft cap and ALiBi over near distances, which the softmax
+  // pass of the forward kernel does on its way.
+  bool beyond_softmax() const {
+    return (alibi_slopes != nullptr && far_positions) || bias.data != nullptr || t5 != nullptr ||
+           custom != nullptr;
   }
+  // Something beside ALiBi alone changes raw scores.
+  bool modified() const { return soft_cap > 0 || beyond_softmax(); }
 };
 
 // Dropout of probabilities; attn/attention.h says which pairs are kept.

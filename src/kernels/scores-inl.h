@@ -7,7 +7,6 @@
 #define ATTN_KERNELS_SCORES_INL_H_
 #endif
 
-#include <hwy/contrib/math/math-inl.h>
 #include <hwy/highway.h>
 
 #include <algorithm>
@@ -17,6 +16,7 @@
 
 #include "kernels/micro-inl.h"
 #include "kernels/params.h"
+#include "kernels/tanh-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace attn::kernels::HWY_NAMESPACE {
@@ -60,6 +60,12 @@ inline std::int64_t k_position(const ScoreParams& p, std::int64_t j) {
   return p.k_positions != nullptr ? p.k_positions[j] : j;
 }
 
+// cap * tanh(x / cap)
+template <class D>
+HWY_INLINE hn::Vec<D> capped(D d, hn::Vec<D> cap, hn::Vec<D> inverse, hn::Vec<D> x) {
+  return hn::Mul(cap, tanh(d, hn::Mul(x, inverse)));
+}
+
 template <class T>
 void soft_cap(const Strip<T>& strip, T cap) {
   using B = Blocking<T>;
@@ -67,9 +73,8 @@ void soft_cap(const Strip<T>& strip, T cap) {
   const auto c = hn::Set(d, cap), inverse = hn::Set(d, T(1) / cap);
   for (int r = 0; r < strip.rows; ++r) {
     T* s = strip.scores + r * B::kStride;
-    for (std::int64_t j = strip.begin / B::kLanes * B::kLanes; j < strip.end; j += B::kLanes) {
-      hn::Store(hn::Mul(c, hn::CallTanh(d, hn::Mul(hn::Load(d, s + j), inverse))), d, s + j);
-    }
+    for (std::int64_t j = strip.begin / B::kLanes * B::kLanes; j < strip.end; j += B::kLanes)
+      hn::Store(capped(d, c, inverse, hn::Load(d, s + j)), d, s + j);
     if (strip.capped != nullptr)
       std::copy(s + strip.begin, s + strip.end, strip.capped + r * B::kStride + strip.begin);
   }
@@ -189,7 +194,8 @@ void call_custom(const Strip<T>& strip, const ScoreFunction& custom) {
   }
 }
 
-// Everything but ALiBi alone, which the softmax pass adds on its way.
+// All of it; the forward kernel leaves a soft cap and near ALiBi, when there is
+// nothing else, to its softmax pass, with the same bits.
 template <class T>
 void modify_scores(const Strip<T>& strip, const ScoreParams& p) {
   if (p.soft_cap > 0) soft_cap(strip, T(p.soft_cap * kLog2e));

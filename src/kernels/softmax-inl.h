@@ -64,7 +64,9 @@ class Softmax {
         first_token_(block.token_begin),
         rows_(rows),
         statistics_(params.statistics.any()),
-        alibi_(params.score.alibi_slopes != nullptr && !params.score.modified()) {
+        alibi_(params.score.alibi_slopes != nullptr && !params.score.beyond_softmax()),
+        caps_(params.score.soft_cap > 0 && !params.score.beyond_softmax()),
+        cap_(static_cast<T>(params.score.soft_cap * kLog2e)) {
     for (T** lanes : {&sums_, &weighted_, &squares_})
       *lanes = arena.take<T>(rows.count * B::kLanes);
     for (T** keys : {&k_offset_, &k_scale_, &v_scale_}) *keys = arena.take<T>(B::kTile);
@@ -147,39 +149,62 @@ class Softmax {
     return hn::LoadMaskBits(D(), bytes);
   }
 
-  // Hides what row r does not see, adds ALiBi, and returns the largest score. The product has left
-  // the largest raw scores of the open columns in lanes.
+  // What a row's scores are finished with.
+  struct Finish {
+    hn::Vec<D> slope, query;  // ALiBi
+    hn::Vec<D> cap, inverse;  // soft cap
+  };
+
+  // Caps, adds ALiBi, hides what row r does not see, and returns the largest score. The product has
+  // left the largest raw scores of the open columns in lanes.
   HWY_INLINE T finish_scores(const ScoreStrip<T>& strip, int r, const Columns& c) const {
     const D d;
     auto top = hn::Load(d, strip.top + r * B::kLanes);
-    if (alibi_) {
-      const std::int64_t at = strip.first + r;
-      const auto slope = hn::Set(
-          d, static_cast<T>(p_.score.alibi_slopes[rows_.head[at]]) * static_cast<T>(kLog2e));
-      const auto q =
-          hn::Set(d, static_cast<T>(q_position(p_.score, sequence_, rows_.token[at]) - origin_));
-      top = hn::Set(d, kMinusInf);
-      top = finish_columns<true, true>(strip, r, c.from, c.open, slope, q, top);
-      top = finish_columns<false, true>(strip, r, c.open, c.close, slope, q, top);
-      top = finish_columns<true, true>(strip, r, c.close, c.to, slope, q, top);
+    if (!alibi_ && !caps_) {
+      const Finish none{top, top, top, top};
+      top = finish_columns<true, false, false>(strip, r, c.from, c.open, none, top);
+      top = finish_columns<true, false, false>(strip, r, c.close, c.to, none, top);
     } else {
-      top = finish_columns<true, false>(strip, r, c.from, c.open, top, top, top);
-      top = finish_columns<true, false>(strip, r, c.close, c.to, top, top, top);
+      top = !alibi_  ? finish_row<false, true>(strip, r, c)
+            : !caps_ ? finish_row<true, false>(strip, r, c)
+                     : finish_row<true, true>(strip, r, c);
     }
     return hn::GetLane(hn::MaxOfLanes(d, top));
   }
 
-  template <bool kMasked, bool kAlibi>
+  template <bool kAlibi, bool kCap>
+  HWY_INLINE hn::Vec<D> finish_row(const ScoreStrip<T>& strip, int r, const Columns& c) const {
+    const D d;
+    const std::int64_t at = strip.first + r;
+    const auto zero = hn::Zero(d);
+    Finish f{zero, zero, zero, zero};
+    if constexpr (kAlibi) {
+      f.slope = hn::Set(
+          d, static_cast<T>(p_.score.alibi_slopes[rows_.head[at]]) * static_cast<T>(kLog2e));
+      f.query =
+          hn::Set(d, static_cast<T>(q_position(p_.score, sequence_, rows_.token[at]) - origin_));
+    }
+    if constexpr (kCap) {
+      f.cap = hn::Set(d, cap_);
+      f.inverse = hn::Set(d, T(1) / cap_);
+    }
+    auto top = hn::Set(d, kMinusInf);
+    top = finish_columns<true, kAlibi, kCap>(strip, r, c.from, c.open, f, top);
+    top = finish_columns<false, kAlibi, kCap>(strip, r, c.open, c.close, f, top);
+    return finish_columns<true, kAlibi, kCap>(strip, r, c.close, c.to, f, top);
+  }
+
+  template <bool kMasked, bool kAlibi, bool kCap>
   HWY_INLINE hn::Vec<D> finish_columns(const ScoreStrip<T>& strip, int r, std::int64_t begin,
-                                       std::int64_t end, hn::Vec<D> slope, hn::Vec<D> q,
-                                       hn::Vec<D> top) const {
+                                       std::int64_t end, const Finish& f, hn::Vec<D> top) const {
     const D d;
     T* HWY_RESTRICT s = strip.scores + r * B::kStride;
     const std::uint64_t* visible = strip.visible + r * kWords;
     for (std::int64_t j = begin; j < end; j += B::kLanes) {
       auto x = hn::Load(d, s + j);
+      if constexpr (kCap) x = capped(d, f.cap, f.inverse, x);
       if constexpr (kAlibi) {
-        x = hn::NegMulAdd(slope, hn::Abs(hn::Sub(hn::Load(d, k_offset_ + j), q)), x);
+        x = hn::NegMulAdd(f.slope, hn::Abs(hn::Sub(hn::Load(d, k_offset_ + j), f.query)), x);
       }
       if constexpr (kMasked) x = hn::IfThenElse(lanes_of(visible, j), x, hn::Set(d, kMinusInf));
       hn::Store(x, d, s + j);
@@ -278,7 +303,8 @@ class Softmax {
   const Sequence& sequence_;
   const std::int64_t first_token_;
   const BlockRows<T>& rows_;
-  const bool statistics_, alibi_;
+  const bool statistics_, alibi_, caps_;
+  const T cap_;                        // in log2 units
   T *sums_, *weighted_, *squares_;     // [rows][kLanes] partial sums of this segment, one a lane
   T *k_offset_, *k_scale_, *v_scale_;  // [kTile]
   std::int64_t k_begin_ = 0, k_count_ = 0, origin_ = 0;

@@ -142,17 +142,16 @@ HWY_INLINE void store_row(const T* HWY_RESTRICT in, T factor, std::int64_t count
   for (; i < count; ++i) to[i] = in[i] * factor;
 }
 
-// A tile of rows to be read soon, fetched into the second cache line by line. Four places side by
-// side: memory gives a core more when it reads several pages at once.
+// A tile of rows to be read soon, fetched into the second cache a step of four lines at a time, on
+// four places side by side: memory gives a core more when it reads several pages at once.
 class Ahead {
  public:
-  static constexpr std::int64_t kLine = 64;
+  static constexpr std::int64_t kStepBytes = 256;
 
-  HWY_INLINE void fetch_line() {
-    __builtin_prefetch(starts_[place_ + stream_] + at_, 0, 2);
-    if (++stream_ < kStreams) return;
-    stream_ = 0;
-    at_ += kLine;
+  HWY_INLINE void fetch_step() {
+#pragma GCC unroll 4
+    for (int i = 0; i < kStreams; ++i) __builtin_prefetch(starts_[place_ + i] + at_, 0, 2);
+    at_ += kStepBytes / kStreams;
     if (at_ >= row_end_) next_row();
   }
 
@@ -160,7 +159,7 @@ class Ahead {
   friend class StoredRows;
   static constexpr std::int64_t kRows = 16, kStreams = 4, kStretches = 16;
 
-  HWY_INLINE void next_row() {
+  HWY_NOINLINE void next_row() {
     if (++row_ < rows_) {
       at_ = row_ * stride_;
       row_end_ = at_ + row_bytes_;
@@ -174,7 +173,7 @@ class Ahead {
   // Stretches of kRows rows, in groups of kStreams that are fetched side by side.
   const char* starts_[kStretches];
   std::int64_t rows_, stride_, row_bytes_;
-  std::int64_t place_ = 0, stream_ = 0, row_ = 0, at_ = 0, row_end_;
+  std::int64_t place_ = 0, row_ = 0, at_ = 0, row_end_;
 };
 
 // Rows of keys or values of one sequence and head, wherever they lie.
@@ -236,7 +235,7 @@ class StoredRows {
     ahead.rows_ = together ? 1 : Ahead::kRows;
     ahead.stride_ = stride() * bytes;
     ahead.row_bytes_ = ahead.row_end_ = (together ? Ahead::kRows : 1) * width * bytes;
-    ahead.place_ = ahead.stream_ = ahead.row_ = ahead.at_ = 0;
+    ahead.place_ = ahead.row_ = ahead.at_ = 0;
     constexpr std::int64_t kGroups = Ahead::kStretches / Ahead::kStreams;
     std::int64_t next = 0;
     for_stretches(key, count, [&](std::int64_t row, std::int64_t i, std::int64_t n) {
