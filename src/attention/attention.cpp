@@ -24,16 +24,19 @@ namespace attn {
 
 namespace {
 
-// Query rows a block: as many as keep queries and outputs in half of the L2 cache, at most 512
-// (packing keys then costs under 2 %), and small enough to give every thread a few blocks.
+// Query rows a block. Keys are packed once a block, so many rows are better: as many as keep
+// queries and outputs in a quarter of the L2 cache, or in half of it up to 512; and few enough to
+// give every thread a few blocks.
 std::int64_t choose_row_block(const AttentionShape& shape, const kernels::ForwardKernel& kernel,
                               const Context& context) {
-  constexpr std::int64_t kMost = 512, kBlocksAThread = 4;
+  constexpr std::int64_t kMost = 1024, kBlocksAThread = 4;
   const std::int64_t group = shape.q_heads / shape.kv_heads;
   const std::int64_t l2 = context.machine().l2_bytes > 0 ? context.machine().l2_bytes : 512 << 10;
   const std::int64_t row_bytes =
       (shape.width + shape.v_width) * static_cast<std::int64_t>(size_of(shape.dtype));
-  std::int64_t rows = std::clamp(l2 / 2 / row_bytes, 4 * kernel.strip, kMost);
+  const std::int64_t fitting =
+      std::max(l2 / 4 / row_bytes, std::min<std::int64_t>(512, l2 / 2 / row_bytes));
+  std::int64_t rows = std::clamp(fitting, 4 * kernel.strip, kMost);
   const std::int64_t units = shape.batch * shape.kv_heads;
   const std::int64_t all_rows = shape.q_len * group;
   while (rows > 8 * kernel.strip && context.threads() > 1 &&

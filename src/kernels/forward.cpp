@@ -62,6 +62,7 @@ class Forward {
         factor_(arena.take<T>(kFewStrips * B::kRows)),
         visible_words_(arena.take<std::uint64_t>(kFewStrips * B::kRows * kWords)),
         packed_values_(arena.take<T>(B::kTile * rows_.v_padded)),
+        spans_(arena.take<Span>(rows_.strips)),
         panels_(params, block.sequence, block.kv_head, arena.take<T>(B::kTile * params.width),
                 arena.take<T>(B::kPanel * params.width), few_),
         modified_(params.score.beyond_softmax()),
@@ -77,6 +78,7 @@ class Forward {
   void run() {
     rows_.place(block_);
     rows_.pack_queries();
+    find_spans();
     std::int64_t segment = -1, ended = 0;
     const auto end = [&] {
       if (segment >= 0) end_segment(ended++);
@@ -120,6 +122,11 @@ class Forward {
   }
 
  private:
+  // Keys that some row of a strip sees, and keys that every row sees, if rows see one interval.
+  struct Span {
+    std::int64_t begin, end, open, close;
+  };
+
   State<T> state_at(std::int64_t index) const {
     Arena arena(static_cast<char*>(block_.states) +
                 static_cast<std::size_t>(index) * state_bytes(rows_.count, p_.v_width));
@@ -147,6 +154,35 @@ class Forward {
       fold_in(before_, now_);
   }
 
+  // Most strips see all or nothing of most tiles that are partial for the block.
+  void find_spans() {
+    const Schedule& schedule = block_.schedule;
+    if (schedule.interval_begin == nullptr) return;
+    for (std::int64_t strip = 0; strip < rows_.strips; ++strip) {
+      Span span{sequence_.k_len, 0, 0, sequence_.k_len};
+      for (std::int64_t r = rows_.strip_begin(strip); r < rows_.strip_begin(strip + 1); ++r) {
+        const std::int64_t slot = schedule.slot_of_head[rows_.head[r] - block_.kv_head * p_.group];
+        const std::int64_t* bounds = schedule.interval_begin + slot * (schedule.block_tokens + 1);
+        Interval seen{0, sequence_.k_len, 1};
+        if (bounds[0] >= 0) {
+          const std::int64_t* at = bounds + rows_.token[r] - block_.token_begin;
+          if (at[0] == at[1]) {
+            span.close = 0;
+            continue;
+          }
+          const Interval &first = schedule.intervals[at[0]], &last = schedule.intervals[at[1] - 1];
+          seen = {first.begin, last.end, 1};
+          if (at[1] - at[0] > 1 || first.step > 1) span.close = 0;
+        }
+        span.begin = std::min(span.begin, seen.begin);
+        span.end = std::max(span.end, seen.end);
+        span.open = std::max(span.open, seen.begin);
+        span.close = std::min(span.close, seen.end);
+      }
+      spans_[strip] = span;
+    }
+  }
+
   void run_tile(std::int64_t tile) {
     k_begin_ = tile * B::kTile;
     k_count_ = std::min(B::kTile, sequence_.k_len - k_begin_);
@@ -166,7 +202,8 @@ class Forward {
   // be known whether values are finite.
   void load_values() {
     v_finite_ = true;
-    v_in_place_ = few_ && !visible_.partial && !modified_ && p_.v_width % B::kLanes == 0;
+    v_in_place_ = !visible_.partial && !modified_ && p_.v_width % B::kLanes == 0 &&
+                  (few_ || (p_.v.dtype == dtype_of<T>() && values_.stride() == p_.v_width));
     if (v_in_place_) return;
     values_.for_stretches(k_begin_, k_count_, [&](std::int64_t at, std::int64_t i, std::int64_t n) {
       with_type<T>(p_.v.dtype, [&](auto* type) {
@@ -194,7 +231,7 @@ class Forward {
     if (count == 0) return;
     const std::span<Work> works(all, static_cast<std::size_t>(count));
 
-    if (few_ && v_in_place_) values_.look_ahead(k_begin_, k_count_, p_.v_width, ahead_);
+    if (v_in_place_ && few_) values_.look_ahead(k_begin_, k_count_, p_.v_width, ahead_);
     if (few_ && !v_in_place_) look_at_next_keys();
     for (const Work& w : works) std::fill_n(w.strip.top, w.strip.height * B::kLanes, kMinusInf);
     std::int64_t begin = B::kTile, end = 0;
@@ -218,11 +255,11 @@ class Forward {
       }
       w.factor = softmax_.run(s, w.c, now_) ? s.factor : nullptr;
     }
-    if (v_in_place_) {
+    if (v_in_place_ && few_) {
       look_at_next_keys();
-      add_values_in_place(works);
+      add_values_of_few(works);
     } else {
-      for (const Work& w : works) add_values(w);
+      for (Work& w : works) v_in_place_ ? add_values_in_place(w) : add_values(w);
     }
   }
 
@@ -232,6 +269,12 @@ class Forward {
     const int height = static_cast<int>(rows_.strip_begin(strip + 1) - first);
     const std::int64_t at = few_ ? strip * B::kRows : 0;
     bool masked = visible_.partial || modified_ || k_count_ % B::kLanes != 0;
+    if (visible_.partial && block_.schedule.interval_begin != nullptr) {
+      const Span& span = spans_[strip];
+      if (span.begin >= k_begin_ + k_count_ || span.end <= k_begin_) return false;
+      const bool all = span.open <= k_begin_ && span.close >= k_begin_ + k_count_;
+      if (all && !modified_ && k_count_ % B::kLanes == 0) masked = false;
+    }
     w.strip = {scores_ + at * B::kStride,
                top_ + at * B::kLanes,
                visible_words_ + at * kWords,
@@ -319,9 +362,24 @@ class Forward {
     }
   }
 
-  // The same for values where they lie, of which every row sees all: a few keys at a time, so that
-  // their rows come from memory once, whole.
-  void add_values_in_place(std::span<Work> works) {
+  // The same for values where they lie, of which every row sees all.
+  void add_values_in_place(Work& w) {
+    const ScoreStrip<T>& s = w.strip;
+    const auto& kernels = kKernels[static_cast<std::size_t>(s.height - 1)];
+    T* out = now_.out + s.first * rows_.v_padded;
+    values_.for_stretches(
+        k_begin_, k_count_, [&](std::int64_t row, std::int64_t i, std::int64_t n) {
+          const T* v = static_cast<const T*>(values_.at(row));
+          for (std::int64_t c = 0; c < p_.v_width; c += B::kPanel) {
+            (p_.v_width - c <= B::kLanes ? kernels.value_one : kernels.value)(
+                s.scores + i, v + c, values_.stride(), n, w.factor, out + c * s.height);
+          }
+          w.factor = nullptr;
+        });
+  }
+
+  // The same for few rows: a few keys at a time, so that their values come from memory once, whole.
+  void add_values_of_few(std::span<Work> works) {
     const std::int64_t keys =
         std::max<std::int64_t>(16, kBytesTogether / (p_.v_width * element_bytes(p_.v.dtype)));
     const auto add = [&](std::int64_t row, std::int64_t i, std::int64_t n) {
@@ -420,6 +478,7 @@ class Forward {
   T *scores_, *top_, *edge_top_, *factor_;
   std::uint64_t* visible_words_;
   T* packed_values_;
+  Span* spans_;  // [strips] when the schedule has intervals
   KeyPanels<T> panels_;
   const bool modified_;
   const std::int64_t k_pace_, v_pace_;

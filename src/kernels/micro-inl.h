@@ -229,6 +229,50 @@ HWY_INLINE hn::Vec<D> load_blocks(D d, const float* p, std::int64_t stride) {
 }
 #endif
 
+#if HWY_TARGET != HWY_SCALAR
+// Four floats from column c on of the rows 0, 4, 8, ... of a list, one row a 128-bit block.
+HWY_INLINE hn::Vec<hn::FixedTag<float, 4>> load_blocks(hn::FixedTag<float, 4> d,
+                                                       const float* const* rows, std::int64_t c) {
+  return hn::LoadU(d, rows[0] + c);
+}
+template <class D, hwy::EnableIf<(hn::MaxLanes(D()) > 4)>* = nullptr>
+HWY_INLINE hn::Vec<D> load_blocks(D d, const float* const* rows, std::int64_t c) {
+  const hn::Half<D> half;
+  return hn::Combine(d, load_blocks(half, rows + hn::MaxLanes(half), c),
+                     load_blocks(half, rows, c));
+}
+#endif
+
+// transpose() with rows of the output side by side; may write kLanes elements past the end.
+template <class T>
+void transpose_strip(const T* HWY_RESTRICT in, std::int64_t in_stride, std::int64_t rows,
+                     std::int64_t columns, T factor, T* HWY_RESTRICT out) {
+  std::int64_t c = 0;
+#if HWY_TARGET != HWY_SCALAR
+  using B = Blocking<T>;
+  if constexpr (sizeof(T) == 4 && B::kRows <= B::kLanes) {
+    // Vectors of rows; what is past the last row is overwritten by the next column.
+    const typename B::D d;
+    const T* from[B::kLanes];
+    for (std::int64_t r = 0; r < B::kLanes; ++r)
+      from[r] = in + (r < rows ? r : rows - 1) * in_stride;
+    const auto f = hn::Set(d, factor);
+    for (; c + 4 <= columns; c += 4) {
+      const auto r0 = load_blocks(d, from, c), r1 = load_blocks(d, from + 1, c);
+      const auto r2 = load_blocks(d, from + 2, c), r3 = load_blocks(d, from + 3, c);
+      const auto low02 = hn::InterleaveLower(d, r0, r2), high02 = hn::InterleaveUpper(d, r0, r2);
+      const auto low13 = hn::InterleaveLower(d, r1, r3), high13 = hn::InterleaveUpper(d, r1, r3);
+      T* to = out + c * rows;
+      hn::StoreU(hn::Mul(f, hn::InterleaveLower(d, low02, low13)), d, to);
+      hn::StoreU(hn::Mul(f, hn::InterleaveUpper(d, low02, low13)), d, to + rows);
+      hn::StoreU(hn::Mul(f, hn::InterleaveLower(d, high02, high13)), d, to + 2 * rows);
+      hn::StoreU(hn::Mul(f, hn::InterleaveUpper(d, high02, high13)), d, to + 3 * rows);
+    }
+  }
+#endif
+  transpose(in + c, in_stride, rows, columns - c, factor, out + c * rows, rows);
+}
+
 // `keys` rows of a strided matrix, at most kPanel, to one panel [width][kPanel]; missing keys are
 // 0.
 template <class T>

@@ -41,7 +41,7 @@ class BlockRows {
         sequence_(block.sequence) {
     token = arena.take<std::int64_t>(count);
     head = arena.take<std::int32_t>(count);
-    queries_ = arena.take<T>(count * params.width);
+    queries_ = arena.take<T>(count * params.width + B::kLanes);
     staging_ = arena.take<T>(B::kRows * params.width);
   }
 
@@ -73,7 +73,7 @@ class BlockRows {
         from = staging_;
         stride = p_.width;
       }
-      transpose(from, stride, height, p_.width, factor, queries_ + begin * p_.width, height);
+      transpose_strip(from, stride, height, p_.width, factor, queries_ + begin * p_.width);
     }
   }
 

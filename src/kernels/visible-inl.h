@@ -31,23 +31,23 @@ struct VisibleTile {
 
   // Words of the row of `token` (in its block) for head `head` (in its group).
   void read(std::int64_t token, std::int64_t head, std::uint64_t* words) const {
-    for (int w = 0; w < kWords; ++w) {
-      const std::int64_t left = k_count - w * 64;
-      words[w] = left >= 64 ? ~std::uint64_t{0} : left <= 0 ? 0 : (std::uint64_t{1} << left) - 1;
-    }
-    if (!partial) return;
+    if (!partial) return set_range(0, k_count, words);
     const std::int64_t slot = schedule->slot_of_head[head];
     if (schedule->bits != nullptr) {
       const std::uint64_t* row = bits + (slot * schedule->block_tokens + token) * kWords;
+      set_range(0, k_count, words);
       for (int w = 0; w < kWords; ++w) words[w] &= row[w];
       return;
     }
     const std::int64_t* bounds = schedule->interval_begin + slot * (schedule->block_tokens + 1);
-    if (bounds[0] < 0) return;
+    if (bounds[0] < 0) return set_range(0, k_count, words);
+    const Interval* i = schedule->intervals + bounds[token];
     const Interval* last = schedule->intervals + bounds[token + 1];
-    const Interval* i =
-        std::partition_point(schedule->intervals + bounds[token], last,
+    if (last - i == 1 && i->step == 1)  // most masks
+      return set_range(i->begin - k_begin, std::min(i->end - k_begin, k_count), words);
+    i = std::partition_point(i, last,
                              [this](const Interval& interval) { return interval.end <= k_begin; });
+    set_range(0, k_count, words);
     std::uint64_t seen[kWords] = {};
     for (; i != last && i->begin < k_begin + k_count; ++i) set_bits(*i, seen);
     for (int w = 0; w < kWords; ++w) words[w] &= seen[w];
@@ -77,18 +77,21 @@ struct VisibleTile {
   }
 
  private:
+  // Bits below n of a word.
+  static std::uint64_t below(std::int64_t n) {
+    return n >= 64 ? ~std::uint64_t{0} : n <= 0 ? 0 : (std::uint64_t{1} << n) - 1;
+  }
+
+  // words = bits [begin, end), of which only those of the tile are kept.
+  static void set_range(std::int64_t begin, std::int64_t end, std::uint64_t* words) {
+    for (int w = 0; w < kWords; ++w) words[w] = below(end - w * 64) & ~below(begin - w * 64);
+  }
+
   void set_bits(const Interval& interval, std::uint64_t* words) const {
     std::int64_t begin = interval.begin - k_begin;
     const std::int64_t end = std::min(interval.end - k_begin, k_count);
     if (interval.step == 1) {
-      begin = std::max<std::int64_t>(begin, 0);
-      for (int w = 0; w < kWords; ++w) {
-        const std::int64_t lo = std::clamp<std::int64_t>(begin - w * 64, 0, 64);
-        const std::int64_t hi = std::clamp<std::int64_t>(end - w * 64, 0, 64);
-        if (lo >= hi) continue;
-        const std::uint64_t below_hi = hi == 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << hi) - 1;
-        words[w] |= below_hi & ~((std::uint64_t{1} << lo) - 1);
-      }
+      for (int w = 0; w < kWords; ++w) words[w] |= below(end - w * 64) & ~below(begin - w * 64);
       return;
     }
     if (begin < 0) begin += (-begin + interval.step - 1) / interval.step * interval.step;
