@@ -580,7 +580,8 @@ class Backward {
         std::uint8_t bytes[8];
         std::memcpy(bytes, &bits, sizeof bytes);
         const auto lanes = hn::LoadMaskBits(d, bytes);
-        p = hn::IfThenElseZero(lanes, hn::Mul(p, kept_scale));
+        // What is dropped weighs 0, but NaN stays NaN, as in the forward pass.
+        p = hn::Mul(p, hn::IfThenElseZero(lanes, kept_scale));
         dp = hn::IfThenElseZero(lanes, hn::Mul(dp, kept_scale));
       }
       // A probability of 0 has an infinite logarithm, and no part in the entropy.
@@ -610,10 +611,12 @@ class Backward {
         const std::int64_t height = k_count_ * (strip + 1) / strips - begin;
         T* out = sums + begin * padded + c * height;
         for (std::int64_t first = 0, last; first < strips_; first = last + 1) {
-          // Neighbouring strips of rows that see some of these keys.
+          // Neighbouring strips of rows that see some of these keys; do all rows see all of them?
           bool masked = false;
-          for (last = first; last < strips_ && sees(last, begin, height); ++last)
-            masked = masked || columns_[last].masked;
+          for (last = first; last < strips_ && sees(last, begin, height); ++last) {
+            const Columns& seen = columns_[last];
+            masked = masked || seen.masked || seen.begin > begin || seen.end < begin + height;
+          }
           if (first == last) continue;
           const std::int64_t row = strip_begin(first), rows = strip_begin(last) - row;
           const T* from = x + c * B::kTile;

@@ -135,9 +135,9 @@ class Backward {
     for (std::int64_t j = 0; j < s.geometry.k_len; ++j) {
       if (!row.seen[at(j)]) continue;
       v_.add_row(s.tensor, kv_head, s.k_begin + j, row.weight[at(j)], d_out);
-      // weight = p, dropped or scaled.
+      // weight = p, dropped or scaled; 0 * NaN is NaN here as it was in the output.
       const bool kept = !dropout.active() || problem_.keeps(s, h, i, j);
-      d[at(j)] = kept ? dropout.scale() * dot(d_out, problem_.value(s, kv_head, j)) : 0;
+      d[at(j)] = (kept ? dropout.scale() : 0) * dot(d_out, problem_.value(s, kv_head, j));
     }
   }
 

@@ -259,6 +259,85 @@ TEST_P(Backward, PoisonStaysWhereItIsSeen) {
   }
 }
 
+// Keys are worked on in strips, and a document may end inside of one: its rows see the strip's
+// first keys all alike and the others not at all.
+TEST(BackwardPoison, StopsInsideAStripOfKeys) {
+  const AttentionShape s = make_shape(1, 2, 1, 256, 256, 8);
+  const AttentionOptions options{.mask = Mask::documents({64, 128, 64})};
+  const std::vector<float> d = flowing_in<float>(s);
+  const Problem<float> clean(s, 5);
+  for (const Isa isa : supported_isas()) {
+    const Context context({.threads = 2, .isa = isa});
+    Problem<float> p = clean;
+    std::vector<float> flowing = d;
+    const auto before = gradients_of(p, flowing, options, context);
+    for (const std::size_t row : {0, 63, 64, 191, 192, 255}) {
+      for (const bool in_q : {false, true}) {
+        p = clean;
+        flowing = d;
+        (in_q ? p.q : flowing)[row * 8 + 3] = kNan;
+        const auto after = gradients_of(p, flowing, options, context);
+        const std::size_t begin = row < 64    ? 0
+                                  : row < 192 ? 64
+                                              : 192,
+                          end = row < 64    ? 64
+                                : row < 192 ? 192
+                                            : 256;
+        for (std::size_t key = 0; key < 256; ++key) {
+          if (key >= begin && key < end) continue;
+          for (std::size_t i = key * 8; i < key * 8 + 8; ++i) {
+            ASSERT_EQ(after.k[i], before.k[i]) << name(isa) << " row " << row << " key " << key;
+            ASSERT_EQ(after.v[i], before.v[i]) << name(isa) << " row " << row << " key " << key;
+          }
+        }
+      }
+    }
+  }
+}
+
+// A dropped pair weighs 0, and 0 * NaN is NaN: where the oracle's gradient is not finite, ours is
+// not, and no other moves.
+TEST(BackwardPoison, IsSeenThroughDropout) {
+  const AttentionShape s = make_shape(1, 2, 1, 40, 70, 8);
+  const AttentionOptions options{
+      .mask = Mask::causal(), .query_start = 20, .dropout = {.p = 0.5, .seed = 3}};
+  const std::vector<float> d = flowing_in<float>(s);
+  const Problem<float> clean(s, 5);
+  const auto truth_of = [&](const Problem<float>& p, const std::vector<float>& flowing) {
+    Problem<double> twice = in_double(p);
+    std::vector<double> d64(flowing.begin(), flowing.end());
+    return oracle_gradients(twice, d64, options);
+  };
+  const auto was = truth_of(clean, d);
+  for (int part = 0; part < 4; ++part) {
+    Problem<float> bad = clean;
+    std::vector<float> bad_d = d;
+    std::vector<float>* parts[] = {&bad.q, &bad.k, &bad.v, &bad_d};
+    (*parts[part])[17 * 8 + 2] = kNan;
+    const auto is = truth_of(bad, bad_d);
+    for (const Isa isa : supported_isas()) {
+      const Context context({.threads = 2, .isa = isa});
+      Problem<float> good = clean;
+      std::vector<float> good_d = d;
+      const auto before = gradients_of(good, good_d, options, context),
+                 after = gradients_of(bad, bad_d, options, context);
+      const auto compare = [&](const auto& old_truth, const auto& truth, const auto& a,
+                               const auto& b, const char* what) {
+        for (std::size_t i = 0; i < a.size(); ++i) {
+          if (!std::isfinite(truth[i])) {
+            ASSERT_FALSE(std::isfinite(b[i])) << name(isa) << " " << part << what << i;
+          } else if (truth[i] == old_truth[i]) {
+            ASSERT_EQ(a[i], b[i]) << name(isa) << " " << part << what << i;
+          }
+        }
+      };
+      compare(was.q, is.q, before.q, after.q, " dq ");
+      compare(was.k, is.k, before.k, after.k, " dk ");
+      compare(was.v, is.v, before.v, after.v, " dv ");
+    }
+  }
+}
+
 TEST(BackwardBits, AloneOrInABatch) {
   for (const Isa isa : supported_isas()) {
     const Context context({.threads = 3, .isa = isa});
