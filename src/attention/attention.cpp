@@ -233,10 +233,12 @@ bool Plan::Impl::far_positions() const {
     const auto [low, high] = std::minmax_element(positions.begin(), positions.end());
     return std::pair(*low, *high);
   };
-  const auto q = range(options.q_positions, options.query_start, shape.q_len);
-  const auto k = range(options.k_positions, 0, shape.k_len);
   const std::int64_t exact = std::int64_t{1} << (shape.dtype == DType::f64 ? 53 : 24);
-  return std::max(q.second, k.second) - std::min(q.first, k.first) >= exact;
+  return std::any_of(sequences.begin(), sequences.end(), [&](const kernels::Sequence& s) {
+    const auto q = range(options.q_positions, s.query_start, s.q_len);
+    const auto k = range(options.k_positions, 0, s.k_len);
+    return std::max(q.second, k.second) - std::min(q.first, k.first) >= exact;
+  });
 }
 
 void Plan::Impl::fill_params() {

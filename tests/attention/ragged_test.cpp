@@ -149,6 +149,34 @@ TEST_P(RaggedBatch, GivesTheBitsOfSequencesAlone) {
 INSTANTIATE_TEST_SUITE_P(Options, RaggedBatch, testing::ValuesIn(cases()),
                          [](const auto& c) { return c.param.label; });
 
+// Distances that float32 does not hold, in one sequence only: each has its bits alone.
+TEST(RaggedAlibi, FarQueries) {
+  const std::int64_t far = (std::int64_t{1} << 25) + 1;
+  Problem<float> p(make_shape(1, 2, 1, 6, 90, 8), 3);
+  AttentionOptions options = {
+      .score = {.alibi_slopes = std::vector<float>{1e-6f, 3e-7f}},
+      .ragged = {.q_offsets = {0, 3, 6}, .k_offsets = {0, 50, 90}, .query_starts = {2, far}}};
+  for (const Isa isa : supported_isas()) {
+    const Context context({.threads = 2, .isa = isa});
+    p.run(options, context);
+    for (std::int64_t n = 0; n < 2; ++n) {
+      const std::int64_t keys = n == 0 ? 50 : 40;
+      std::vector<float> out(2 * 3 * 8);
+      const Tensor alone(out.data(), {1, 2, 3, 8});
+      plan(make_shape(1, 2, 1, 3, keys, 8),
+           {.score = options.score, .query_start = n == 0 ? 2 : far}, context)
+          .run(rows_of(ConstTensor(p.qt()), 3 * n, 3), rows_of(ConstTensor(p.kt()), 50 * n, keys),
+               rows_of(ConstTensor(p.vt()), 50 * n, keys), alone);
+      for (std::int64_t h = 0; h < 2; ++h) {
+        for (std::int64_t i = 0; i < 24; ++i) {
+          EXPECT_EQ(p.ot().row<float>(0, h, 3 * n)[i], alone.row<float>(0, h, 0)[i])
+              << name(isa) << " sequence " << n;
+        }
+      }
+    }
+  }
+}
+
 TEST(RaggedPages, ReadTheirOwnSequence) {
   // Two sequences in a pool, poison elsewhere.
   Problem<float> p(make_shape(1, 2, 1, 4, 9, 8), 3);
