@@ -55,7 +55,7 @@ class Forward {
         now_(arena, rows_.count, rows_.v_padded),
         before_(arena, rows_.count, rows_.v_padded),
         weights_(arena.take<T>(2 * round_up(rows_.count, B::kLanes))),
-        few_(rows_.strips <= kFewStrips),
+        few_(rows_.strips <= kFewStrips && sequence_.k_len > B::kTile),
         scores_(arena.take<T>(kFewStrips * B::kRows * B::kStride)),
         top_(arena.take<T>(kFewStrips * B::kRows * B::kLanes)),
         edge_top_(arena.take<T>(B::kRows * B::kLanes)),
@@ -322,7 +322,7 @@ class Forward {
     const T* q = rows_.queries(w.strip.first);
     T* scores = w.strip.scores + j;
     T* top = j >= w.c.open && j < w.c.close ? w.strip.top : edge_top_;
-    if (rows_.strips == 1) {
+    if (few_ && rows_.strips == 1) {
       const bool done = panels_.in_place(j, [&](const auto* keys, std::int64_t stride) {
         using S = std::remove_cvref_t<decltype(*keys)>;
         kKeysInPlace<S>[index](q, keys, stride, p_.width, scores, top, ahead_);
@@ -474,7 +474,7 @@ class Forward {
   Softmax<T> softmax_;
   State<T> now_, before_;  // of this segment, of the segments before
   T* weights_;             // of a fold
-  const bool few_;         // strips; then all of a tile are computed together
+  const bool few_;         // strips over many keys: all of a tile are computed together
   T *scores_, *top_, *edge_top_, *factor_;
   std::uint64_t* visible_words_;
   T* packed_values_;
