@@ -295,6 +295,39 @@ TEST(BackwardPoison, StopsInsideAStripOfKeys) {
   }
 }
 
+// Everything that padding hides, in keys, values and bias at once.
+TEST(BackwardPoison, EveryPaddedPlace) {
+  const AttentionShape s = make_shape(2, 4, 2, 130, 333, 24);
+  const std::int64_t lengths[] = {201, 0};
+  std::vector<float> d = flowing_in<float>(s);
+  for (const Isa isa : supported_isas()) {
+    const Context context({.threads = 2, .isa = isa});
+    Problem<float> clean(s, 5), bad = clean;
+    std::vector<float> bias(2 * 333, 0.25f), bad_bias = bias, d_bias(bias), bad_d_bias(bias);
+    for (std::int64_t b = 0; b < 2; ++b) {
+      for (std::int64_t j = lengths[b]; j < 333; ++j) {
+        const float poison = j % 2 == 0 ? kNan : std::numeric_limits<float>::infinity();
+        bad_bias[static_cast<std::size_t>(b * 333 + j)] = poison;
+        for (std::int64_t h = 0; h < 2; ++h) {
+          std::fill_n(bad.kt().row<float>(b, h, j), 24, poison);
+          std::fill_n(bad.vt().row<float>(b, h, j), 24, poison);
+        }
+      }
+    }
+    const Shape shape{2, 1, 1, 333};
+    const auto run = [&](Problem<float>& p, std::vector<float>& values, std::vector<float>& sums) {
+      return gradients_of(
+          p, d,
+          {.mask = Mask::padding({201, 0}),
+           .score = {.bias = ConstTensor(values.data(), shape), .sinks = {1, 0, 2, 3}}},
+          context, {.bias = Tensor(sums.data(), shape)});
+    };
+    EXPECT_TRUE(same_bits(run(clean, bias, d_bias), run(bad, bad_bias, bad_d_bias))) << name(isa);
+    EXPECT_TRUE(same_bits(d_bias, bad_d_bias)) << name(isa);
+    for (std::size_t j = 201; j < d_bias.size(); ++j) ASSERT_EQ(d_bias[j], 0.0f) << j;
+  }
+}
+
 // A dropped pair weighs 0, and 0 * NaN is NaN: where the oracle's gradient is not finite, ours is
 // not, and no other moves.
 TEST(BackwardPoison, IsSeenThroughDropout) {

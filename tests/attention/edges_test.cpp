@@ -263,7 +263,7 @@ TEST(Work, FutureIsSeenByPosition) {
   EXPECT_TRUE(plan(shape, future, context).summary().sees_future);
 }
 
-// A permutation of keys (and values) moves no more than rounding; of queries, moves rows.
+// A permutation of keys (and values) moves no more than rounding.
 TEST(Permutations, OfKeysChangeNothing) {
   Problem<double> p(make_shape(1, 1, 1, 20, 150, 16), 3), permuted = p;
   for (std::int64_t j = 0; j < 150; ++j) {
@@ -274,6 +274,34 @@ TEST(Permutations, OfKeysChangeNothing) {
   p.run({}, Context({.threads = 1}));
   permuted.run({}, Context({.threads = 1}));
   for (std::size_t i = 0; i < p.out.size(); ++i) EXPECT_NEAR(p.out[i], permuted.out[i], 1e-14);
+}
+
+// A permutation of queries moves rows, and no bit of them.
+TEST(Permutations, OfQueriesMoveRows) {
+  for (const Isa isa : supported_isas()) {
+    const Context context({.threads = 2, .isa = isa});
+    Problem<float> p(make_shape(1, 4, 2, 75, 300, 16), 3), permuted = p;
+    AttentionOptions options{.mask = Mask::causal(), .score = Score::alibi()};
+    options.q_positions.resize(75);
+    AttentionOptions permuted_options = options;
+    const auto from = [](std::int64_t i) { return (i * 37 + 11) % 75; };
+    for (std::int64_t i = 0; i < 75; ++i) options.q_positions[static_cast<std::size_t>(i)] = 4 * i;
+    for (std::int64_t i = 0; i < 75; ++i) {
+      permuted_options.q_positions[static_cast<std::size_t>(i)] = 4 * from(i);
+      for (std::int64_t h = 0; h < 4; ++h)
+        std::copy_n(p.qt().row<float>(0, h, from(i)), 16, permuted.qt().row<float>(0, h, i));
+    }
+    p.run(options, context);
+    permuted.run(permuted_options, context);
+    for (std::int64_t h = 0; h < 4; ++h) {
+      for (std::int64_t i = 0; i < 75; ++i) {
+        for (std::int64_t d = 0; d < 16; ++d) {
+          ASSERT_EQ(permuted.ot().row<float>(0, h, i)[d], p.ot().row<float>(0, h, from(i))[d])
+              << name(isa) << " row " << i;
+        }
+      }
+    }
+  }
 }
 
 // Tiles counted: a window visits a band, causal half, full everything.
