@@ -7,7 +7,8 @@
 //
 // The same bits for any thread count and batch; for query chunks too when they run in ascending
 // order with `accumulate`. What a row may not see reaches no gradient; rows that see nothing have
-// gradients 0. Tensors are float32, or float64 throughout.
+// gradients 0. Tensors are float32, or float64 throughout. Where gradients go must not overlap
+// anything that is read, nor each other.
 #pragma once
 
 #include "attn/tensor.h"
