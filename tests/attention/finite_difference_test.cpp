@@ -293,5 +293,75 @@ TEST_P(Gradient, Float32IsTheSameRounded) {
   for (std::size_t i = 0; i < v.size(); ++i) EXPECT_EQ(dv[i], static_cast<float>(g.v[i]));
 }
 
+// Every option in float32, against the oracle; also with all that gives a row more than one term.
+void expect_float32(const Context& context) {
+  for (const bool terms : {false, true}) {
+    for (const Option& option : all_options()) {
+      if (std::string(option.name) == "custom") continue;  // a function of float64
+      Problem64 p(kShape);
+      option.set(p);
+      for (const Option& more : all_options()) {
+        const std::string name = more.name;
+        if (terms && (name == "sinks" || name == "lse" || name == "entropy")) more.set(p);
+      }
+      const Problem64 expected = p.gradient();
+
+      struct Floats {
+        std::vector<float> x;
+        Shape shape;
+        explicit Floats(const std::vector<double>& from, const Shape& s)
+            : x(from.begin(), from.end()), shape(s) {}
+        Tensor view() { return x.empty() ? Tensor() : Tensor(x.data(), shape); }
+      };
+      const Shape row = p.q_shape(1), heads{1, 1, 1, kShape.q_heads};
+      Floats q(p.q, p.q_shape(3)), k(p.k, p.k_shape(3)), v(p.v, p.k_shape(2)),
+          bias(p.bias, p.bias_shape), d_out(p.d_out, p.q_shape(2)), d_lse(p.d_lse, row),
+          d_entropy(p.d_entropy, row);
+      Floats dq = q, dk = k, dv = v, d_bias = bias, d_slopes(p.slopes, heads),
+             d_t5(p.t5, {1, 1, 6, kShape.q_heads}), d_sinks(p.sinks, heads);
+      AttentionOptions options = p.with_parameters();
+      if (!p.bias.empty()) options.score.bias = bias.view();
+      const std::vector<double> rows(at(2 * 4 * 3));
+      Floats out(p.d_out, p.q_shape(2)), lse(rows, row), entropy(rows, row);
+      const Plan made = plan(kShape, options, context);
+      made.run(q.view(), k.view(), v.view(), out.view(),
+               {.lse = lse.view(), .entropy = entropy.view()});
+      made.backward({q.view(), k.view(), v.view()},
+                    {.out = out.view(), .lse = lse.view(), .entropy = entropy.view()},
+                    {.out = d_out.view(), .lse = d_lse.view(), .entropy = d_entropy.view()},
+                    {.q = dq.view(),
+                     .k = dk.view(),
+                     .v = dv.view(),
+                     .bias = d_bias.view(),
+                     .alibi_slopes = d_slopes.view(),
+                     .t5 = d_t5.view(),
+                     .sinks = d_sinks.view()});
+      // Sums of at most 100 terms of a few units, each off by some roundings of logits of a few
+      // units: 1e-5 each; a wrong term shows as 1e-3 or more.
+      const auto compare = [&](const Floats& found, const std::vector<double>& truth,
+                               const char* what) {
+        for (std::size_t i = 0; i < truth.size(); ++i) {
+          ASSERT_NEAR(found.x[i], truth[i], 1e-4)
+              << option.name << (terms ? " and terms, " : ", ") << what << " " << i;
+        }
+      };
+      compare(dq, expected.q, "q");
+      compare(dk, expected.k, "k");
+      compare(dv, expected.v, "v");
+      compare(d_bias, expected.bias, "bias");
+      compare(d_slopes, expected.slopes, "slopes");
+      compare(d_t5, expected.t5, "t5");
+      compare(d_sinks, expected.sinks, "sinks");
+    }
+  }
+}
+
+TEST(GradientInFloat32, EveryOption) {
+  for (const Isa isa : supported_isas()) {
+    SCOPED_TRACE(name(isa));
+    expect_float32(Context({.threads = 2, .isa = isa}));
+  }
+}
+
 }  // namespace
 }  // namespace attn::test
