@@ -77,6 +77,7 @@ std::vector<Group> standard_table() {
         {.shape = bert(), .observe = Observing::two_passes, .samples = kSome}}},
       {"backward",
        {{.shape = bert(), .backward = true, .samples = kSome},
+        {.shape = bert(), .mask = "causal", .backward = true, .samples = kSome},
         {.shape = wide, .backward = true, .samples = kFew},
         {.shape = wide, .mask = "causal", .backward = true, .samples = kFew},
         {.shape = grouped, .mask = "causal", .backward = true, .samples = kFew},

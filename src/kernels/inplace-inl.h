@@ -45,7 +45,7 @@ HWY_INLINE hn::Vec<D> load_words(D d, const char* p, std::int64_t stride) {
 
 // Column i of the sizeof(float) / sizeof(S) columns in a word, as floats.
 template <int kI, class DU>
-HWY_INLINE hn::Vec<hn::RebindToFloat<DU>> column_of(DU du, const float* /*type*/,
+HWY_INLINE hn::Vec<hn::RebindToFloat<DU>> column_of(DU /*du*/, const float* /*type*/,
                                                     hn::Vec<DU> words) {
   return hn::BitCast(hn::RebindToFloat<DU>(), words);
 }

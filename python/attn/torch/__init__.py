@@ -1,6 +1,7 @@
 """PyTorch and Hugging Face Transformers on this engine.
 
     out = attn.torch.scaled_dot_product_attention(q, k, v, is_causal=True)  # with autograd
+    out, lse, entropy = attn.torch.attention(q, k, v, mask=attn.Mask.causal(), entropy=True)
 
     attn.torch.register()
     model = AutoModelForCausalLM.from_pretrained(path, attn_implementation="attn")
@@ -14,9 +15,10 @@ Importing attn never imports PyTorch; importing attn.torch does. Transformers is
 register() and look() only.
 """
 
+from ._attention import attention
 from ._look import look
 from ._models import register
 from ._observe import observe
 from ._sdpa import scaled_dot_product_attention
 
-__all__ = ["look", "observe", "register", "scaled_dot_product_attention"]
+__all__ = ["attention", "look", "observe", "register", "scaled_dot_product_attention"]

@@ -13,9 +13,22 @@ def attend(call, q, k, v, bias=None, sinks=None, module=None):
     bias broadcasts to [B, Hq, Lq, Lk], sinks is [Hq]. module: who calls, for those who watch.
     """
     inputs = (q, k, v, bias, sinks)
-    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs):
-        return _Attention.apply(call, module, *inputs)
+    if _differentiable(inputs):
+        return _Attention.apply(call, module, False, *inputs)[0]
     return _forward(call, module, inputs, _stored(q.dtype))[0].to(q.dtype)
+
+
+def attend_with_rows(call, q, k, v, bias, sinks, entropy):
+    """(out, log-sum-exp, entropy or None), [B, Hq, Lq] of the arithmetic's type."""
+    inputs = (q, k, v, bias, sinks)
+    if _differentiable(inputs):
+        return _Attention.apply(call, None, entropy, *inputs)
+    out, *rows = _forward(call, None, inputs, _stored(q.dtype), lse=True, entropy=entropy)
+    return out.to(q.dtype), *rows
+
+
+def _differentiable(inputs):
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
 
 
 def _stored(dtype):
@@ -24,20 +37,20 @@ def _stored(dtype):
     return dtype if dtype in known else torch.float32
 
 
-def _forward(call, module, inputs, dtype, lse=False):
-    """(out of this type, log-sum-exp or None); once for each who watches."""
+def _forward(call, module, inputs, dtype, **rows):
+    """(out of this type, log-sum-exp or None, entropy or None); once for each who watches."""
+    rows = {name: asked for name, asked in rows.items() if asked}
     watchers = _watch.active()
     if not watchers:
-        return _run(call, inputs, dtype, {"lse": lse})[:2]
+        out, answers = _run(call, inputs, dtype, rows)
     for watcher in watchers:
-        asked = {**watcher.questions, "lse": lse or watcher.questions.get("lse", False)}
-        out, lse_of_rows, answers = _run(call, inputs, dtype, asked)
+        out, answers = _run(call, inputs, dtype, {**watcher.questions, **rows})
         watcher.see(module, call, inputs, answers)
-    return out, lse_of_rows
+    return out, *(getattr(answers, name) if name in rows else None for name in ("lse", "entropy"))
 
 
 def _run(call, inputs, dtype, questions):
-    """(out, log-sum-exp or None, answers); `out` lies as the next projection reads it."""
+    """(out, answers); `out` lies as the next projection reads it."""
     q, k, v, bias, sinks = inputs
     batch, heads, length, _ = q.shape
     out = torch.empty(batch, length, heads, v.shape[-1], dtype=dtype).transpose(1, 2)
@@ -47,27 +60,36 @@ def _run(call, inputs, dtype, questions):
         out=out,
         **questions,
     )
-    return out, answers.lse, answers
+    return out, answers
 
 
 class _Attention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, call, module, *inputs):
+    def forward(ctx, call, module, entropy, *inputs):
         # The output is kept as it was computed: its rounding to 16 bits would enter every gradient.
-        out, lse = _forward(call, module, inputs, arithmetic(inputs[0].dtype), lse=True)
+        out, *rows = _forward(
+            call, module, inputs, arithmetic(inputs[0].dtype), lse=True, entropy=entropy
+        )
         ctx.call = call
-        ctx.save_for_backward(*inputs, out, lse)
-        return out.to(inputs[0].dtype)
+        ctx.save_for_backward(*inputs, out, *rows)
+        ctx.set_materialize_grads(False)
+        return out.to(inputs[0].dtype), *rows
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, d_out):
-        *inputs, out, lse = ctx.saved_tensors
+    def backward(ctx, d_out, d_lse, d_entropy):
+        *inputs, out, lse, entropy = ctx.saved_tensors
         q, k, v, bias, sinks = inputs
         dtype = out.dtype
-        needed = dict(zip(("q", "k", "v", "bias", "sinks"), ctx.needs_input_grad[2:]))
+        needed = dict(zip(("q", "k", "v", "bias", "sinks"), ctx.needs_input_grad[3:]))
+        if d_out is None:
+            d_out = torch.zeros_like(out)
+        rows = {"d_lse": d_lse, "d_entropy": d_entropy}
+        if d_entropy is not None:
+            rows["entropy"] = entropy
         gradients = _attn.backward(
             *(readable(x, dtype) for x in (q, k, v, out, lse, d_out)),
+            **{name: x.detach().contiguous() for name, x in rows.items() if x is not None},
             wrt=[name for name, wanted in needed.items() if wanted],
             **ctx.call.options(bias, sinks, dtype),
         )
@@ -75,4 +97,4 @@ class _Attention(torch.autograd.Function):
             getattr(gradients, name).to(x.dtype).reshape(x.shape) if wanted else None
             for (name, wanted), x in zip(needed.items(), inputs)
         )
-        return (None, None, *given)
+        return (None, None, None, *given)
