@@ -404,6 +404,7 @@ void Plan::run(const ConstTensor& q, const KeyValue& kv, const Tensor& out,
   const Impl& plan = *impl_;
   check_inputs(plan.shape, plan.options, q, kv);
   check_output(plan.shape, out);
+  check_apart(out, q, kv);
   check_observed(plan.shape, observed);
   check_panels(kv, plan.kernel->panel);
   kernels::ForwardParams p = plan.params_for(q, kv, out, observed);

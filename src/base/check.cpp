@@ -378,4 +378,10 @@ void check_output(const AttentionShape& shape, const Tensor& out) {
   kCheck.rows_apart("out", out);
 }
 
+void check_apart(const Tensor& out, const ConstTensor& q, const KeyValue& kv) {
+  kCheck.apart("out", out, "q", q);
+  kCheck.apart("out", out, "k", kv.k);
+  kCheck.apart("out", out, "v", kv.v);
+}
+
 }  // namespace attn

@@ -31,6 +31,9 @@ void check_inputs(const AttentionShape& planned, const AttentionOptions& options
 // Is `out` [B, Hq, Lq, Dv] of a type that goes with the queries', with rows that do not overlap?
 void check_output(const AttentionShape& shape, const Tensor& out);
 
+// Does `out` leave alone what is read?
+void check_apart(const Tensor& out, const ConstTensor& q, const KeyValue& kv);
+
 // Has each question a place for its answer, of the right type and shape?
 void check_observed(const AttentionShape& shape, const Observed& observed);
 

@@ -52,6 +52,15 @@ void check_backward(const AttentionShape& shape, const AttentionOptions& options
   check_asked("the gradient of q", to.q, q, s.dtype, true);
   check_asked("the gradient of k", to.k, k, s.dtype, true);
   check_asked("the gradient of v", to.v, v, s.dtype, true);
+  for (const Tensor* gradient : {&to.q, &to.k, &to.v}) {
+    const char* what = gradient == &to.q   ? "the gradient of q"
+                       : gradient == &to.k ? "the gradient of k"
+                                           : "the gradient of v";
+    kCheck.apart(what, *gradient, "q", inputs.q);
+    kCheck.apart(what, *gradient, "k", inputs.k);
+    kCheck.apart(what, *gradient, "v", inputs.v);
+    kCheck.apart(what, *gradient, "the gradient of out", from.out);
+  }
   check_asked("the gradient of bias", to.bias, score.bias.shape, s.dtype, !score.bias.empty());
   check_asked("the gradient of alibi_slopes", to.alibi_slopes, heads, s.dtype,
               score.alibi_slopes.has_value());

@@ -1,5 +1,6 @@
 #include "base/checker.h"
 
+#include <cstdint>
 #include <cstdlib>
 #include <stdexcept>
 
@@ -37,6 +38,30 @@ void Checker::rows_apart(const char* what, const Tensor& x) const {
            to_string(x.strides) + ": rows overlap");
     }
   }
+}
+
+void Checker::apart(const char* what_a, const Tensor& written, const char* what_b,
+                    const ConstTensor& read) const {
+  // [begin, end) in bytes, and whether all of it belongs to the view.
+  struct Span {
+    std::uintptr_t begin, end;
+    bool dense;
+  };
+  const auto span_of = [](const ConstTensor& x) {
+    std::int64_t first = 0, last = x.width();
+    for (std::size_t i = 0; i < 3; ++i) {
+      const std::int64_t reach = (x.shape[i] - 1) * x.strides[i];
+      (reach < 0 ? first : last) += reach;
+    }
+    const auto element = static_cast<std::int64_t>(size_of(x.dtype));
+    const auto data = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(x.data));
+    return Span{static_cast<std::uintptr_t>(data + first * element),
+                static_cast<std::uintptr_t>(data + last * element), last - first == x.size()};
+  };
+  if (written.empty() || read.empty() || written.size() == 0 || read.size() == 0) return;
+  const Span a = span_of(written), b = span_of(read);
+  if (a.dense && b.dense && a.begin < b.end && b.begin < a.end)
+    fail(std::string(what_a) + " lies in the memory of " + what_b);
 }
 
 void Checker::same(const char* what_a, std::int64_t a, const char* what_b, std::int64_t b,

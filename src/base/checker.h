@@ -20,6 +20,9 @@ class Checker {
   void view(const char* what, const ConstTensor& x) const;
   // Rows that certainly overlap would depend on the order of the threads.
   void rows_apart(const char* what, const Tensor& x) const;
+  // Something that is written into what is read. Views with gaps are taken at their word.
+  void apart(const char* what_a, const Tensor& written, const char* what_b,
+             const ConstTensor& read) const;
   void same(const char* what_a, std::int64_t a, const char* what_b, std::int64_t b,
             const char* quantity) const;
   void shape(const char* what, const ConstTensor& x, const Shape& expected) const;

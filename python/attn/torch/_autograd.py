@@ -76,8 +76,15 @@ class _Attention(torch.autograd.Function):
         return out.to(inputs[0].dtype), *rows
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, d_out, d_lse, d_entropy):
+        with torch.no_grad():
+            given = _Attention.gradients(ctx, d_out, d_lse, d_entropy)
+        if torch.is_grad_enabled():  # create_graph=True
+            given = [None if x is None else _Once.apply(x, *ctx.saved_tensors) for x in given]
+        return (None, None, None, *given)
+
+    @staticmethod
+    def gradients(ctx, d_out, d_lse, d_entropy):
         *inputs, out, lse, entropy = ctx.saved_tensors
         q, k, v, bias, sinks = inputs
         dtype = out.dtype
@@ -93,8 +100,22 @@ class _Attention(torch.autograd.Function):
             wrt=[name for name, wanted in needed.items() if wanted],
             **ctx.call.options(bias, sinks, dtype),
         )
-        given = (
+        return [
             getattr(gradients, name).to(x.dtype).reshape(x.shape) if wanted else None
             for (name, wanted), x in zip(needed.items(), inputs)
+        ]
+
+
+class _Once(torch.autograd.Function):
+    """A gradient that depends on what it was computed from, but says so instead of how."""
+
+    @staticmethod
+    def forward(ctx, gradient, *inputs):
+        return gradient.clone()
+
+    @staticmethod
+    def backward(ctx, d_gradient):
+        raise RuntimeError(
+            "[attn.torch] second derivatives of attention are not computed: use PyTorch's own for a "
+            "loss of gradients"
         )
-        return (None, None, None, *given)

@@ -29,8 +29,9 @@ def register():
             "[attn.torch] register() needs Hugging Face Transformers with its attention and mask "
             f"interfaces, 5.0 or newer: {error}"
         ) from None
-    AttentionInterface.register(NAME, attention_forward)
-    AttentionMaskInterface.register(NAME, mask_of)
+    # torch.compile breaks its graph around the engine instead of looking into it.
+    AttentionInterface.register(NAME, torch.compiler.disable(attention_forward))
+    AttentionMaskInterface.register(NAME, torch.compiler.disable(mask_of))
 
 
 def attention_forward(

@@ -88,6 +88,11 @@ class Seen:
         found = [layer for layer in self.layers if key in (layer.index, layer.name)]
         if len(found) == 1:
             return found[0]
+        if not self.layers:
+            raise IndexError(
+                "[attn.torch] no attention call was seen: is the model set to "
+                'attn_implementation="attn"?'
+            )
         if not found:
             raise IndexError(f"[attn.torch] no layer {key!r} was seen, but {self._names()}")
         raise LookupError(
@@ -96,7 +101,7 @@ class Seen:
         )
 
     def _names(self):
-        return ", ".join(layer.name for layer in self.layers) or "none"
+        return ", ".join(layer.name for layer in self.layers)
 
     def __len__(self):
         return len(self.layers)
