@@ -43,6 +43,9 @@ class Forward {
   static constexpr std::int64_t kFewStrips = 4;
   // Of values that are multiplied in place before the next ones are: they stay in the first cache.
   static constexpr std::int64_t kBytesTogether = 8 << 10;
+  // Values of a key, at most, that many rows read in place: a panel of wider ones falls on too few
+  // sets of the first cache.
+  static constexpr std::int64_t kCloseBytes = 256;
 
  public:
   Forward(const ForwardParams& params, const ForwardBlock& block, Arena arena)
@@ -202,8 +205,9 @@ class Forward {
   // be known whether values are finite.
   void load_values() {
     v_finite_ = true;
-    v_in_place_ = !visible_.partial && !modified_ && p_.v_width % B::kLanes == 0 &&
-                  (few_ || (p_.v.dtype == dtype_of<T>() && values_.stride() == p_.v_width));
+    const bool close = p_.v.dtype == dtype_of<T>() && values_.stride() == p_.v_width &&
+                       p_.v_width * static_cast<std::int64_t>(sizeof(T)) <= kCloseBytes;
+    v_in_place_ = !visible_.partial && !modified_ && p_.v_width % B::kLanes == 0 && (few_ || close);
     if (v_in_place_) return;
     values_.for_stretches(k_begin_, k_count_, [&](std::int64_t at, std::int64_t i, std::int64_t n) {
       with_type<T>(p_.v.dtype, [&](auto* type) {
