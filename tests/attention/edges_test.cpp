@@ -85,6 +85,36 @@ TEST(Aliases, ValuesMayBeKeys) {
   }
 }
 
+// Blocks of rows are written while others are still read.
+TEST(Aliases, OutputsMayNotLieInInputs) {
+  Problem<float> p(make_shape(1, 2, 2, 30, 30, 16), 3);
+  const Plan made = plan(p.shape, {}, Context({.threads = 1}));
+  const auto message = [](const auto& run) {
+    try {
+      run();
+    } catch (const std::invalid_argument& error) {
+      return std::string(error.what());
+    }
+    return std::string("nothing");
+  };
+  for (const auto& [name, where] : {std::pair("q", p.qt()), {"k", p.kt()}, {"v", p.vt()}}) {
+    EXPECT_EQ(message([&] { made.run(p.qt(), p.kt(), p.vt(), where); }),
+              std::string("[attention] out lies in the memory of ") + name);
+    EXPECT_EQ(message([&] {
+                made.backward({p.qt(), p.kt(), p.vt()}, {.out = p.ot(), .lse = p.lt()},
+                              {.out = p.ot()}, {.k = where});
+              }),
+              std::string("[backward] the gradient of k lies in the memory of ") + name);
+  }
+  // Views with gaps may share memory without sharing an element: one projection's q, k, v and out.
+  std::vector<float> together(30 * 4 * 2 * 16, 0.5f);
+  const auto part = [&](std::size_t n) {
+    return Tensor(together.data() + n * 2 * 16, DType::f32, Shape{1, 2, 30, 16},
+                  Strides{0, 16, 4 * 2 * 16, 1});
+  };
+  EXPECT_EQ(message([&] { made.run(part(0), part(1), part(2), part(3)); }), "nothing");
+}
+
 TEST(Plans, AreReusable) {
   Problem<float> p(make_shape(2, 4, 2, 100, 100, 16), 3), again = p;
   const Plan reused = plan(p.shape, {.mask = Mask::causal()}, Context({.threads = 2}));

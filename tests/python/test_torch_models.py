@@ -277,3 +277,14 @@ def test_attentions_are_refused():
         attn.torch._models.attention_forward(
             model, *(torch.zeros(1, 1, 1, 8) for _ in range(3)), None, output_attentions=True
         )
+
+
+@pytest.mark.parametrize("side", [None, "left"])
+def test_compiled(side):
+    model = make("LlamaForCausalLM", DECODERS["LlamaForCausalLM"]())
+    model.set_attn_implementation("attn")
+    ids, mask = tokens(), padding(side)
+    with torch.no_grad():
+        plain = model(ids, attention_mask=mask).logits
+        compiled = torch.compile(model, backend="eager")(ids, attention_mask=mask).logits
+    close(plain, compiled, mask)

@@ -139,6 +139,14 @@ def test_every_question_and_its_names():
         seen[2]
 
 
+def test_nothing_seen_says_why():
+    model = make("MistralForCausalLM", DECODERS["MistralForCausalLM"]())
+    with attn.torch.observe(entropy=True) as seen:
+        model(tokens())
+    with pytest.raises(IndexError, match='is the model set to attn_implementation="attn"'):
+        seen[0]
+
+
 def test_the_model_computes_the_same():
     model = make("MistralForCausalLM", DECODERS["MistralForCausalLM"]())
     model.set_attn_implementation("attn")

@@ -1,5 +1,7 @@
 """attn_implementation="attn" for Hugging Face Transformers."""
 
+import torch
+
 from .. import _attn
 from . import _masks
 from ._autograd import attend
