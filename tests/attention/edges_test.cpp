@@ -97,7 +97,8 @@ TEST(Aliases, OutputsMayNotLieInInputs) {
     }
     return std::string("nothing");
   };
-  for (const auto& [name, where] : {std::pair("q", p.qt()), {"k", p.kt()}, {"v", p.vt()}}) {
+  for (const char* name : {"q", "k", "v"}) {
+    const Tensor where = *name == 'q' ? p.qt() : *name == 'k' ? p.kt() : p.vt();
     EXPECT_EQ(message([&] { made.run(p.qt(), p.kt(), p.vt(), where); }),
               std::string("[attention] out lies in the memory of ") + name);
     EXPECT_EQ(message([&] {

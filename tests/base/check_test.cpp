@@ -28,10 +28,12 @@ void expect_error(const std::function<void()>& f, const std::string& message) {
 class Check : public testing::Test {
  protected:
   std::vector<float> memory_ = std::vector<float>(1 << 16);
+  std::vector<float> other_memory_ = std::vector<float>(1 << 16);
   const AttentionShape shape_ = {
       .batch = 2, .q_heads = 4, .kv_heads = 2, .q_len = 3, .k_len = 5, .width = 8, .v_width = 6};
 
   Tensor f32(const Shape& shape) { return {memory_.data(), shape}; }
+  Tensor written(const Shape& shape) { return {other_memory_.data(), shape}; }
   static Tensor of_type(Tensor x, DType type) {
     x.dtype = type;
     return x;
@@ -393,13 +395,13 @@ TEST_F(Check, Backward) {
                                               .alibi_slopes = std::vector<float>{},
                                               .t5 = T5Bias{.table = std::vector<float>(128)},
                                               .sinks = {1, 2, 3, 4}}};
-  const InputGradients all = {.q = f32({2, 4, 3, 8}),
-                              .k = f32({2, 2, 5, 8}),
-                              .v = f32({2, 2, 5, 6}),
-                              .bias = f32({1, 4, 1, 5}),
-                              .alibi_slopes = f32({1, 1, 1, 4}),
-                              .t5 = f32({1, 1, 32, 4}),
-                              .sinks = f32({1, 1, 1, 4})};
+  const InputGradients all = {.q = written({2, 4, 3, 8}),
+                              .k = written({2, 2, 5, 8}),
+                              .v = written({2, 2, 5, 6}),
+                              .bias = written({1, 4, 1, 5}),
+                              .alibi_slopes = written({1, 1, 1, 4}),
+                              .t5 = written({1, 1, 32, 4}),
+                              .sinks = written({1, 1, 1, 4})};
   const OutputGradients from = {.out = out, .lse = row, .entropy = row};
   EXPECT_NO_THROW(check_backward(shape_, options, {q, k, v}, from, all));
   EXPECT_NO_THROW(check_backward(shape_, {}, {q, k, v}, {}, {}));
