@@ -333,9 +333,8 @@ Plan plan(const AttentionShape& given, const AttentionOptions& options, const Co
   return result;
 }
 
-kernels::ForwardBlock Plan::Impl::block_of(const Unit& unit, RowIntervals& rows) const {
+kernels::ForwardBlock Plan::Impl::tiles_of(const Unit& unit) const {
   const auto place = static_cast<std::size_t>(unit.sequence);
-  const MaskSchedule& schedule = *schedule_of[place].schedule;
   const GroupSchedule& group = group_of(place, unit.kv_head);
   kernels::ForwardBlock block;
   block.sequence = sequences[place];
@@ -351,7 +350,14 @@ kernels::ForwardBlock Plan::Impl::block_of(const Unit& unit, RowIntervals& rows)
     tiles.runs = split_runs.data() + unit.run_begin;
     tiles.run_count = unit.run_end - unit.run_begin;
   }
-  schedule.describe_rows(group, block.token_begin, rows.begin, rows.intervals, tiles);
+  return block;
+}
+
+kernels::ForwardBlock Plan::Impl::block_of(const Unit& unit, RowIntervals& rows) const {
+  const auto place = static_cast<std::size_t>(unit.sequence);
+  kernels::ForwardBlock block = tiles_of(unit);
+  schedule_of[place].schedule->describe_rows(group_of(place, unit.kv_head), block.token_begin,
+                                             rows.begin, rows.intervals, block.schedule);
   return block;
 }
 
@@ -361,6 +367,13 @@ void Plan::Impl::run_unit(const kernels::ForwardParams& p, int thread, std::int6
   RowIntervalsUse rows;
   kernels::ForwardBlock block = block_of(unit, *rows);
   if (unit.run_begin >= 0) block.states = static_cast<char*>(states) + unit.states;
+  // Units are taken in turn: the other threads will have taken those in between.
+  const auto next = static_cast<std::size_t>(index + context.threads());
+  kernels::ForwardBlock following;
+  if (next < units.size()) {
+    following = tiles_of(units[next]);
+    block.next = &following;
+  }
   kernel->run(p, block, context.workspace(thread, workspace));
 }
 

@@ -69,7 +69,9 @@ struct Plan::Impl {
   bool far_positions() const;
   void fill_params();
   void summarise();
-  // The block of a unit: rows and schedule. `rows` keeps what the schedule points to.
+  // The block of a unit: its tokens and key tiles.
+  kernels::ForwardBlock tiles_of(const Unit& unit) const;
+  // And which keys its rows see; `rows` keeps what the schedule points to.
   kernels::ForwardBlock block_of(const Unit& unit, RowIntervals& rows) const;
   void run_unit(const kernels::ForwardParams& p, int thread, std::int64_t index,
                 void* states) const;

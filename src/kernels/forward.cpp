@@ -18,6 +18,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "kernels/ahead-inl.h"
 #include "kernels/arena.h"
 #include "kernels/inplace-inl.h"
 #include "kernels/micro-inl.h"
@@ -42,7 +43,7 @@ class Forward {
   // Strips whose scores are kept side by side, so that keys and values are read once for all.
   static constexpr std::int64_t kFewStrips = 4;
   // Of values that are multiplied in place before the next ones are: they stay in the first cache.
-  static constexpr std::int64_t kBytesTogether = 8 << 10;
+  static constexpr std::int64_t kBytesTogether = 16 << 10;
   // Values of a key, at most, that many rows read in place: a panel of wider ones falls on too few
   // sets of the first cache.
   static constexpr std::int64_t kCloseBytes = 256;
@@ -82,7 +83,10 @@ class Forward {
     rows_.place(block_);
     rows_.pack_queries();
     find_spans();
-    std::int64_t segment = -1, ended = 0;
+    std::int64_t segment = -1, ended = 0, done = 0;
+    tiles_ = 0;
+    for (std::int64_t i = 0; i < block_.schedule.run_count; ++i)
+      tiles_ += block_.schedule.runs[i].end - block_.schedule.runs[i].begin;
     const auto end = [&] {
       if (segment >= 0) end_segment(ended++);
     };
@@ -97,6 +101,10 @@ class Forward {
           segment = its_segment;
         }
         visible_.partial = tiles.partial;
+        next_tile_ = tile + 1 < tiles.end         ? tile + 1
+                     : i + 1 < schedule.run_count ? schedule.runs[i + 1].begin
+                                                  : -1;
+        if (!few_) look_ahead(tile, done++);
         if (tiles.partial && schedule.bits != nullptr) {
           visible_.bits = schedule.bits + tiles.bits_offset +
                           (tile - tiles.begin) * schedule.slots * schedule.block_tokens * kWords;
@@ -106,7 +114,7 @@ class Forward {
     }
     end();
     if (block_.states != nullptr) return;
-    if (ended == 0) before_.clear(rows_.count, rows_.v_padded);
+    if (ended == 0) before_.clear(rows_.count);
     rows_.write(before_);
   }
 
@@ -144,8 +152,7 @@ class Forward {
 
   void begin_segment(std::int64_t ended) {
     if (block_.states != nullptr) now_ = state_at(ended);
-    now_.clear(rows_.count, rows_.v_padded);
-    softmax_.begin_segment();
+    now_.clear(rows_.count);
   }
 
   void end_segment(std::int64_t ended) {
@@ -186,6 +193,60 @@ class Forward {
     }
   }
 
+  // What many rows need after `tile`, the `done`th of the block: the keys and values of the next
+  // tile (after the last: of the next block's first), and with each tile a share of the rows of
+  // this block's outputs and of the next block's queries.
+  void look_ahead(std::int64_t tile, std::int64_t done) {
+    ahead_.clear();
+    look_at_next_tile([&](const Sequence& sequence, std::int64_t kv_head, std::int64_t next) {
+      if (next == tile && kv_head == block_.kv_head && sequence.batch == sequence_.batch) return;
+      look_at_tile(p_.k, p_.width, sequence, kv_head, next);
+      look_at_tile(p_.v, p_.v_width, sequence, kv_head, next);
+    });
+    look_at_rows(p_.out, p_.out_dtype, block_, p_.v_width, done);
+    if (block_.next != nullptr) look_at_rows(p_.q, p_.q_dtype, *block_.next, p_.width, done);
+    std::int64_t strips = rows_.strips;
+    if (visible_.partial && block_.schedule.interval_begin != nullptr) {
+      const std::int64_t begin = tile * B::kTile, end = begin + B::kTile;
+      strips = std::count_if(spans_, spans_ + rows_.strips,
+                             [&](const Span& s) { return s.begin < end && s.end > begin; });
+    }
+    const std::int64_t keys = std::min(B::kTile, sequence_.k_len - tile * B::kTile);
+    const std::int64_t products =
+        ((keys + B::kPanel - 1) / B::kPanel * p_.width + rows_.v_padded / B::kPanel * keys) *
+        strips / (visible_.partial ? 2 : 1);
+    pace_ = power_of_two(products / std::max<std::int64_t>(1, ahead_.steps()));
+  }
+
+  // look(sequence, head, tile) for the next tile of this block, or else of the next block.
+  template <class Look>
+  void look_at_next_tile(const Look& look) const {
+    const ForwardBlock* following = block_.next;
+    if (next_tile_ >= 0) {
+      look(sequence_, block_.kv_head, next_tile_);
+    } else if (following != nullptr && following->schedule.run_count > 0) {
+      look(following->sequence, following->kv_head, following->schedule.runs[0].begin);
+    }
+  }
+
+  void look_at_tile(const Stored& stored, std::int64_t width, const Sequence& sequence,
+                    std::int64_t kv_head, std::int64_t tile) {
+    const std::int64_t key = tile * B::kTile, count = std::min(B::kTile, sequence.k_len - key);
+    StoredRows(stored, sequence, kv_head).look_ahead(key, count, width, ahead_);
+  }
+
+  void look_at_rows(const Matrix& m, DType dtype, const ForwardBlock& block, std::int64_t width,
+                    std::int64_t done) {
+    const std::int64_t from = block.token_count * done / tiles_,
+                       to = block.token_count * (done + 1) / tiles_, bytes = element_bytes(dtype);
+    for (std::int64_t h = block.kv_head * p_.group; h < (block.kv_head + 1) * p_.group; ++h) {
+      const std::int64_t at = block.sequence.tensor * m.batch + h * m.head +
+                              (block.sequence.q_begin + block.token_begin + from) * m.length;
+      ahead_.add(static_cast<const char*>(m.data) + at * bytes, m.length * bytes, to - from,
+                 width * bytes);
+    }
+  }
+
   void run_tile(std::int64_t tile) {
     k_begin_ = tile * B::kTile;
     k_count_ = std::min(B::kTile, sequence_.k_len - k_begin_);
@@ -201,13 +262,21 @@ class Forward {
       run_strips(strip, strip + together);
   }
 
-  // Few rows read values where they are, many read them packed. Where a row may hide a key, it must
-  // be known whether values are finite.
+  // Values are read where they lie, or packed. Where a row may hide a key, it must be known whether
+  // they are finite.
   void load_values() {
-    v_finite_ = true;
+    const bool hides = visible_.partial || modified_;
     const bool close = p_.v.dtype == dtype_of<T>() && values_.stride() == p_.v_width &&
                        p_.v_width * static_cast<std::int64_t>(sizeof(T)) <= kCloseBytes;
-    v_in_place_ = !visible_.partial && !modified_ && p_.v_width % B::kLanes == 0 && (few_ || close);
+    v_finite_ = true;
+    v_in_place_ = p_.v_width % B::kLanes == 0 && ((few_ && !hides) || (close && !few_));
+    if (v_in_place_ && hides) {
+      values_.for_stretches(
+          k_begin_, k_count_, [&](std::int64_t at, std::int64_t /*i*/, std::int64_t n) {
+            v_in_place_ =
+                v_in_place_ && all_finite(static_cast<const T*>(values_.at(at)), n * p_.v_width);
+          });
+    }
     if (v_in_place_) return;
     values_.for_stretches(k_begin_, k_count_, [&](std::int64_t at, std::int64_t i, std::int64_t n) {
       with_type<T>(p_.v.dtype, [&](auto* type) {
@@ -235,7 +304,10 @@ class Forward {
     if (count == 0) return;
     const std::span<Work> works(all, static_cast<std::size_t>(count));
 
-    if (v_in_place_ && few_) values_.look_ahead(k_begin_, k_count_, p_.v_width, ahead_);
+    if (v_in_place_ && few_) {
+      ahead_.clear();
+      values_.look_ahead(k_begin_, k_count_, p_.v_width, ahead_);
+    }
     if (few_ && !v_in_place_) look_at_next_keys();
     for (const Work& w : works) std::fill_n(w.strip.top, w.strip.height * B::kLanes, kMinusInf);
     std::int64_t begin = B::kTile, end = 0;
@@ -299,6 +371,8 @@ class Forward {
            close / B::kPanel * B::kPanel};
     if (!masked) w.c.close = w.c.to;
     if (modified_ || w.c.open >= w.c.close) w.c.open = w.c.close = w.c.to;
+    if (now_.touch(strip, first, first + height, rows_.v_padded))
+      softmax_.begin_strip(first, height);
     return true;
   }
 
@@ -336,12 +410,8 @@ class Forward {
     const std::int64_t skip = j < w.c.from ? B::kLanes : 0;
     const bool one = skip > 0 || w.c.to < j + B::kPanel;
     const Kernels& kernels = kKernels[index];
-    const T* panel = panels_.at(j) + skip;
-    if (few_ && !one) {
-      kernels.score_ahead(q, panel, p_.width, scores, top, k_pace_, ahead_);
-    } else {
-      (one ? kernels.score_one : kernels.score)(q, panel, p_.width, scores + skip, top);
-    }
+    (one ? kernels.score_one : kernels.score)(q, panels_.at(j) + skip, p_.width, scores + skip, top,
+                                              few_ ? k_pace_ : pace_, ahead_);
   }
 
   // out = out * factor + p * v, packed values.
@@ -357,29 +427,29 @@ class Forward {
       }
       return;
     }
-    const Kernels& kernels = kKernels[static_cast<std::size_t>(s.height - 1)];
+    const InPlace<T>& kernel = kInPlace<T>[static_cast<std::size_t>(s.height - 1)];
     for (std::int64_t c = 0; c < rows_.v_padded; c += B::kPanel, out += s.height * B::kPanel) {
-      const bool one = p_.v_width - c <= B::kLanes;
-      (one ? kernels.value_one : kernels.value)(s.scores + w.begin,
-                                                packed_values_ + c * B::kTile + w.begin * B::kPanel,
-                                                B::kPanel, w.end - w.begin, w.factor, out);
+      (p_.v_width - c <= B::kLanes ? kernel.one : kernel.both)(
+          s.scores + w.begin, packed_values_ + c * B::kTile + w.begin * B::kPanel, B::kPanel,
+          w.end - w.begin, w.factor, out, few_ ? v_pace_ : pace_, ahead_);
     }
   }
 
-  // The same for values where they lie, of which every row sees all.
+  // The same for finite values where they lie.
   void add_values_in_place(Work& w) {
     const ScoreStrip<T>& s = w.strip;
-    const auto& kernels = kKernels[static_cast<std::size_t>(s.height - 1)];
+    const InPlace<T>& kernel = kInPlace<T>[static_cast<std::size_t>(s.height - 1)];
     T* out = now_.out + s.first * rows_.v_padded;
-    values_.for_stretches(
-        k_begin_, k_count_, [&](std::int64_t row, std::int64_t i, std::int64_t n) {
-          const T* v = static_cast<const T*>(values_.at(row));
-          for (std::int64_t c = 0; c < p_.v_width; c += B::kPanel) {
-            (p_.v_width - c <= B::kLanes ? kernels.value_one : kernels.value)(
-                s.scores + i, v + c, values_.stride(), n, w.factor, out + c * s.height);
-          }
-          w.factor = nullptr;
-        });
+    values_.for_stretches(k_begin_ + w.begin, w.end - w.begin,
+                          [&](std::int64_t row, std::int64_t i, std::int64_t n) {
+                            const T* v = static_cast<const T*>(values_.at(row));
+                            for (std::int64_t c = 0; c < p_.v_width; c += B::kPanel) {
+                              (p_.v_width - c <= B::kLanes ? kernel.one : kernel.both)(
+                                  s.scores + w.begin + i, v + c, values_.stride(), n, w.factor,
+                                  out + c * s.height, pace_, ahead_);
+                            }
+                            w.factor = nullptr;
+                          });
   }
 
   // The same for few rows: a few keys at a time, so that their values come from memory once, whole.
@@ -414,24 +484,27 @@ class Forward {
   // after so many steps the strips together have read as much as one step of fetching brings.
   std::int64_t pace_of(DType dtype) const {
     const std::int64_t read = B::kPanel * element_bytes(dtype);
-    return static_cast<std::int64_t>(std::bit_floor(static_cast<std::size_t>(
-        std::max<std::int64_t>(1, rows_.strips * Ahead::kStepBytes / read))));
+    return power_of_two(rows_.strips * Ahead::kStepBytes / read);
   }
 
-  // To be fetched next: the keys of the next tile, or of this one again where there is none.
+  // The largest that is at most x, and at least 1.
+  static std::int64_t power_of_two(std::int64_t x) {
+    return static_cast<std::int64_t>(
+        std::bit_floor(static_cast<std::size_t>(std::max<std::int64_t>(1, x))));
+  }
+
+  // The same for few rows, while they multiply values: keys alone.
   void look_at_next_keys() {
-    const std::int64_t next = k_begin_ + B::kTile;
-    const std::int64_t begin = next < sequence_.k_len ? next : k_begin_;
-    panels_.look_ahead(begin, std::min(B::kTile, sequence_.k_len - begin), ahead_);
+    ahead_.clear();
+    look_at_next_tile([&](const Sequence& sequence, std::int64_t kv_head, std::int64_t tile) {
+      look_at_tile(p_.k, p_.width, sequence, kv_head, tile);
+    });
   }
 
   // Micro-kernels by height.
   struct Kernels {
-    void (*score)(const T*, const T*, std::int64_t, T*, T*);
-    void (*score_one)(const T*, const T*, std::int64_t, T*, T*);
-    void (*score_ahead)(const T*, const T*, std::int64_t, T*, T*, std::int64_t, Ahead&);
-    void (*value)(const T*, const T*, std::int64_t, std::int64_t, const T*, T*);
-    void (*value_one)(const T*, const T*, std::int64_t, std::int64_t, const T*, T*);
+    void (*score)(const T*, const T*, std::int64_t, T*, T*, std::int64_t, Ahead&);
+    void (*score_one)(const T*, const T*, std::int64_t, T*, T*, std::int64_t, Ahead&);
   };
   template <class S>
   using KeysInPlace = void (*)(const T*, const S*, std::int64_t, std::int64_t, T*, T*, Ahead&);
@@ -444,11 +517,8 @@ class Forward {
   template <std::size_t... kIndex>
   static constexpr std::array<Kernels, sizeof...(kIndex)> make_kernels(
       std::index_sequence<kIndex...>) {
-    return {{{&score_panel<static_cast<int>(kIndex) + 1, 2, T>,
-              &score_panel<static_cast<int>(kIndex) + 1, 1, T>,
-              &score_panel_ahead<static_cast<int>(kIndex) + 1, T>,
-              &value_panel<static_cast<int>(kIndex) + 1, 2, T, T>,
-              &value_panel<static_cast<int>(kIndex) + 1, 1, T, T>}...}};
+    return {{{&score_panel_ahead<static_cast<int>(kIndex) + 1, 2, T>,
+              &score_panel_ahead<static_cast<int>(kIndex) + 1, 1, T>}...}};
   }
   template <class S, std::size_t... kIndex>
   static constexpr std::array<KeysInPlace<S>, sizeof...(kIndex)> make_keys_in_place(
@@ -458,8 +528,8 @@ class Forward {
   template <class S, std::size_t... kIndex>
   static constexpr std::array<InPlace<S>, sizeof...(kIndex)> make_in_place(
       std::index_sequence<kIndex...>) {
-    return {{{&value_in_place<static_cast<int>(kIndex) + 1, 2, T, S>,
-              &value_in_place<static_cast<int>(kIndex) + 1, 1, T, S>}...}};
+    return {{{&value_panel_ahead<static_cast<int>(kIndex) + 1, 2, T, S>,
+              &value_panel_ahead<static_cast<int>(kIndex) + 1, 1, T, S>}...}};
   }
   static constexpr std::array<Kernels, B::kRows> kKernels =
       make_kernels(std::make_index_sequence<B::kRows>());
@@ -491,7 +561,9 @@ class Forward {
   // This tile.
   std::int64_t k_begin_ = 0, k_count_ = 0;
   bool v_finite_ = true, v_in_place_ = false;
+  // What comes after it.
   Ahead ahead_;
+  std::int64_t tiles_ = 0, next_tile_ = -1, pace_ = 1;
 };
 
 template <class T>

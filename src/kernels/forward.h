@@ -48,6 +48,9 @@ struct ForwardBlock {
   // Where keys are split between several runs: memory for the states of the segments that the
   // schedule visits, state_bytes() each; fold() makes rows of them. Null: run() does it all.
   void* states = nullptr;
+  // What this thread will probably run next, its schedule without rows: fetched meanwhile. Null:
+  // nothing.
+  const ForwardBlock* next = nullptr;
 };
 
 struct ForwardKernel {

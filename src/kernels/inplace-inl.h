@@ -30,19 +30,6 @@ template <class S>
 constexpr std::int64_t kColumnsTogether = 16 / static_cast<std::int64_t>(sizeof(S));
 
 #if HWY_TARGET != HWY_SCALAR
-// Four words from each of the rows 0, 4, 8, ... of a strided matrix, one row a 128-bit block.
-HWY_INLINE hn::Vec<hn::FixedTag<std::uint32_t, 4>> load_words(hn::FixedTag<std::uint32_t, 4> d,
-                                                              const char* p,
-                                                              std::int64_t /*stride*/) {
-  return hn::LoadU(d, reinterpret_cast<const std::uint32_t*>(p));
-}
-template <class D, hwy::EnableIf<(hn::MaxLanes(D()) > 4)>* = nullptr>
-HWY_INLINE hn::Vec<D> load_words(D d, const char* p, std::int64_t stride) {
-  const hn::Half<D> half;
-  const auto rows = static_cast<std::int64_t>(hn::MaxLanes(half));
-  return hn::Combine(d, load_words(half, p + rows * stride, stride), load_words(half, p, stride));
-}
-
 // Column i of the sizeof(float) / sizeof(S) columns in a word, as floats.
 template <int kI, class DU>
 HWY_INLINE hn::Vec<hn::RebindToFloat<DU>> column_of(DU /*du*/, const float* /*type*/,
@@ -93,9 +80,12 @@ HWY_INLINE void score_vectors(const float* HWY_RESTRICT q, const S* HWY_RESTRICT
 #pragma GCC unroll 2
     for (int v = 0; v < kV; ++v) {
       const char* corner = from + v * B::kLanes * step;
-      const auto k0 = load_words(du, corner, step), k1 = load_words(du, corner + step, step);
-      const auto k2 = load_words(du, corner + 2 * step, step);
-      const auto k3 = load_words(du, corner + 3 * step, step);
+      const auto words_from = [&](std::int64_t first) HWY_ATTR {
+        return hn::BitCast(du, load_blocks(d, [&](std::int64_t i) HWY_ATTR {
+                             return reinterpret_cast<const float*>(corner + (first + i) * step);
+                           }));
+      };
+      const auto k0 = words_from(0), k1 = words_from(1), k2 = words_from(2), k3 = words_from(3);
       const auto low02 = hn::InterleaveLower(du, k0, k2), high02 = hn::InterleaveUpper(du, k0, k2);
       const auto low13 = hn::InterleaveLower(du, k1, k3), high13 = hn::InterleaveUpper(du, k1, k3);
       words[v][0] = hn::InterleaveLower(du, low02, low13);
@@ -166,28 +156,6 @@ HWY_NOINLINE void score_in_place([[maybe_unused]] const float* HWY_RESTRICT q,
   for (std::int64_t j = 0; j < B::kPanel; j += kV * B::kLanes)
     score_vectors<kM, kV>(q, keys + j * stride, stride, width, scores + j, top, ahead);
 #endif
-}
-
-// score_panel that fetches something in every `pace`th step (a power of two).
-template <int kM, class T>
-HWY_NOINLINE void score_panel_ahead(const T* HWY_RESTRICT q, const T* HWY_RESTRICT k,
-                                    std::int64_t width, T* HWY_RESTRICT scores, T* HWY_RESTRICT top,
-                                    std::int64_t pace, Ahead& ahead) {
-  score_panel_with<kM, 2>(q, k, width, scores, top, [&](std::int64_t i) HWY_ATTR {
-    if ((i & (pace - 1)) == 0) ahead.fetch_step();
-  });
-}
-
-// value_panel for values where they lie, which fetches something for every `pace`th key (a power of
-// two).
-template <int kM, int kV, class T, class S>
-HWY_NOINLINE void value_in_place(const T* HWY_RESTRICT p, const S* HWY_RESTRICT values,
-                                 std::int64_t stride, std::int64_t keys,
-                                 const T* HWY_RESTRICT factor, T* HWY_RESTRICT out,
-                                 std::int64_t pace, Ahead& ahead) {
-  value_panel_with<kM, kV>(p, values, stride, keys, factor, out, [&](std::int64_t i) HWY_ATTR {
-    if ((i & (pace - 1)) == 0) ahead.fetch_step();
-  });
 }
 
 }  // namespace attn::kernels::HWY_NAMESPACE

@@ -91,6 +91,16 @@ HWY_NOINLINE void score_panel(const T* HWY_RESTRICT q, const T* HWY_RESTRICT k, 
   score_panel_with<kM, kV>(q, k, width, scores, top, [](std::int64_t) HWY_ATTR {});
 }
 
+// The same, fetching something in every `pace`th step (a power of two).
+template <int kM, int kV, class T>
+HWY_NOINLINE void score_panel_ahead(const T* HWY_RESTRICT q, const T* HWY_RESTRICT k,
+                                    std::int64_t width, T* HWY_RESTRICT scores, T* HWY_RESTRICT top,
+                                    std::int64_t pace, Ahead& ahead) {
+  score_panel_with<kM, kV>(q, k, width, scores, top, [&](std::int64_t i) HWY_ATTR {
+    if ((i & (pace - 1)) == 0) ahead.fetch_step();
+  });
+}
+
 // out[r][...] = out * factor[r] + sum over keys of p[r][key] * v[key][...], for kV vectors of
 // columns; keys are v_stride elements apart, in whatever type they are stored. A null factor is
 // one. Calls each_step(i) for each key.
@@ -144,6 +154,17 @@ HWY_NOINLINE void value_panel(const T* HWY_RESTRICT p, const S* HWY_RESTRICT val
                               std::int64_t v_stride, std::int64_t keys,
                               const T* HWY_RESTRICT factor, T* HWY_RESTRICT out) {
   value_panel_with<kM, kV>(p, values, v_stride, keys, factor, out, [](std::int64_t) HWY_ATTR {});
+}
+
+// The same, fetching something for every `pace`th key (a power of two).
+template <int kM, int kV, class T, class S>
+HWY_NOINLINE void value_panel_ahead(const T* HWY_RESTRICT p, const S* HWY_RESTRICT values,
+                                    std::int64_t v_stride, std::int64_t keys,
+                                    const T* HWY_RESTRICT factor, T* HWY_RESTRICT out,
+                                    std::int64_t pace, Ahead& ahead) {
+  value_panel_with<kM, kV>(p, values, v_stride, keys, factor, out, [&](std::int64_t i) HWY_ATTR {
+    if ((i & (pace - 1)) == 0) ahead.fetch_step();
+  });
 }
 
 // One row of packed values, only its visible keys: the same chain as value_panel without the terms
@@ -216,30 +237,28 @@ void transpose(const T* HWY_RESTRICT in, std::int64_t in_stride, std::int64_t ro
 }
 
 #if HWY_TARGET != HWY_SCALAR
-// Four floats from each of the rows 0, 4, 8, ... of a strided matrix, one row a 128-bit block.
-HWY_INLINE hn::Vec<hn::FixedTag<float, 4>> load_blocks(hn::FixedTag<float, 4> d, const float* p,
-                                                       std::int64_t /*stride*/) {
-  return hn::LoadU(d, p);
-}
-template <class D, hwy::EnableIf<(hn::MaxLanes(D()) > 4)>* = nullptr>
-HWY_INLINE hn::Vec<D> load_blocks(D d, const float* p, std::int64_t stride) {
-  const hn::Half<D> half;
-  const auto rows = static_cast<std::int64_t>(hn::MaxLanes(half));
-  return hn::Combine(d, load_blocks(half, p + rows * stride, stride), load_blocks(half, p, stride));
-}
+// Four floats from `row(i)` for each i = 0, 4, 8, ..., one row a 128-bit block.
+template <class D, class Row>
+HWY_INLINE hn::Vec<D> load_blocks(D d, const Row& row) {
+  if constexpr (hn::MaxLanes(D()) == 4) {
+    return hn::LoadU(d, row(0));
+  } else {
+#if HWY_TARGET == HWY_AVX3
+    if constexpr (hn::MaxLanes(D()) == 16) {
+      // Broadcasts under a mask take any port; inserting halves takes the one that shuffles need.
+      auto v = _mm512_broadcast_f32x4(_mm_loadu_ps(row(0)));
+      v = _mm512_mask_broadcast_f32x4(v, 0x00f0, _mm_loadu_ps(row(4)));
+      v = _mm512_mask_broadcast_f32x4(v, 0x0f00, _mm_loadu_ps(row(8)));
+      v = _mm512_mask_broadcast_f32x4(v, 0xf000, _mm_loadu_ps(row(12)));
+      return hn::VFromD<D>{v};
+    }
 #endif
-
-#if HWY_TARGET != HWY_SCALAR
-// Four floats from column c on of the rows 0, 4, 8, ... of a list, one row a 128-bit block.
-HWY_INLINE hn::Vec<hn::FixedTag<float, 4>> load_blocks(hn::FixedTag<float, 4> d,
-                                                       const float* const* rows, std::int64_t c) {
-  return hn::LoadU(d, rows[0] + c);
-}
-template <class D, hwy::EnableIf<(hn::MaxLanes(D()) > 4)>* = nullptr>
-HWY_INLINE hn::Vec<D> load_blocks(D d, const float* const* rows, std::int64_t c) {
-  const hn::Half<D> half;
-  return hn::Combine(d, load_blocks(half, rows + hn::MaxLanes(half), c),
-                     load_blocks(half, rows, c));
+    const hn::Half<D> half;
+    constexpr auto kRows = static_cast<std::int64_t>(hn::MaxLanes(half));
+    return hn::Combine(d,
+                       load_blocks(half, [&](std::int64_t i) HWY_ATTR { return row(i + kRows); }),
+                       load_blocks(half, row));
+  }
 }
 #endif
 
@@ -258,8 +277,10 @@ void transpose_strip(const T* HWY_RESTRICT in, std::int64_t in_stride, std::int6
       from[r] = in + (r < rows ? r : rows - 1) * in_stride;
     const auto f = hn::Set(d, factor);
     for (; c + 4 <= columns; c += 4) {
-      const auto r0 = load_blocks(d, from, c), r1 = load_blocks(d, from + 1, c);
-      const auto r2 = load_blocks(d, from + 2, c), r3 = load_blocks(d, from + 3, c);
+      const auto rows_from = [&](std::int64_t first) HWY_ATTR {
+        return load_blocks(d, [&](std::int64_t i) HWY_ATTR { return from[first + i] + c; });
+      };
+      const auto r0 = rows_from(0), r1 = rows_from(1), r2 = rows_from(2), r3 = rows_from(3);
       const auto low02 = hn::InterleaveLower(d, r0, r2), high02 = hn::InterleaveUpper(d, r0, r2);
       const auto low13 = hn::InterleaveLower(d, r1, r3), high13 = hn::InterleaveUpper(d, r1, r3);
       T* to = out + c * rows;
@@ -292,10 +313,11 @@ void pack_panel(const T* HWY_RESTRICT from, std::int64_t stride, std::int64_t ke
     for (; c + 4 <= width; c += 4) {
       for (std::int64_t half = 0; half < B::kPanel; half += B::kLanes) {
         const T* corner = from + half * stride + c;
-        const auto k0 = load_blocks(d, corner, stride),
-                   k1 = load_blocks(d, corner + stride, stride);
-        const auto k2 = load_blocks(d, corner + 2 * stride, stride);
-        const auto k3 = load_blocks(d, corner + 3 * stride, stride);
+        const auto keys_from = [&](std::int64_t first) HWY_ATTR {
+          return load_blocks(
+              d, [&](std::int64_t i) HWY_ATTR { return corner + (first + i) * stride; });
+        };
+        const auto k0 = keys_from(0), k1 = keys_from(1), k2 = keys_from(2), k3 = keys_from(3);
         const auto low02 = hn::InterleaveLower(d, k0, k2), high02 = hn::InterleaveUpper(d, k0, k2);
         const auto low13 = hn::InterleaveLower(d, k1, k3), high13 = hn::InterleaveUpper(d, k1, k3);
         T* to = panel + c * B::kPanel + half;
@@ -349,6 +371,24 @@ bool pack_values(const S* HWY_RESTRICT v, std::int64_t stride, std::int64_t coun
     }
   }
   poison = hn::Add(poison, poison_high);
+  return hn::AllTrue(d, hn::Eq(poison, poison));
+}
+
+// Whether `count` numbers are finite.
+template <class T>
+bool all_finite(const T* HWY_RESTRICT x, std::int64_t count) {
+  using B = Blocking<T>;
+  const typename B::D d;
+  const auto zero = hn::Zero(d);
+  auto poison = zero, poison_high = zero;
+  std::int64_t i = 0;
+  for (; i + B::kPanel <= count; i += B::kPanel) {
+    poison = hn::MulAdd(zero, hn::LoadU(d, x + i), poison);
+    poison_high = hn::MulAdd(zero, hn::LoadU(d, x + i + B::kLanes), poison_high);
+  }
+  T rest = 0;
+  for (; i < count; ++i) rest += T(0) * x[i];
+  poison = hn::Add(hn::Add(poison, poison_high), hn::Set(d, rest));
   return hn::AllTrue(d, hn::Eq(poison, poison));
 }
 

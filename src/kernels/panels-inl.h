@@ -81,11 +81,6 @@ class KeyPanels {
     });
   }
 
-  // `count` keys from `key` on, to be fetched.
-  void look_ahead(std::int64_t key, std::int64_t count, Ahead& ahead) const {
-    keys_.look_ahead(key, count, p_.width, ahead);
-  }
-
  private:
   const T* make(std::int64_t j, T* panel) {
     const std::int64_t key = k_begin_ + j, keys = std::min(B::kPanel, k_count_ - j);

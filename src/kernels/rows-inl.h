@@ -82,6 +82,7 @@ class BlockRows {
     const bool statistics = p_.statistics.any();
     for (std::int64_t strip = 0; strip < strips; ++strip) {
       const std::int64_t begin = strip_begin(strip), height = strip_begin(strip + 1) - begin;
+      state.touch(strip, begin, begin + height, v_padded);
       for (std::int64_t r = begin; r < begin + height; ++r) {
         const T sum = state.sum[r];
         T inverse = sum == T(0) ? T(0) : T(1) / sum;  // NaN stays NaN

@@ -76,17 +76,22 @@ class Softmax {
   T* k_scale() const { return k_scale_; }
   T* v_scale() const { return v_scale_; }
 
-  void begin_segment() const {
-    std::fill_n(sums_, rows_.count * B::kLanes, T(0));
+  // Before the first keys of a segment that some of `height` rows from `first` on sees.
+  void begin_strip(std::int64_t first, int height) const {
+    std::fill_n(sums_ + first * B::kLanes, height * B::kLanes, T(0));
     if (!statistics_) return;
-    for (T* lanes : {weighted_, squares_}) std::fill_n(lanes, rows_.count * B::kLanes, T(0));
+    for (T* lanes : {weighted_, squares_})
+      std::fill_n(lanes + first * B::kLanes, height * B::kLanes, T(0));
   }
 
   void end_segment(const State<T>& now) const {
-    add_lanes(sums_, now.sum);
-    if (!statistics_) return;
-    add_lanes(weighted_, now.weighted);
-    add_lanes(squares_, now.squares);
+    for (std::int64_t strip = 0; strip < rows_.strips; ++strip) {
+      if (now.touched[strip] == 0) continue;
+      add_lanes(strip, sums_, now.sum);
+      if (!statistics_) continue;
+      add_lanes(strip, weighted_, now.weighted);
+      add_lanes(strip, squares_, now.squares);
+    }
   }
 
   void begin_tile(std::int64_t k_begin, std::int64_t k_count) {
@@ -105,11 +110,12 @@ class Softmax {
   // not 1.
   bool run(const ScoreStrip<T>& strip, const Columns& c, const State<T>& now) const {
     bool rescale = false;
+    T top[B::kRows];  // of all rows first: their maxima across lanes then overlap
+    for (int r = 0; r < strip.height; ++r) top[r] = finish_scores(strip, r, c);
     for (int r = 0; r < strip.height; ++r) {
-      const T top = finish_scores(strip, r, c);
-      const bool grew = statistics_ ? softmax_row<true>(strip, r, top, c, now)
-                                    : softmax_row<false>(strip, r, top, c, now);
-      if (statistics_) count_row(strip, r, top, now);
+      const bool grew = statistics_ ? softmax_row<true>(strip, r, top[r], c, now)
+                                    : softmax_row<false>(strip, r, top[r], c, now);
+      if (statistics_) count_row(strip, r, top[r], now);
       rescale = rescale || grew;
     }
     if (p_.dropout.threshold > 0) drop(strip, c);
@@ -134,8 +140,8 @@ class Softmax {
 
  private:
   // Across lanes in one fixed order.
-  void add_lanes(const T* lanes, T* sum) const {
-    for (std::int64_t r = 0; r < rows_.count; ++r) {
+  void add_lanes(std::int64_t strip, const T* lanes, T* sum) const {
+    for (std::int64_t r = rows_.strip_begin(strip); r < rows_.strip_begin(strip + 1); ++r) {
       T total = 0;
       for (std::int64_t lane = 0; lane < B::kLanes; ++lane) total += lanes[r * B::kLanes + lane];
       sum[r] = total;
@@ -213,7 +219,8 @@ class Softmax {
     return top;
   }
 
-  // Scores of strip row r to probabilities, in place. Returns whether the maximum moved.
+  // Scores of strip row r to probabilities, in place. Returns whether what was added up so far has
+  // to be rescaled, because the maximum moved.
   template <bool kStatistics>
   HWY_INLINE bool softmax_row(const ScoreStrip<T>& strip, int r, T row_max, const Columns& c,
                               const State<T>& now) const {
@@ -227,8 +234,12 @@ class Softmax {
       squares = hn::Load(d, squares_ + at * B::kLanes);
     }
     T reference = now.max[at];
-    const bool grew = row_max > reference + kRescaleThreshold;
+    bool grew = row_max > reference + kRescaleThreshold;
     strip.factor[r] = 1;
+    if (grew && reference == kMinusInf) {  // nothing but zeros so far
+      now.max[at] = reference = row_max;
+      grew = false;
+    }
     if (grew) {
       const auto move = hn::Set(d, reference - row_max);
       const auto factor = exp2(d, move);

@@ -32,19 +32,31 @@ struct State {
   T* squares;   // [rows] sum of 4^(s - m)
   T* seen;      // [rows] visible keys
   T* top;       // [rows] largest score
+  std::uint8_t* touched;  // [strips] whether `out` was written; else it stands for zeros
 
   State() = default;
   State(Arena& arena, std::int64_t rows, std::int64_t v_padded) {
     const std::int64_t padded = round_up(rows, B::kLanes);  // folds go by whole vectors
     out = arena.take<T>(rows * v_padded);
     for (T** row : {&max, &sum, &weighted, &squares, &seen, &top}) *row = arena.take<T>(padded);
+    touched = arena.take<std::uint8_t>(rows);
   }
 
-  void clear(std::int64_t rows, std::int64_t v_padded) const {
+  void clear(std::int64_t rows) const {
     const std::int64_t padded = round_up(rows, B::kLanes);
-    std::fill_n(out, rows * v_padded, T(0));
+    std::fill_n(touched, rows, std::uint8_t{0});
     for (T* row : {sum, weighted, squares, seen}) std::fill_n(row, padded, T(0));
     for (T* row : {max, top}) std::fill_n(row, padded, -std::numeric_limits<T>::infinity());
+  }
+
+  // Makes the outputs of a strip, rows [begin, end), zeros if nothing has written them; returns
+  // whether that was so.
+  bool touch(std::int64_t strip, std::int64_t begin, std::int64_t end,
+             std::int64_t v_padded) const {
+    if (touched[strip] != 0) return false;
+    touched[strip] = 1;
+    std::fill(out + begin * v_padded, out + end * v_padded, T(0));
+    return true;
   }
 };
 
@@ -55,13 +67,14 @@ HWY_INLINE hn::Vec<D> clamped_difference(D d, hn::Vec<D> difference) {
   return hn::Max(difference, hn::Set(d, hn::TFromD<D>(-10000)));
 }
 
-// Folds `later` into `before`, in key order. Rows that saw nothing on one side are multiplied by
-// exactly 1 and added to exactly 0. `weights` is scratch of two padded rows.
+// Folds `later` into `before`, in key order. Where a row saw nothing on one side, its outputs are
+// those of the other. `weights` is scratch of two padded rows.
 template <class T, class StripBegin>
 void fold(const State<T>& before, const State<T>& later, std::int64_t rows, std::int64_t strips,
           std::int64_t v_padded, bool statistics, const StripBegin& strip_begin, T* weights) {
   using B = Blocking<T>;
   const typename B::D d;
+  constexpr T kNothing = -1;  // as a weight
   T *weight_before = weights, *weight_later = weights + round_up(rows, B::kLanes);
   for (std::int64_t r = 0; r < rows; r += B::kLanes) {
     const auto a = hn::Load(d, before.max + r), b = hn::Load(d, later.max + r);
@@ -71,9 +84,15 @@ void fold(const State<T>& before, const State<T>& later, std::int64_t rows, std:
     const auto move_a = hn::Sub(a, reference), move_b = hn::Sub(b, reference);
     const auto wa = exp2(d, move_a), wb = exp2(d, move_b);
     hn::Store(top, d, before.max + r);
-    hn::Store(wa, d, weight_before + r);
-    hn::Store(wb, d, weight_later + r);
     const auto sum_a = hn::Load(d, before.sum + r), sum_b = hn::Load(d, later.sum + r);
+    const auto weight = [&](hn::Vec<typename B::D> max, hn::Vec<typename B::D> sum,
+                            hn::Vec<typename B::D> w) {
+      const auto none = hn::And(hn::Eq(max, hn::Set(d, -std::numeric_limits<T>::infinity())),
+                                hn::Eq(sum, hn::Zero(d)));
+      return hn::IfThenElse(none, hn::Set(d, kNothing), w);
+    };
+    hn::Store(weight(a, sum_a, wa), d, weight_before + r);
+    hn::Store(weight(b, sum_b, wb), d, weight_later + r);
     hn::Store(hn::MulAdd(sum_b, wb, hn::Mul(sum_a, wa)), d, before.sum + r);
     if (!statistics) continue;
     const auto moved = [&](const State<T>& s, hn::Vec<typename B::D> move,
@@ -90,14 +109,19 @@ void fold(const State<T>& before, const State<T>& later, std::int64_t rows, std:
     hn::Store(hn::Max(hn::Load(d, before.top + r), hn::Load(d, later.top + r)), d, before.top + r);
   }
   for (std::int64_t strip = 0; strip < strips; ++strip) {
+    if (later.touched[strip] == 0) continue;
     const std::int64_t begin = strip_begin(strip), end_row = strip_begin(strip + 1);
+    before.touch(strip, begin, end_row, v_padded);
     std::int64_t at = begin * v_padded;
     for (std::int64_t c = 0; c < v_padded; c += B::kPanel) {
-      for (std::int64_t r = begin; r < end_row; ++r) {
+      for (std::int64_t r = begin; r < end_row; ++r, at += B::kPanel) {
+        if (weight_later[r] == kNothing) continue;
+        const bool copy = weight_before[r] == kNothing;
         const auto wa = hn::Set(d, weight_before[r]), wb = hn::Set(d, weight_later[r]);
-        for (const std::int64_t end = at + B::kPanel; at < end; at += B::kLanes) {
-          const auto kept = hn::Mul(hn::Load(d, before.out + at), wa);
-          hn::Store(hn::MulAdd(hn::Load(d, later.out + at), wb, kept), d, before.out + at);
+        for (std::int64_t i = at; i < at + B::kPanel; i += B::kLanes) {
+          const auto added = hn::Load(d, later.out + i);
+          const auto kept = hn::Mul(hn::Load(d, before.out + i), wa);
+          hn::Store(copy ? added : hn::MulAdd(added, wb, kept), d, before.out + i);
         }
       }
     }

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/ahead-inl.h"
 #include "kernels/params.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -142,40 +143,6 @@ HWY_INLINE void store_row(const T* HWY_RESTRICT in, T factor, std::int64_t count
   for (; i < count; ++i) to[i] = in[i] * factor;
 }
 
-// A tile of rows to be read soon, fetched into the second cache a step of four lines at a time, on
-// four places side by side: memory gives a core more when it reads several pages at once.
-class Ahead {
- public:
-  static constexpr std::int64_t kStepBytes = 256;
-
-  HWY_INLINE void fetch_step() {
-#pragma GCC unroll 4
-    for (int i = 0; i < kStreams; ++i) __builtin_prefetch(starts_[place_ + i] + at_, 0, 2);
-    at_ += kStepBytes / kStreams;
-    if (at_ >= row_end_) next_row();
-  }
-
- private:
-  friend class StoredRows;
-  static constexpr std::int64_t kRows = 16, kStreams = 4, kStretches = 16;
-
-  HWY_NOINLINE void next_row() {
-    if (++row_ < rows_) {
-      at_ = row_ * stride_;
-      row_end_ = at_ + row_bytes_;
-      return;
-    }
-    row_ = at_ = 0;
-    row_end_ = row_bytes_;
-    if (place_ + kStreams < kStretches) place_ += kStreams;
-  }
-
-  // Stretches of kRows rows, in groups of kStreams that are fetched side by side.
-  const char* starts_[kStretches];
-  std::int64_t rows_, stride_, row_bytes_;
-  std::int64_t place_ = 0, row_ = 0, at_ = 0, row_end_;
-};
-
 // Rows of keys or values of one sequence and head, wherever they lie.
 class StoredRows {
  public:
@@ -228,25 +195,14 @@ class StoredRows {
     }
   }
 
-  // The tile of `count` rows of `width` elements from `key` on, to be fetched.
+  // Adds `count` rows of `width` elements from `key` on to what is to be fetched.
   void look_ahead(std::int64_t key, std::int64_t count, std::int64_t width, Ahead& ahead) const {
     const std::int64_t bytes = element_bytes(stored_.dtype);
-    const bool together = stored_.panel > 0 || stride() == width;
-    ahead.rows_ = together ? 1 : Ahead::kRows;
-    ahead.stride_ = stride() * bytes;
-    ahead.row_bytes_ = ahead.row_end_ = (together ? Ahead::kRows : 1) * width * bytes;
-    ahead.place_ = ahead.row_ = ahead.at_ = 0;
-    constexpr std::int64_t kGroups = Ahead::kStretches / Ahead::kStreams;
-    std::int64_t next = 0;
-    for_stretches(key, count, [&](std::int64_t row, std::int64_t i, std::int64_t n) {
-      for (; next < Ahead::kStretches && next * Ahead::kRows < i + n; ++next) {
-        const std::int64_t at = row + next * Ahead::kRows - i;
-        ahead.starts_[next % kGroups * Ahead::kStreams + next / kGroups] =
-            static_cast<const char*>(stored_.panel > 0 ? panel_at(at, width) : this->at(at));
-      }
+    const bool packed = stored_.panel > 0;
+    for_stretches(key, count, [&](std::int64_t row, std::int64_t /*first*/, std::int64_t n) {
+      ahead.add(packed ? panel_at(row, width) : at(row), (packed ? width : stride()) * bytes, n,
+                width * bytes);
     });
-    for (; next < Ahead::kStretches; ++next)
-      ahead.starts_[next % kGroups * Ahead::kStreams + next / kGroups] = ahead.starts_[0];
   }
 
   // Scales of keys [key, key + count), int8 only.
