@@ -19,6 +19,7 @@
 #include <thread>
 #include <utility>
 
+#include "kernels/ahead-inl.h"
 #include "kernels/arena.h"
 #include "kernels/backward_micro-inl.h"
 #include "kernels/backward_terms-inl.h"
@@ -233,13 +234,16 @@ class Backward {
     for (std::int64_t r = 0; r < count; ++r) {
       s_.token[r] = rows.token_begin + (first + r) / p_.group;
       s_.head[r] = static_cast<std::int32_t>(block_.kv_head * p_.group + (first + r) % p_.group);
-      std::copy_n(row_at(p_.terms, r), Term::kCount, s_.terms + r * Term::kCount);
     }
+    std::atomic<std::int32_t>& turn = rows.turns[first / kMostRows];
+    if (!find_spans(rows.schedule)) return skip_rows(turn, rows.turn);
+    look_ahead(rows, first + count);
+    for (std::int64_t r = 0; r < count; ++r)
+      std::copy_n(row_at(p_.terms, r), Term::kCount, s_.terms + r * Term::kCount);
     q_finite_ = load_rows(p_.q, p_.width, static_cast<T>(p_.score.scale * kLog2e), s_.q, s_.q_rows);
     d_out_finite_ =
         p_.d_out.data == nullptr || load_rows(p_.d_out, p_.v_width, T(1), s_.d_out, s_.d_out_rows);
 
-    std::atomic<std::int32_t>& turn = rows.turns[first / kMostRows];
     bool waited = false;
     visible_.schedule = &rows.schedule;
     for (std::int64_t i = 0; i < rows.schedule.run_count; ++i) {
@@ -263,6 +267,52 @@ class Backward {
     }
     if (p_.dq.data != nullptr) turn.store(rows.turn + 1, std::memory_order_release);
     return true;
+  }
+
+  // What each strip sees at all; returns whether some strip sees some of these keys.
+  bool find_spans(const Schedule& schedule) {
+    const std::int64_t begin = block_.tile_begin * B::kTile, end = block_.tile_end * B::kTile;
+    bool any = false;
+    for (std::int64_t strip = 0; strip < strips_; ++strip) {
+      Span& span = spans_[strip] =
+          span_of_rows(schedule, sequence_.k_len, s_.token, token_begin_, s_.head,
+                       block_.kv_head * p_.group, strip_begin(strip), strip_begin(strip + 1));
+      any = any || (span.begin < end && span.end > begin);
+    }
+    return any;
+  }
+
+  // These keys' turn at rows that see none of them.
+  bool skip_rows(std::atomic<std::int32_t>& turn, std::int32_t mine) {
+    if (p_.dq.data == nullptr) return true;
+    if (!wait(turn, mine)) return false;
+    for (std::int64_t r = 0; mine == 0 && !p_.accumulate && r < rows_; ++r)
+      std::fill_n(row_at(p_.dq, r), p_.width, T(0));
+    turn.store(mine + 1, std::memory_order_release);
+    return true;
+  }
+
+  // The rows that follow, to be fetched while these are worked on.
+  void look_ahead(const BackwardRows& rows, std::int64_t next) {
+    const std::int64_t from = rows.token_begin + next / p_.group,
+                       count = std::min(kMostRows / p_.group, sequence_.q_len - from);
+    ahead_.clear();
+    for (const auto& [matrix, width] :
+         {std::pair{&p_.q, p_.width}, std::pair{&p_.d_out, p_.v_width}, std::pair{&p_.dq, p_.width},
+          std::pair{&p_.terms, std::int64_t{Term::kCount}}}) {
+      for (std::int64_t h = 0; matrix->data != nullptr && h < p_.group; ++h) {
+        ahead_.add(
+            row_of<T>(*matrix, sequence_, block_.kv_head * p_.group + h, sequence_.q_begin + from),
+            matrix->length * static_cast<std::int64_t>(sizeof(T)), count,
+            width * static_cast<std::int64_t>(sizeof(T)));
+      }
+    }
+  }
+
+  // Some of it, once a product.
+  void fetch() {
+    constexpr int kSteps = 2;
+    for (int i = 0; i < kSteps; ++i) ahead_.fetch_step();
   }
 
   bool wait(const std::atomic<std::int32_t>& turn, std::int32_t mine) const {
@@ -325,8 +375,14 @@ class Backward {
     for (std::int64_t strip = 0; strip < strips_; ++strip) score_strip(tile, strip);
   }
 
-  Columns see(std::int64_t first, int height) {
-    const bool masked = visible_.partial || modified_ || k_count_ % B::kLanes != 0;
+  Columns see(std::int64_t strip, std::int64_t first, int height) {
+    bool masked = visible_.partial || modified_ || k_count_ % B::kLanes != 0;
+    if (visible_.partial && visible_.schedule->interval_begin != nullptr) {
+      const Span& span = spans_[strip];
+      if (span.begin >= k_begin_ + k_count_ || span.end <= k_begin_) return {};
+      const bool all = span.open <= k_begin_ && span.close >= k_begin_ + k_count_;
+      if (all && !modified_ && k_count_ % B::kLanes == 0) masked = false;
+    }
     Columns c{0, k_count_, 0, round_up(k_count_, B::kLanes), masked};
     if (!masked) {
       std::fill_n(s_.visible + first * kWords, height * kWords, ~std::uint64_t{0});
@@ -354,7 +410,7 @@ class Backward {
   void score_strip(std::int64_t tile, std::int64_t strip) {
     const std::int64_t first = strip_begin(strip);
     const int height = static_cast<int>(strip_begin(strip + 1) - first);
-    const Columns c = columns_[strip] = see(first, height);
+    const Columns c = columns_[strip] = see(strip, first, height);
     T *p = s_.p + first * B::kStride, *ds = s_.ds + first * B::kStride;
     if (c.begin >= c.end) return;
     clear_edges(p, height, c);
@@ -413,12 +469,13 @@ class Backward {
 
   // out[r][j] = sum over i of rows[r][i] * keys[i][j] for the columns of c.
   void products(const T* rows, const T* keys, std::int64_t width, int height, const Columns& c,
-                T* out) const {
+                T* out) {
     const auto& kernel = kScore[static_cast<std::size_t>(height - 1)];
     for (std::int64_t j = c.from / B::kPanel * B::kPanel; j < c.to; j += B::kPanel) {
       const std::int64_t skip = j < c.from ? B::kLanes : 0;
       const bool one = skip > 0 || c.to < j + B::kPanel;
       const T* from = rows;
+      fetch();
       for (std::int64_t i = 0; i < width; i += B::kTile, from += kMostRows * B::kStride) {
         (one ? kernel.one : kernel.both)(from, keys + j * width + i * B::kPanel + skip,
                                          std::min(B::kTile, width - i), i > 0, out + j + skip);
@@ -544,6 +601,7 @@ class Backward {
           if (first == last) continue;
           const std::int64_t row = strip_begin(first), rows = strip_begin(last) - row;
           const T* from = x + c * B::kTile;
+          fetch();
           if (masked && !finite) {
             add_visible_rows(weights, from, row, rows, begin, height, out);
             continue;
@@ -671,6 +729,8 @@ class Backward {
   // This tile.
   std::int64_t k_begin_ = 0, k_count_ = 0, origin_ = 0;
   Columns columns_[kMostStrips];
+  Span spans_[kMostStrips];
+  Ahead ahead_;
 };
 
 template <class T>

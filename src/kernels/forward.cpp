@@ -133,11 +133,6 @@ class Forward {
   }
 
  private:
-  // Keys that some row of a strip sees, and keys that every row sees, if rows see one interval.
-  struct Span {
-    std::int64_t begin, end, open, close;
-  };
-
   State<T> state_at(std::int64_t index) const {
     Arena arena(static_cast<char*>(block_.states) +
                 static_cast<std::size_t>(index) * state_bytes(rows_.count, p_.v_width));
@@ -169,27 +164,9 @@ class Forward {
     const Schedule& schedule = block_.schedule;
     if (schedule.interval_begin == nullptr) return;
     for (std::int64_t strip = 0; strip < rows_.strips; ++strip) {
-      Span span{sequence_.k_len, 0, 0, sequence_.k_len};
-      for (std::int64_t r = rows_.strip_begin(strip); r < rows_.strip_begin(strip + 1); ++r) {
-        const std::int64_t slot = schedule.slot_of_head[rows_.head[r] - block_.kv_head * p_.group];
-        const std::int64_t* bounds = schedule.interval_begin + slot * (schedule.block_tokens + 1);
-        Interval seen{0, sequence_.k_len, 1};
-        if (bounds[0] >= 0) {
-          const std::int64_t* at = bounds + rows_.token[r] - block_.token_begin;
-          if (at[0] == at[1]) {
-            span.close = 0;
-            continue;
-          }
-          const Interval &first = schedule.intervals[at[0]], &last = schedule.intervals[at[1] - 1];
-          seen = {first.begin, last.end, 1};
-          if (at[1] - at[0] > 1 || first.step > 1) span.close = 0;
-        }
-        span.begin = std::min(span.begin, seen.begin);
-        span.end = std::max(span.end, seen.end);
-        span.open = std::max(span.open, seen.begin);
-        span.close = std::min(span.close, seen.end);
-      }
-      spans_[strip] = span;
+      spans_[strip] = span_of_rows(schedule, sequence_.k_len, rows_.token, block_.token_begin,
+                                   rows_.head, block_.kv_head * p_.group, rows_.strip_begin(strip),
+                                   rows_.strip_begin(strip + 1));
     }
   }
 

@@ -18,6 +18,42 @@
 HWY_BEFORE_NAMESPACE();
 namespace attn::kernels::HWY_NAMESPACE {
 
+// Keys [begin, end) that some of a few rows sees, and keys [open, close) that all of them see, if
+// rows see one interval each.
+struct Span {
+  std::int64_t begin, end, open, close;
+};
+
+// Of rows [first, last) of a block whose first token is `token_begin` and first head `head_begin`;
+// all keys when the schedule has no intervals.
+inline Span span_of_rows(const Schedule& schedule, std::int64_t k_len, const std::int64_t* token,
+                         std::int64_t token_begin, const std::int32_t* head,
+                         std::int64_t head_begin, std::int64_t first, std::int64_t last) {
+  Span span{k_len, 0, 0, k_len};
+  for (std::int64_t r = first; r < last; ++r) {
+    Interval seen{0, k_len, 1};
+    if (schedule.interval_begin != nullptr) {
+      const std::int64_t slot = schedule.slot_of_head[head[r] - head_begin];
+      const std::int64_t* bounds = schedule.interval_begin + slot * (schedule.block_tokens + 1);
+      if (bounds[0] >= 0) {
+        const std::int64_t* at = bounds + token[r] - token_begin;
+        if (at[0] == at[1]) {
+          span.close = 0;
+          continue;
+        }
+        const Interval &one = schedule.intervals[at[0]], &other = schedule.intervals[at[1] - 1];
+        seen = {one.begin, other.end, 1};
+        if (at[1] - at[0] > 1 || one.step > 1) span.close = 0;
+      }
+    }
+    span.begin = std::min(span.begin, seen.begin);
+    span.end = std::max(span.end, seen.end);
+    span.open = std::max(span.open, seen.begin);
+    span.close = std::min(span.close, seen.end);
+  }
+  return span;
+}
+
 // The tile [k_begin, k_begin + k_count) of one block of rows.
 template <class T>
 struct VisibleTile {
