@@ -80,7 +80,8 @@ struct Observed {
   KeySetMass key_sets = {};
   Picture picture = {};
   ExactRows rows = {};
-  // sum over keys of p * |v| (arXiv 2004.10102), where f(x) is what the caller puts into v.
+  // sum over keys of |p v| (arXiv 2004.10102), where f(x) is what the caller puts into v: how much
+  // is mixed; |sum of p v| is the norm of the output's row, which is smaller when values cancel.
   Tensor value_weighted = {};
 
   bool one_pass() const;  // something beside lse that the first pass answers

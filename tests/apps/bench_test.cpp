@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <sstream>
+#include <string>
+#include <vector>
 
 #include "attn/context.h"
 #include "run_command.h"
@@ -16,9 +18,9 @@ namespace {
 using testing::ContainsRegex;
 using testing::HasSubstr;
 
-nlohmann::json measured(std::vector<std::string> arguments) {
+nlohmann::json measured(std::vector<std::string> arguments, int threads = 1) {
   arguments.insert(arguments.begin(), "bench");
-  arguments.insert(arguments.end(), {"--json", "--quick", "--threads", "1"});
+  arguments.insert(arguments.end(), {"--json", "--quick", "--threads", std::to_string(threads)});
   const Ran ran = attn(arguments);
   EXPECT_EQ(ran.code, 0) << ran.err;
   EXPECT_EQ(ran.err, "");
@@ -117,6 +119,18 @@ TEST(Bench, MemoryOfBackwardIsAboveTheGradients) {
   const auto row =
       measured({"--backward", "--shape", "1,1,1,131072,4,128", "--samples", "1"}).at("rows").at(0);
   EXPECT_LT(row.at("peak_mb"), 33.0);
+}
+
+// At any length; the keys of few queries are split, and their parts folded.
+TEST(Bench, MemoryOfForwardAndDecodingDoesNotGrow) {
+  const std::vector<std::vector<std::string>> all = {
+      {"--shape", "1,1,1,131072,131072,64", "--mask", "window:127,0"},
+      {"--shape", "1,8,2,4,131072,64"}};
+  for (std::vector<std::string> arguments : all) {
+    arguments.insert(arguments.end(), {"--samples", "1"});
+    const auto row = measured(arguments, 2).at("rows").at(0);
+    EXPECT_LT(row.at("peak_mb"), 16.0 + 2 * 2.0) << row;
+  }
 }
 
 TEST(Bench, RaggedIsComparedWithItsSequences) {
