@@ -28,7 +28,10 @@ void dense(const DenseParams& params, const Context& context) {
   if (p.in == 0) {
     for (std::int64_t r = 0; r < p.rows; ++r) std::fill_n(p.y + r * p.y_stride, p.out, 0.0F);
   } else {
-    dense_product(p, context.threads());
+    // Below this many multiply-adds a second thread costs more than it brings.
+    constexpr std::int64_t kWorthThreads = 1 << 18;
+    const bool small = p.rows < kWorthThreads / p.in / p.out;
+    dense_product(p, small ? 1 : context.threads());
   }
   bias_activate(p.rows, p.out, p.y, p.y_stride, p.bias, p.activation, context);
 }

@@ -10,6 +10,7 @@
 #include <hwy/contrib/math/math-inl.h>
 // clang-format on
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <stdexcept>
@@ -57,6 +58,10 @@ HWY_INLINE V activate(D d, V x, Activation activation) {
       const V t = hn::Tanh(d, hn::Mul(cubic, hn::Set(d, 0.79788456080286536F)));
       return hn::MulAdd(half_x, t, half_x);
     }
+    case Activation::silu:
+      // Exp takes no more than 104, where it is infinite.
+      return hn::Div(
+          x, hn::Add(hn::Set(d, 1.0F), hn::Exp(d, hn::Min(hn::Neg(x), hn::Set(d, 104.0F)))));
     case Activation::none: break;
   }
   return x;
@@ -77,6 +82,43 @@ void bias_activate_row(float* y, const float* bias, std::int64_t width, Activati
   std::int64_t j = 0;
   for (; j + n <= width; j += n) bias_activate_at(d, y, bias, j, activation);
   for (; j < width; ++j) bias_activate_at(one, y, bias, j, activation);
+}
+
+template <class D>
+HWY_INLINE void gate_at(D d, const float* gate, float* up, std::int64_t j, Activation activation) {
+  const auto g = activate(d, hn::LoadU(d, gate + j), activation);
+  hn::StoreU(hn::Mul(g, hn::LoadU(d, up + j)), d, up + j);
+}
+
+void gate_row(const float* gate, float* up, std::int64_t count, Activation activation) {
+  const hn::ScalableTag<float> d;
+  const hn::CappedTag<float, 1> one;
+  const std::int64_t n = static_cast<std::int64_t>(hn::Lanes(d));
+  std::int64_t j = 0;
+  for (; j + n <= count; j += n) gate_at(d, gate, up, j, activation);
+  for (; j < count; ++j) gate_at(one, gate, up, j, activation);
+}
+
+void rms_norm_row(const RmsNormParams& p, std::int64_t row) {
+  const hn::ScalableTag<float> d;
+  const std::int64_t n = static_cast<std::int64_t>(hn::Lanes(d));
+  const std::int64_t whole = p.width / n * n;
+  const float* x = p.x + row * p.width;
+  float* y = p.y + row * p.width;
+  auto squares = hn::Zero(d);
+  for (std::int64_t j = 0; j < whole; j += n) {
+    const auto v = hn::LoadU(d, x + j);
+    squares = hn::MulAdd(v, v, squares);
+  }
+  float square = hn::GetLane(hn::SumOfLanes(d, squares));
+  for (std::int64_t j = whole; j < p.width; ++j) square += x[j] * x[j];
+  const float inverse = 1.0F / std::sqrt(square / static_cast<float>(p.width) + p.epsilon);
+  const auto inverses = hn::Set(d, inverse);
+  for (std::int64_t j = 0; j < whole; j += n) {
+    const auto v = hn::Mul(hn::LoadU(d, x + j), inverses);
+    hn::StoreU(hn::Mul(v, hn::LoadU(d, p.weight + j)), d, y + j);
+  }
+  for (std::int64_t j = whole; j < p.width; ++j) y[j] = x[j] * inverse * p.weight[j];
 }
 
 void layer_norm_row(const LayerNormParams& p, std::int64_t row) {
@@ -129,7 +171,9 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace attn::nn {
 HWY_EXPORT(bias_activate_row);
+HWY_EXPORT(gate_row);
 HWY_EXPORT(layer_norm_row);
+HWY_EXPORT(rms_norm_row);
 
 namespace {
 
@@ -149,6 +193,36 @@ void bias_activate(std::int64_t rows, std::int64_t width, float* y, std::int64_t
   for (std::int64_t i = 0; i < rows; ++i) {
     HWY_DYNAMIC_DISPATCH(bias_activate_row)(y + i * stride, bias, width, activation);
   }
+}
+
+namespace {
+
+// f(begin, count) for stretches of `count` numbers.
+template <class F>
+void in_stretches(std::int64_t count, const Context& context, const F& f) {
+  constexpr std::int64_t kStretch = 4096;
+#pragma omp parallel for num_threads(threads_for(count, context))
+  for (std::int64_t i = 0; i < count; i += kStretch) f(i, std::min(kStretch, count - i));
+}
+
+}  // namespace
+
+void gate(std::int64_t count, const float* gate, float* up, Activation activation,
+          const Context& context) {
+  in_stretches(count, context, [&](std::int64_t at, std::int64_t n) {
+    HWY_DYNAMIC_DISPATCH(gate_row)(gate + at, up + at, n, activation);
+  });
+}
+
+void add(std::int64_t count, const float* y, float* x, const Context& context) {
+  in_stretches(count, context, [&](std::int64_t at, std::int64_t n) {
+    for (std::int64_t i = at; i < at + n; ++i) x[i] += y[i];
+  });
+}
+
+void rms_norm(const RmsNormParams& params, const Context& context) {
+#pragma omp parallel for num_threads(threads_for(params.rows* params.width, context))
+  for (std::int64_t i = 0; i < params.rows; ++i) HWY_DYNAMIC_DISPATCH(rms_norm_row)(params, i);
 }
 
 void layer_norm(const LayerNormParams& params, const Context& context) {

@@ -29,6 +29,7 @@ double activate(double x, Activation activation) {
     case Activation::gelu: return 0.5 * x * (1 + std::erf(x / std::sqrt(2.0)));
     case Activation::gelu_tanh:
       return 0.5 * x * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+    case Activation::silu: return x / (1 + std::exp(-x));
   }
   return 0;
 }
@@ -121,7 +122,8 @@ TEST(Activations, MatchTheirDefinitions) {
   std::vector<float> points;
   for (double x = -12; x <= 12; x += 1.0 / 512) points.push_back(static_cast<float>(x));
   for (const float x : {-1e30F, 1e30F, -0.0F, 1e-20F, -1e-20F, 88.0F, -88.0F}) points.push_back(x);
-  for (const Activation activation : {Activation::relu, Activation::gelu, Activation::gelu_tanh}) {
+  for (const Activation activation :
+       {Activation::relu, Activation::gelu, Activation::gelu_tanh, Activation::silu}) {
     auto y = points;
     bias_activate(1, static_cast<std::int64_t>(y.size()), y.data(), 0, nullptr, activation,
                   Context());
@@ -135,10 +137,60 @@ TEST(Activations, MatchTheirDefinitions) {
 }
 
 TEST(Activations, LetNaNThrough) {
-  for (const Activation activation : {Activation::relu, Activation::gelu, Activation::gelu_tanh}) {
+  for (const Activation activation :
+       {Activation::relu, Activation::gelu, Activation::gelu_tanh, Activation::silu}) {
     std::vector<float> y(19, std::numeric_limits<float>::quiet_NaN());
     bias_activate(1, 19, y.data(), 19, nullptr, activation, Context());
     for (const float x : y) EXPECT_TRUE(std::isnan(x)) << static_cast<int>(activation);
+  }
+}
+
+TEST(Gate, MultipliesTheActivatedGate) {
+  for (const std::int64_t count : {1, 15, 4096, 50001}) {
+    const auto gates = random(static_cast<std::size_t>(count), 4);
+    const auto ups = random(static_cast<std::size_t>(count), 5);
+    for (const Activation activation :
+         {Activation::silu, Activation::gelu, Activation::gelu_tanh}) {
+      auto y = ups;
+      gate(count, gates.data(), y.data(), activation, Context({.threads = 3}));
+      for (std::size_t i = 0; i < y.size(); ++i)
+        ASSERT_NEAR(y[i], activate(gates[i], activation) * ups[i], 2e-6) << i;
+    }
+  }
+}
+
+TEST(Add, EveryNumber) {
+  const auto x = random(50001, 4), y = random(50001, 5);
+  auto sum = x;
+  add(50001, y.data(), sum.data(), Context({.threads = 2}));
+  for (std::size_t i = 0; i < x.size(); ++i) ASSERT_EQ(sum[i], x[i] + y[i]);
+}
+
+TEST(RmsNorm, MatchesDouble) {
+  for (const std::int64_t width : {1, 7, 8, 17, 64, 576, 769}) {
+    const std::int64_t rows = 5;
+    const auto x = random(static_cast<std::size_t>(rows * width), 4);
+    const auto weight = random(static_cast<std::size_t>(width), 6);
+    auto y = x;  // in place
+    rms_norm({.rows = rows,
+              .width = width,
+              .x = y.data(),
+              .weight = weight.data(),
+              .epsilon = 1e-5F,
+              .y = y.data()},
+             Context({.threads = 2}));
+    for (std::int64_t i = 0; i < rows; ++i) {
+      double square = 0;
+      const float* row = x.data() + i * width;
+      for (std::int64_t j = 0; j < width; ++j) square += double{row[j]} * row[j];
+      const double root = std::sqrt(square / static_cast<double>(width) + 1e-5);
+      for (std::int64_t j = 0; j < width; ++j) {
+        const auto k = static_cast<std::size_t>(j);
+        ASSERT_NEAR(y[static_cast<std::size_t>(i * width + j)], row[j] / root * weight[k],
+                    4e-6 * std::max(1.0, std::abs(row[j] / root * weight[k])))
+            << width;
+      }
+    }
   }
 }
 
