@@ -49,12 +49,17 @@ void product(const TransformerWeights::Linear& linear, std::int64_t rows, const 
 Transformer::Transformer(const TransformerConfig& config, TransformerWeights weights)
     : config_(config), weights_(std::move(weights)) {}
 
+bool Transformer::rotates_late() const {
+  return config_.rope && config_.rope->scaling.kind == RopeScaling::Kind::dynamic_ntk;
+}
+
 KvCacheOptions Transformer::cache_options(std::int64_t tokens, DType dtype) const {
   KvCacheOptions options;
   options.layers = config_.layers;
   options.kv_heads = config_.kv_heads;
   options.width = config_.head_width;
   options.dtype = dtype;
+  if (rotates_late()) options.rotation = config_.rope;
   options.pages =
       std::max<std::int64_t>(1, (tokens + options.page_tokens - 1) / options.page_tokens);
   return options;
@@ -82,14 +87,15 @@ void Transformer::embed(std::span<const std::int32_t> ids, std::int64_t first, f
   }
 }
 
-void Transformer::normalise(const TransformerWeights::Norm& norm, std::int64_t rows, const float* x,
-                            float* y, const Context& context) const {
+void Transformer::normalise(const TransformerWeights::Norm& norm, std::int64_t rows,
+                            std::int64_t width, const float* x, float* y,
+                            const Context& context) const {
   const auto epsilon = static_cast<float>(config_.norm_epsilon);
   if (config_.norm == NormKind::rms) {
-    nn::rms_norm({rows, config_.width, x, norm.weight, epsilon, y}, context);
+    nn::rms_norm({rows, width, x, norm.weight, epsilon, y}, context);
   } else {
     nn::layer_norm({.rows = rows,
-                    .width = config_.width,
+                    .width = width,
                     .x = x,
                     .weight = norm.weight,
                     .bias = norm.bias,
@@ -111,7 +117,15 @@ void Transformer::attend(std::int64_t index, const Plan& plan, const KvBatch& ba
   const Shape of_queries{1, config_.heads, b.tokens, config_.head_width},
       of_keys{1, config_.kv_heads, b.tokens, config_.head_width};
   const Tensor q = Tensor::blhd(b.q.data(), of_queries), k = Tensor::blhd(b.k.data(), of_keys);
-  if (config_.rope) {
+  if (layer.query_norm.weight != nullptr) {
+    normalise(layer.query_norm, b.tokens * config_.heads, config_.head_width, b.q.data(),
+              b.q.data(), context);
+    normalise(layer.key_norm, b.tokens * config_.kv_heads, config_.head_width, b.k.data(),
+              b.k.data(), context);
+  }
+  if (rotates_late()) {
+    cache.rotate(q, batch);
+  } else if (config_.rope) {
     rope(q, batch.q_positions(), *config_.rope);
     rope(k, batch.q_positions(), *config_.rope);
   }
@@ -153,14 +167,16 @@ std::vector<float> Transformer::hidden(std::span<const std::int32_t> ids, KvCach
     };
     for (std::int64_t i = 0; i < config_.layers; ++i) {
       const TransformerWeights::Layer& layer = weights_.layers[static_cast<std::size_t>(i)];
-      normalise(layer.attention_norm, tokens, b.x.data(), b.normed.data(), context);
+      normalise(layer.attention_norm, tokens, config_.width, b.x.data(), b.normed.data(), context);
       attend(i, attention, batch, cache, b, context);
       if (config_.parallel) {
-        normalise(layer.feed_forward_norm, tokens, b.x.data(), b.normed.data(), context);
+        normalise(layer.feed_forward_norm, tokens, config_.width, b.x.data(), b.normed.data(),
+                  context);
         add_branch();
       } else {
         add_branch();
-        normalise(layer.feed_forward_norm, tokens, b.x.data(), b.normed.data(), context);
+        normalise(layer.feed_forward_norm, tokens, config_.width, b.x.data(), b.normed.data(),
+                  context);
       }
       feed_forward(layer, b, context);
       add_branch();
@@ -169,7 +185,7 @@ std::vector<float> Transformer::hidden(std::span<const std::int32_t> ids, KvCach
     cache.truncate(sequence, before);
     throw;
   }
-  normalise(weights_.final_norm, tokens, b.x.data(), b.x.data(), context);
+  normalise(weights_.final_norm, tokens, config_.width, b.x.data(), b.x.data(), context);
   return std::move(b.x);
 }
 

@@ -49,6 +49,7 @@ struct TransformerWeights {
   struct Layer {
     Norm attention_norm;
     Linear query, key, value, output;
+    Norm query_norm, key_norm;  // of each head, [head_width]; null: none
     Norm feed_forward_norm;
     Linear gate, up, down;  // gate: only when gated
   };
@@ -88,8 +89,10 @@ class Transformer {
               Buffers& b, const Context& context) const;
   void feed_forward(const TransformerWeights::Layer& layer, Buffers& b,
                     const Context& context) const;
-  void normalise(const TransformerWeights::Norm& norm, std::int64_t rows, const float* x, float* y,
-                 const Context& context) const;
+  void normalise(const TransformerWeights::Norm& norm, std::int64_t rows, std::int64_t width,
+                 const float* x, float* y, const Context& context) const;
+  // Keys are cached as they were before the rotation, because its base moves with the length.
+  bool rotates_late() const;
 
   TransformerConfig config_;
   TransformerWeights weights_;

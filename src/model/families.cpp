@@ -1,0 +1,122 @@
+#include "model/families.h"
+
+#include <span>
+
+namespace attn {
+
+LanguageModel load_language_model(const std::string& config_json, const std::string& source,
+                                  Safetensors& weights) {
+  const Json tree = Json::parse(config_json, source);
+  const Fields fields(tree, source);
+  const std::string type = fields.needed_text("model_type");
+  if (type == "gpt2") return load_gpt2(fields, weights);
+  if (type == "gpt_neox") return load_gpt_neox(fields, weights);
+  if (type == "llama" || type == "mistral" || type == "qwen2" || type == "qwen3")
+    return load_llama(fields, type, weights);
+  fields.fail("model_type",
+              "\"" + type + "\" is not known (llama, mistral, qwen2, qwen3, gpt2, gpt_neox)");
+}
+
+nn::Activation activation_named(const Fields& fields, const char* name) {
+  const std::string value = fields.needed_text(name);
+  if (value == "gelu") return nn::Activation::gelu;
+  if (value == "gelu_new" || value == "gelu_pytorch_tanh" || value == "gelu_fast")
+    return nn::Activation::gelu_tanh;
+  if (value == "silu" || value == "swish") return nn::Activation::silu;
+  if (value == "relu") return nn::Activation::relu;
+  fields.fail(name,
+              "\"" + value + "\" is not known (gelu, gelu_new, gelu_pytorch_tanh, silu, relu)");
+}
+
+namespace {
+
+double positive(const Fields& fields, const char* name, std::optional<double> otherwise = {}) {
+  const auto value = fields.number(name);
+  if (!value && !otherwise) fields.fail(name, "is missing");
+  const double number = value ? *value : *otherwise;
+  if (!(number > 0)) fields.fail(name, "must be above 0");
+  return number;
+}
+
+RopeScaling read_scaling(const Fields& fields, const std::string& type, std::int64_t positions) {
+  if (type == "default") return {};
+  const double factor = positive(fields, "factor");
+  if (type == "linear") return RopeScaling::linear(factor);
+  if (type == "dynamic") {
+    return RopeScaling::dynamic_ntk(
+        factor, fields.size("original_max_position_embeddings", kLargestSize).value_or(positions));
+  }
+  if (type == "llama3") {
+    return RopeScaling::llama3(
+        factor, positive(fields, "low_freq_factor"), positive(fields, "high_freq_factor"),
+        fields.needed_size("original_max_position_embeddings", kLargestSize));
+  }
+  if (type == "yarn") {
+    RopeScaling yarn = RopeScaling::yarn(
+        factor, fields.size("original_max_position_embeddings", kLargestSize).value_or(positions));
+    yarn.beta_fast = positive(fields, "beta_fast", yarn.beta_fast);
+    yarn.beta_slow = positive(fields, "beta_slow", yarn.beta_slow);
+    yarn.truncate = fields.boolean("truncate").value_or(true);
+    yarn.attention_factor = fields.number("attention_factor").value_or(0);
+    yarn.mscale = fields.number("mscale").value_or(0);
+    yarn.mscale_all_dim = fields.number("mscale_all_dim").value_or(0);
+    return yarn;
+  }
+  fields.fail("rope_type",
+              "\"" + type + "\" is not known (default, linear, dynamic, yarn, llama3)");
+}
+
+}  // namespace
+
+RopeOptions read_rope(const Fields& fields, std::int64_t positions) {
+  RopeOptions rope;
+  rope.base = positive(fields, "rope_theta", rope.base);
+  rope.fraction = fields.number("partial_rotary_factor").value_or(1);
+  for (const char* const name : {"rope_parameters", "rope_scaling"}) {
+    const Json* const object = fields.find(name);
+    if (object == nullptr) continue;
+    const Fields inner(*object, fields.source() + ": " + name);
+    rope.base = positive(inner, "rope_theta", rope.base);
+    rope.fraction = inner.number("partial_rotary_factor").value_or(rope.fraction);
+    // Early files say "type", and newer ones both.
+    const auto early = inner.text("type"), type = inner.text("rope_type");
+    rope.scaling = read_scaling(inner, type ? *type : early.value_or("default"), positions);
+    inner.refuse_others({}, {"max_position_embeddings"});
+  }
+  if (!(rope.fraction > 0 && rope.fraction <= 1))
+    fields.fail("partial_rotary_factor", "must be in (0, 1]");
+  return rope;
+}
+
+void require(const Fields& fields, const char* name, bool value) {
+  if (fields.boolean(name).value_or(value) != value)
+    fields.fail(name, std::string("is ") + (value ? "false" : "true") + ", which we do not run");
+}
+
+void refuse_others(const Fields& fields, std::initializer_list<std::string_view> also) {
+  static constexpr std::string_view kEverywhere[] = {"_name_or_path",
+                                                     "architectures",
+                                                     "attention_dropout",
+                                                     "bos_token_id",
+                                                     "chunk_size_feed_forward",
+                                                     "classifier_dropout",
+                                                     "dtype",
+                                                     "eos_token_id",
+
+                                                     "id2label",
+                                                     "initializer_range",
+                                                     "is_decoder",
+                                                     "label2id",
+                                                     "output_attentions",
+                                                     "output_hidden_states",
+                                                     "pad_token_id",
+                                                     "pretraining_tp",
+                                                     "return_dict",
+                                                     "task_specific_params",
+                                                     "torch_dtype",
+                                                     "transformers_version",
+                                                     "use_cache"};
+  fields.refuse_others(std::span<const std::string_view>(kEverywhere), also);
+}
+
+}  // namespace attn

@@ -1,0 +1,43 @@
+// Families of language models: which name and which setting in their files means what in the
+// description of a transformer (transformer.h). Nothing else differs between them.
+#pragma once
+
+#include <string>
+
+#include "model/fields.h"
+#include "model/safetensors.h"
+#include "model/transformer.h"
+
+namespace attn {
+
+struct LanguageModel {
+  TransformerConfig config;
+  TransformerWeights weights;  // point into the file, which must live longer
+};
+
+// By model_type of config.json: llama, mistral, qwen2, qwen3, gpt2, gpt_neox. Throws attn::Error
+// for another type, and for a setting that is not known or that we do not run, by its name.
+LanguageModel load_language_model(const std::string& config_json, const std::string& source,
+                                  Safetensors& weights);
+
+// The families, one file each.
+LanguageModel load_llama(const Fields& fields, const std::string& type, Safetensors& weights);
+LanguageModel load_gpt2(const Fields& fields, Safetensors& weights);
+LanguageModel load_gpt_neox(const Fields& fields, Safetensors& weights);
+
+// What several of them share.
+
+// Bounds far above any model keep products of sizes inside 64 bits.
+constexpr std::int64_t kLargestSize = 1 << 24;
+constexpr std::int64_t kLargestLayers = 1 << 12;
+
+nn::Activation activation_named(const Fields& fields, const char* name);
+// rope_parameters, or rope_theta and rope_scaling of earlier versions.
+RopeOptions read_rope(const Fields& fields, std::int64_t positions);
+// The setting `name` changes what the model computes in a way that we do not run, unless it is
+// `value` or absent.
+void require(const Fields& fields, const char* name, bool value);
+// Settings that every config.json may have and that change no result.
+void refuse_others(const Fields& fields, std::initializer_list<std::string_view> also = {});
+
+}  // namespace attn

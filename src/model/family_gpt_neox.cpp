@@ -1,0 +1,70 @@
+// GPT-NeoX (arXiv 2204.06745) and Pythia: rotary positions on a part of each head, attention and
+// feed-forward side by side, queries, keys and values of a head next to each other in one matrix.
+#include <algorithm>
+
+#include "model/families.h"
+
+namespace attn {
+
+LanguageModel load_gpt_neox(const Fields& fields, Safetensors& weights) {
+  LanguageModel model;
+  TransformerConfig& c = model.config;
+  c.width = fields.needed_size("hidden_size", kLargestSize);
+  c.layers = fields.needed_size("num_hidden_layers", kLargestLayers);
+  c.heads = c.kv_heads = fields.needed_size("num_attention_heads", kLargestSize);
+  c.feed_forward_width = fields.needed_size("intermediate_size", kLargestSize);
+  c.vocabulary = fields.needed_size("vocab_size", kLargestSize);
+  c.positions = fields.needed_size("max_position_embeddings", kLargestSize);
+  if (c.width % c.heads != 0) fields.fail("num_attention_heads", "does not divide hidden_size");
+  c.head_width = c.width / c.heads;
+  c.norm_epsilon = fields.number("layer_norm_eps").value_or(1e-5);
+  c.activation = activation_named(fields, "hidden_act");
+  c.parallel = fields.boolean("use_parallel_residual").value_or(true);
+  c.rope = read_rope(fields, c.positions);
+  if (const auto base = fields.number("rotary_emb_base")) c.rope->base = *base;
+  if (const auto fraction = fields.number("rotary_pct")) c.rope->fraction = *fraction;
+  require(fields, "attention_bias", true);
+  const bool tied = fields.boolean("tie_word_embeddings").value_or(false);
+  refuse_others(fields, {"hidden_dropout"});
+
+  TransformerWeights& w = model.weights;
+  const auto linear = [&](const std::string& name, std::int64_t out, std::int64_t in) {
+    return TransformerWeights::Linear{weights.floats(name + ".weight", {out, in}),
+                                      weights.floats(name + ".bias", {out})};
+  };
+  const auto norm = [&](const std::string& name) {
+    return TransformerWeights::Norm{weights.floats(name + ".weight", {c.width}),
+                                    weights.floats(name + ".bias", {c.width})};
+  };
+  // Part 0, 1 or 2 (queries, keys, values) of rows [heads][3][head_width].
+  const auto part = [&](const float* from, std::int64_t index, std::int64_t in) {
+    std::vector<float>& to = w.made.emplace_back();
+    to.reserve(static_cast<std::size_t>(c.width * in));
+    for (std::int64_t h = 0; h < c.heads; ++h) {
+      const float* rows = from + (3 * h + index) * c.head_width * in;
+      to.insert(to.end(), rows, rows + c.head_width * in);
+    }
+    return to.data();
+  };
+  w.embedding = weights.floats("gpt_neox.embed_in.weight", {c.vocabulary, c.width});
+  for (std::int64_t i = 0; i < c.layers; ++i) {
+    const std::string name = "gpt_neox.layers." + std::to_string(i) + ".";
+    TransformerWeights::Layer layer;
+    layer.attention_norm = norm(name + "input_layernorm");
+    const auto all = linear(name + "attention.query_key_value", 3 * c.width, c.width);
+    layer.query = {part(all.weight, 0, c.width), part(all.bias, 0, 1)};
+    layer.key = {part(all.weight, 1, c.width), part(all.bias, 1, 1)};
+    layer.value = {part(all.weight, 2, c.width), part(all.bias, 2, 1)};
+    layer.output = linear(name + "attention.dense", c.width, c.width);
+    layer.feed_forward_norm = norm(name + "post_attention_layernorm");
+    layer.up = linear(name + "mlp.dense_h_to_4h", c.feed_forward_width, c.width);
+    layer.down = linear(name + "mlp.dense_4h_to_h", c.width, c.feed_forward_width);
+    w.layers.push_back(layer);
+  }
+  w.final_norm = norm("gpt_neox.final_layer_norm");
+  const char* const head = weights.has("embed_out.weight") ? "embed_out.weight" : "lm_head.weight";
+  w.head.weight = tied ? w.embedding : weights.floats(head, {c.vocabulary, c.width});
+  return model;
+}
+
+}  // namespace attn

@@ -1,0 +1,112 @@
+#!/usr/bin/env python3
+"""Makes tests/data/families.json: small language models of every family, as Transformers runs them.
+
+Weights come from a formula of their name and index, which the test repeats, so that none are stored.
+Run it with an environment that has torch and transformers; the file names their versions."""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from transformers import AutoModelForCausalLM
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+SIZES = dict(vocab_size=101, hidden_size=60, intermediate_size=88, num_hidden_layers=2,
+             num_attention_heads=3, max_position_embeddings=256)
+YARN = dict(rope_type="yarn", rope_theta=10000.0, factor=4.0, original_max_position_embeddings=64)
+LLAMA3 = dict(rope_type="llama3", rope_theta=10000.0, factor=8.0, low_freq_factor=1.0,
+              high_freq_factor=4.0, original_max_position_embeddings=64)
+LINEAR = dict(rope_type="linear", rope_theta=500.0, factor=2.0)
+CASES = {
+    "llama": ("llama", dict(SIZES, num_key_value_heads=1)),
+    "llama, tied, llama3": ("llama", dict(SIZES, num_key_value_heads=3, tie_word_embeddings=True,
+                                          rope_parameters=LLAMA3)),
+    "llama, biases, yarn": ("llama", dict(SIZES, num_key_value_heads=1, attention_bias=True,
+                                          mlp_bias=True, rope_parameters=YARN)),
+    "llama, linear": ("llama", dict(SIZES, num_key_value_heads=1, rope_parameters=LINEAR)),
+    "mistral, window": ("mistral", dict(SIZES, num_key_value_heads=1, sliding_window=17)),
+    "qwen2": ("qwen2", dict(SIZES, num_key_value_heads=3)),
+    "qwen3": ("qwen3", dict(SIZES, num_key_value_heads=1, head_dim=16)),
+    "gpt2": ("gpt2", dict(vocab_size=101, n_embd=60, n_layer=2, n_head=3, n_positions=256)),
+    "gpt_neox": ("gpt_neox", dict(SIZES, rotary_pct=0.3)),
+    "gpt_neox, in turn": ("gpt_neox", dict(SIZES, use_parallel_residual=False, rotary_pct=1.0)),
+}
+LENGTHS = (1, 7, 130)
+STEPS = 20
+
+
+def uniform(name, count):
+    """Numbers in [-1, 1) from splitmix64 of the FNV-1a hash of the name plus the index."""
+    seed = 0xCBF29CE484222325
+    for byte in name.encode():
+        seed = (seed ^ byte) * 0x100000001B3 & (1 << 64) - 1
+    with np.errstate(over="ignore"):
+        z = np.uint64(seed) + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(
+            0x9E3779B97F4A7C15)
+        z = (z ^ z >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ z >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+        z = z ^ z >> np.uint64(31)
+    return (z >> np.uint64(40)).astype(np.float64) / (1 << 23) - 1
+
+
+def numbers(name, shape):
+    """Norms around 1, biases small, matrices that keep the size of what they multiply."""
+    u = uniform(name, int(np.prod(shape)))
+    if len(shape) == 1:
+        x = u * 0.25 + (0 if name.endswith("bias") else 1)
+    else:
+        x = u * 1.7 / np.sqrt(60)
+    return x.astype(np.float32).reshape(shape)
+
+
+def short(values):
+    return [float(f"{x:.7g}") for x in values.double().flatten().tolist()]
+
+
+def case(model_type, settings):
+    config = CONFIG_MAPPING[model_type](**settings, bos_token_id=0, eos_token_id=None)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    tensors = {}
+    with torch.no_grad():
+        for name, value in model.state_dict().items():
+            if name == "lm_head.weight" and config.tie_word_embeddings:
+                continue
+            value.copy_(torch.from_numpy(numbers(name, tuple(value.shape))))
+            tensors[name] = list(value.shape)
+        runs = []
+        for length in LENGTHS:
+            ids = [int(i * 37 + i * i * 3 + length) % 101 for i in range(length)]
+            out = model(torch.tensor([ids]), output_hidden_states=True)
+            rows = sorted({0, length // 2, length - 1})
+            runs.append({"ids": ids, "rows": rows,
+                         "hidden": [short(out.hidden_states[-1][0, r]) for r in rows],
+                         "logits": [short(out.logits[0, r]) for r in rows]})
+        ids, margin = list(runs[1]["ids"]), float("inf")
+        for _ in range(STEPS):
+            logits = model(torch.tensor([ids])).logits[0, -1]
+            best = torch.topk(logits, 2).values
+            margin = min(margin, float(best[0] - best[1]))
+            ids.append(int(logits.argmax()))
+    if margin < 1e-4:
+        sys.exit(f"{model_type}: a greedy step is decided by {margin}")
+    keep = json.loads(config.to_json_string())
+    return {"config": keep, "tensors": tensors, "runs": runs, "greedy": ids[-STEPS:]}
+
+
+def main():
+    torch.manual_seed(0)
+    out = {"made_by": "tools/golden_families.py", "torch": torch.__version__,
+           "transformers": transformers.__version__,
+           "cases": {name: case(*what) for name, what in CASES.items()}}
+    path = Path(__file__).resolve().parent.parent / "tests/data/families.json"
+    text = json.dumps(out, separators=(",", ":"))
+    path.write_text(text.replace('},"', '},\n"') + "\n")
+    print(f"{path}: {path.stat().st_size} bytes, {hashlib.sha256(text.encode()).hexdigest()[:16]}")
+
+
+if __name__ == "__main__":
+    main()
