@@ -35,6 +35,15 @@ CASES = {
     "gpt_neox": ("gpt_neox", dict(SIZES, rotary_pct=0.3)),
     "gpt_neox, in turn": ("gpt_neox", dict(SIZES, use_parallel_residual=False, rotary_pct=1.0)),
 }
+CASES.update({
+    "gemma2": ("gemma2", dict(SIZES, num_key_value_heads=1, head_dim=20, sliding_window=17,
+                              query_pre_attn_scalar=24, attn_logit_softcapping=2.0,
+                              final_logit_softcapping=3.0)),
+    "gptj": ("gptj", dict(vocab_size=101, n_embd=60, n_layer=2, n_head=3, n_positions=256,
+                          rotary_dim=8)),
+    "bloom": ("bloom", dict(vocab_size=101, hidden_size=60, n_layer=2, n_head=3)),
+    "mpt": ("mpt", dict(vocab_size=101, d_model=60, n_layers=2, n_heads=3, max_seq_len=256)),
+})
 LENGTHS = (1, 7, 130)
 STEPS = 20
 

@@ -1,6 +1,7 @@
 #include "model/families.h"
 
 #include <span>
+#include <vector>
 
 namespace attn {
 
@@ -9,12 +10,17 @@ LanguageModel load_language_model(const std::string& config_json, const std::str
   const Json tree = Json::parse(config_json, source);
   const Fields fields(tree, source);
   const std::string type = fields.needed_text("model_type");
+  if (type == "bloom") return load_bloom(fields, weights);
+  if (type == "gemma2") return load_gemma2(fields, weights);
   if (type == "gpt2") return load_gpt2(fields, weights);
+  if (type == "gptj") return load_gptj(fields, weights);
+  if (type == "mpt") return load_mpt(fields, weights);
   if (type == "gpt_neox") return load_gpt_neox(fields, weights);
   if (type == "llama" || type == "mistral" || type == "qwen2" || type == "qwen3")
     return load_llama(fields, type, weights);
-  fields.fail("model_type",
-              "\"" + type + "\" is not known (llama, mistral, qwen2, qwen3, gpt2, gpt_neox)");
+  fields.fail("model_type", "\"" + type +
+                                "\" is not known (llama, mistral, qwen2, qwen3, gemma2, gpt2, "
+                                "gpt_neox, gptj, bloom, mpt)");
 }
 
 nn::Activation activation_named(const Fields& fields, const char* name) {
@@ -86,6 +92,17 @@ RopeOptions read_rope(const Fields& fields, std::int64_t positions) {
   if (!(rope.fraction > 0 && rope.fraction <= 1))
     fields.fail("partial_rotary_factor", "must be in (0, 1]");
   return rope;
+}
+
+const float* part_of_heads(TransformerWeights& weights, const float* from, int part,
+                           std::int64_t heads, std::int64_t head_width, std::int64_t in) {
+  std::vector<float>& to = weights.made.emplace_back();
+  to.reserve(static_cast<std::size_t>(heads * head_width * in));
+  for (std::int64_t h = 0; h < heads; ++h) {
+    const float* rows = from + (3 * h + part) * head_width * in;
+    to.insert(to.end(), rows, rows + head_width * in);
+  }
+  return to.data();
 }
 
 void require(const Fields& fields, const char* name, bool value) {

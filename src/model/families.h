@@ -22,8 +22,12 @@ LanguageModel load_language_model(const std::string& config_json, const std::str
 
 // The families, one file each.
 LanguageModel load_llama(const Fields& fields, const std::string& type, Safetensors& weights);
+LanguageModel load_gemma2(const Fields& fields, Safetensors& weights);
 LanguageModel load_gpt2(const Fields& fields, Safetensors& weights);
 LanguageModel load_gpt_neox(const Fields& fields, Safetensors& weights);
+LanguageModel load_gptj(const Fields& fields, Safetensors& weights);
+LanguageModel load_bloom(const Fields& fields, Safetensors& weights);
+LanguageModel load_mpt(const Fields& fields, Safetensors& weights);
 
 // What several of them share.
 
@@ -34,6 +38,10 @@ constexpr std::int64_t kLargestLayers = 1 << 12;
 nn::Activation activation_named(const Fields& fields, const char* name);
 // rope_parameters, or rope_theta and rope_scaling of earlier versions.
 RopeOptions read_rope(const Fields& fields, std::int64_t positions);
+// Rows of part 0, 1 or 2 (queries, keys, values) of a matrix or bias whose rows are [heads][3][rows
+// of a head], as a copy in `made`.
+const float* part_of_heads(TransformerWeights& weights, const float* from, int part,
+                           std::int64_t heads, std::int64_t head_width, std::int64_t in);
 // The setting `name` changes what the model computes in a way that we do not run, unless it is
 // `value` or absent.
 void require(const Fields& fields, const char* name, bool value);

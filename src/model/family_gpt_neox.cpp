@@ -1,7 +1,5 @@
 // GPT-NeoX (arXiv 2204.06745) and Pythia: rotary positions on a part of each head, attention and
 // feed-forward side by side, queries, keys and values of a head next to each other in one matrix.
-#include <algorithm>
-
 #include "model/families.h"
 
 namespace attn {
@@ -36,15 +34,10 @@ LanguageModel load_gpt_neox(const Fields& fields, Safetensors& weights) {
     return TransformerWeights::Norm{weights.floats(name + ".weight", {c.width}),
                                     weights.floats(name + ".bias", {c.width})};
   };
-  // Part 0, 1 or 2 (queries, keys, values) of rows [heads][3][head_width].
-  const auto part = [&](const float* from, std::int64_t index, std::int64_t in) {
-    std::vector<float>& to = w.made.emplace_back();
-    to.reserve(static_cast<std::size_t>(c.width * in));
-    for (std::int64_t h = 0; h < c.heads; ++h) {
-      const float* rows = from + (3 * h + index) * c.head_width * in;
-      to.insert(to.end(), rows, rows + c.head_width * in);
-    }
-    return to.data();
+  const auto part = [&](const TransformerWeights::Linear& all, int index) {
+    return TransformerWeights::Linear{
+        part_of_heads(w, all.weight, index, c.heads, c.head_width, c.width),
+        part_of_heads(w, all.bias, index, c.heads, c.head_width, 1)};
   };
   w.embedding = weights.floats("gpt_neox.embed_in.weight", {c.vocabulary, c.width});
   for (std::int64_t i = 0; i < c.layers; ++i) {
@@ -52,9 +45,9 @@ LanguageModel load_gpt_neox(const Fields& fields, Safetensors& weights) {
     TransformerWeights::Layer layer;
     layer.attention_norm = norm(name + "input_layernorm");
     const auto all = linear(name + "attention.query_key_value", 3 * c.width, c.width);
-    layer.query = {part(all.weight, 0, c.width), part(all.bias, 0, 1)};
-    layer.key = {part(all.weight, 1, c.width), part(all.bias, 1, 1)};
-    layer.value = {part(all.weight, 2, c.width), part(all.bias, 2, 1)};
+    layer.query = part(all, 0);
+    layer.key = part(all, 1);
+    layer.value = part(all, 2);
     layer.output = linear(name + "attention.dense", c.width, c.width);
     layer.feed_forward_norm = norm(name + "post_attention_layernorm");
     layer.up = linear(name + "mlp.dense_h_to_4h", c.feed_forward_width, c.width);

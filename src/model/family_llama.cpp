@@ -29,7 +29,7 @@ TransformerConfig read_config(const Fields& fields, const std::string& type) {
   // Qwen names a window and says elsewhere whether it is used.
   const auto window = fields.size("sliding_window", kLargestSize);
   const auto used = fields.boolean("use_sliding_window");
-  if (type == "mistral") c.window = window.value_or(0);
+  if (type == "mistral" && window) c.windows.assign(static_cast<std::size_t>(c.layers), *window);
   if (type != "mistral" && used.value_or(false))
     fields.fail("use_sliding_window", "is true, which we do not run");
   if (const Json* const kinds = fields.find("layer_types")) {

@@ -1,6 +1,7 @@
 #include "model/transformer.h"
 
 #include <algorithm>
+#include <cmath>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -47,7 +48,29 @@ void product(const TransformerWeights::Linear& linear, std::int64_t rows, const 
 }  // namespace
 
 Transformer::Transformer(const TransformerConfig& config, TransformerWeights weights)
-    : config_(config), weights_(std::move(weights)) {}
+    : config_(config), weights_(std::move(weights)) {
+  for (std::int64_t i = 0; i < config_.layers; ++i) {
+    const std::int64_t window =
+        config_.windows.empty() ? 0 : config_.windows[static_cast<std::size_t>(i)];
+    const auto known = std::find(windows_.begin(), windows_.end(), window);
+    window_index_.push_back(static_cast<std::size_t>(known - windows_.begin()));
+    if (known == windows_.end()) windows_.push_back(window);
+  }
+}
+
+// One for each window.
+std::vector<Plan> Transformer::plans(const KvBatch& batch, const Context& context) const {
+  std::vector<Plan> all;
+  for (const std::int64_t window : windows_) {
+    AttentionOptions options;
+    options.mask = window > 0 ? Mask::causal() & Mask::window(window - 1, 0) : Mask::causal();
+    if (config_.attention_scale > 0) options.score.scale = config_.attention_scale;
+    options.score.soft_cap = config_.attention_cap;
+    if (config_.alibi) options.score.alibi_slopes = alibi_slopes(config_.heads, config_.alibi_max);
+    all.push_back(plan(batch.shape(config_.heads), batch.options(options), context));
+  }
+  return all;
+}
 
 bool Transformer::rotates_late() const {
   return config_.rope && config_.rope->scaling.kind == RopeScaling::Kind::dynamic_ntk;
@@ -65,7 +88,8 @@ KvCacheOptions Transformer::cache_options(std::int64_t tokens, DType dtype) cons
   return options;
 }
 
-void Transformer::embed(std::span<const std::int32_t> ids, std::int64_t first, float* x) const {
+void Transformer::embed(std::span<const std::int32_t> ids, std::int64_t first, float* x,
+                        const Context& context) const {
   const auto width = static_cast<std::size_t>(config_.width);
   for (const std::int32_t id : ids) {
     if (id < 0 || id >= config_.vocabulary) {
@@ -81,9 +105,15 @@ void Transformer::embed(std::span<const std::int32_t> ids, std::int64_t first, f
   } else {
     std::fill_n(x, ids.size() * width, 0.0F);
   }
+  const auto scale = static_cast<float>(config_.embedding_scale);
+  float* to = x;
   for (const std::int32_t id : ids) {
     const float* row = weights_.embedding + static_cast<std::size_t>(id) * width;
-    for (std::size_t j = 0; j < width; ++j) *x++ += row[j];
+    for (std::size_t j = 0; j < width; ++j) *to++ += row[j] * scale;
+  }
+  if (weights_.embedding_norm.weight != nullptr) {
+    normalise(weights_.embedding_norm, static_cast<std::int64_t>(ids.size()), config_.width, x, x,
+              context);
   }
 }
 
@@ -154,32 +184,32 @@ std::vector<float> Transformer::hidden(std::span<const std::int32_t> ids, KvCach
   if (ids.empty()) return {};
   const auto tokens = static_cast<std::int64_t>(ids.size());
   Buffers b(tokens, config_);
-  embed(ids, cache.seen(sequence), b.x.data());
+  embed(ids, cache.seen(sequence), b.x.data(), context);
   const std::int64_t before = cache.length(sequence);
   cache.append(sequence, tokens);
   try {
     const KvBatch batch = cache.batch({sequence}, {tokens});
-    const Mask mask =
-        config_.window > 0 ? Mask::causal() & Mask::window(config_.window - 1, 0) : Mask::causal();
-    const Plan attention = plan(batch.shape(config_.heads), batch.options({.mask = mask}), context);
-    const auto add_branch = [&] {
+    const std::vector<Plan> attention = plans(batch, context);
+    const auto add_branch = [&](const TransformerWeights::Norm& after) {
+      if (after.weight != nullptr)
+        normalise(after, tokens, config_.width, b.branch.data(), b.branch.data(), context);
       nn::add(tokens * config_.width, b.branch.data(), b.x.data(), context);
     };
     for (std::int64_t i = 0; i < config_.layers; ++i) {
       const TransformerWeights::Layer& layer = weights_.layers[static_cast<std::size_t>(i)];
       normalise(layer.attention_norm, tokens, config_.width, b.x.data(), b.normed.data(), context);
-      attend(i, attention, batch, cache, b, context);
+      attend(i, attention[window_index_[static_cast<std::size_t>(i)]], batch, cache, b, context);
       if (config_.parallel) {
         normalise(layer.feed_forward_norm, tokens, config_.width, b.x.data(), b.normed.data(),
                   context);
-        add_branch();
+        add_branch(layer.after_attention);
       } else {
-        add_branch();
+        add_branch(layer.after_attention);
         normalise(layer.feed_forward_norm, tokens, config_.width, b.x.data(), b.normed.data(),
                   context);
       }
       feed_forward(layer, b, context);
-      add_branch();
+      add_branch(layer.after_feed_forward);
     }
   } catch (...) {
     cache.truncate(sequence, before);
@@ -195,6 +225,10 @@ std::vector<float> Transformer::logits(std::span<const float> hidden,
   std::vector<float> out(static_cast<std::size_t>(rows * config_.vocabulary));
   product(weights_.head, rows, hidden.data(), config_.width, out.data(), config_.vocabulary,
           context);
+  if (config_.logit_cap > 0) {
+    const auto cap = static_cast<float>(config_.logit_cap);
+    for (float& x : out) x = cap * std::tanh(x / cap);
+  }
   return out;
 }
 

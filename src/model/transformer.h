@@ -30,8 +30,15 @@ struct TransformerConfig {
   // Attention and feed-forward read the same residual stream, side by side (GPT-J, GPT-NeoX), not
   // one after the other.
   bool parallel = false;
-  std::optional<RopeOptions> rope = {};  // none: positions are learned
-  std::int64_t window = 0;               // keys that a query sees, its own included; 0: all before
+  std::optional<RopeOptions> rope = {};
+  bool alibi = false;
+  double alibi_max = 8;        // ALiBi's largest exponent
+  double attention_scale = 0;  // of queries times keys; 0: 1 / sqrt(head_width)
+  double attention_cap = 0;    // soft cap of scores; 0: none
+  double logit_cap = 0;        // soft cap of logits; 0: none
+  double embedding_scale = 1;  // of token embeddings
+  // [layers]: keys that a query sees, its own included; 0: all before it. Empty: 0 everywhere.
+  std::vector<std::int64_t> windows = {};
   nn::Activation activation = nn::Activation::gelu;
   bool gated = false;  // the feed-forward is down(activation(gate(x)) * up(x))
 };
@@ -44,18 +51,20 @@ struct TransformerWeights {
   };
   struct Norm {
     const float* weight = nullptr;
-    const float* bias = nullptr;  // null: rms
+    const float* bias = nullptr;  // of layer norms
   };
   struct Layer {
     Norm attention_norm;
     Linear query, key, value, output;
     Norm query_norm, key_norm;  // of each head, [head_width]; null: none
     Norm feed_forward_norm;
-    Linear gate, up, down;  // gate: only when gated
+    Linear gate, up, down;                     // gate: only when gated
+    Norm after_attention, after_feed_forward;  // of a branch before it is added; null: none
   };
 
   const float* embedding = nullptr;  // [vocabulary][width]
   const float* positions = nullptr;  // [positions][width]; null: not learned
+  Norm embedding_norm;               // of the embeddings; null: none
   std::vector<Layer> layers;
   Norm final_norm;
   Linear head;  // [vocabulary][width]; the embedding itself where they are tied
@@ -84,7 +93,9 @@ class Transformer {
 
  private:
   struct Buffers;
-  void embed(std::span<const std::int32_t> ids, std::int64_t first, float* x) const;
+  void embed(std::span<const std::int32_t> ids, std::int64_t first, float* x,
+             const Context& context) const;
+  std::vector<Plan> plans(const KvBatch& batch, const Context& context) const;
   void attend(std::int64_t layer, const Plan& plan, const KvBatch& batch, KvCache& cache,
               Buffers& b, const Context& context) const;
   void feed_forward(const TransformerWeights::Layer& layer, Buffers& b,
@@ -96,6 +107,8 @@ class Transformer {
 
   TransformerConfig config_;
   TransformerWeights weights_;
+  std::vector<std::int64_t> windows_;      // those that differ
+  std::vector<std::size_t> window_index_;  // [layers]
 };
 
 }  // namespace attn
