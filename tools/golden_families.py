@@ -36,6 +36,9 @@ CASES = {
     "gpt_neox, in turn": ("gpt_neox", dict(SIZES, use_parallel_residual=False, rotary_pct=1.0)),
 }
 CASES.update({
+    "llama, dynamic": ("llama", dict(
+        SIZES, num_key_value_heads=1, max_position_embeddings=64,
+        rope_parameters=dict(rope_type="dynamic", rope_theta=10000.0, factor=2.0))),
     "gemma2": ("gemma2", dict(SIZES, num_key_value_heads=1, head_dim=20, sliding_window=17,
                               query_pre_attn_scalar=24, attn_logit_softcapping=2.0,
                               final_logit_softcapping=3.0)),
