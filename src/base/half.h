@@ -25,4 +25,16 @@ inline std::uint16_t float16_bits(float x) {
   return static_cast<std::uint16_t>((bits >> 16 & 0x8000) | result);
 }
 
+inline float bfloat16_value(std::uint16_t bits) {
+  return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
+}
+
+inline float float16_value(std::uint16_t bits) {
+  const std::uint32_t sign = static_cast<std::uint32_t>(bits & 0x8000) << 16, size = bits & 0x7fff;
+  // Infinity and NaN keep their meaning in the widest exponent.
+  const std::uint32_t normal = (size << 13) + ((size >= 0x7c00 ? 224u : 112u) << 23);
+  const std::uint32_t small = std::bit_cast<std::uint32_t>(static_cast<float>(size) * 0x1p-24f);
+  return std::bit_cast<float>(sign | (size < 0x400 ? small : normal));
+}
+
 }  // namespace attn

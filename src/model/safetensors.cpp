@@ -147,14 +147,6 @@ void check_layout(const std::vector<TensorEntry>& entries, std::size_t data_begi
 
 }  // namespace
 
-std::string to_string(const std::vector<std::int64_t>& shape) {
-  std::string text = "[";
-  for (std::size_t i = 0; i < shape.size(); ++i) {
-    text += (i == 0 ? "" : ", ") + std::to_string(shape[i]);
-  }
-  return text + "]";
-}
-
 std::vector<TensorEntry> parse_safetensors(std::span<const std::byte> file,
                                            const std::string& source) {
   const std::uint64_t length = read_header_length(file, source);

@@ -11,18 +11,9 @@
 #include <vector>
 
 #include "model/file.h"
+#include "model/tensor_entry.h"
 
 namespace attn {
-
-struct TensorEntry {
-  std::string name;
-  std::string dtype;  // "F32", as the file says
-  std::vector<std::int64_t> shape;
-  std::size_t begin = 0, end = 0;  // bytes of the file
-};
-
-// "[30522, 384]"
-std::string to_string(const std::vector<std::int64_t>& shape);
 
 // The header of a whole file's bytes, entries sorted by name. Everything is checked: the header's
 // length and JSON, names, types, shapes whose product overflows, sizes, and that the tensors fill

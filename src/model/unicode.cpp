@@ -25,6 +25,18 @@ std::vector<Character> decode(std::string_view text, std::size_t offset) {
   return characters;
 }
 
+bool is_utf8(std::string_view text) {
+  const auto* const bytes = reinterpret_cast<const utf8proc_uint8_t*>(text.data());
+  for (std::size_t at = 0; at < text.size();) {
+    utf8proc_int32_t value = 0;
+    const auto left = static_cast<utf8proc_ssize_t>(std::min<std::size_t>(text.size() - at, 4));
+    const utf8proc_ssize_t n = utf8proc_iterate(bytes + at, left, &value);
+    if (n <= 0) return false;
+    at += static_cast<std::size_t>(n);
+  }
+  return true;
+}
+
 void append_utf8(char32_t c, std::string& out) {
   utf8proc_uint8_t bytes[4];
   const utf8proc_ssize_t n = utf8proc_encode_char(static_cast<utf8proc_int32_t>(c), bytes);

@@ -18,6 +18,7 @@ constexpr char32_t kReplacement = 0xFFFD;
 
 // UTF-8 to characters; a byte that is not valid UTF-8 becomes U+FFFD.
 std::vector<Character> decode(std::string_view text, std::size_t offset = 0);
+bool is_utf8(std::string_view text);
 void append_utf8(char32_t c, std::string& out);
 
 bool is_space(char32_t c);
