@@ -42,8 +42,9 @@ struct ModelInfo {
 // calling thread at a time.
 class Model {
  public:
-  // A folder with config.json, model.safetensors and vocab.txt. Throws attn::Error with file,
-  // tensor and reason.
+  // A folder with config.json, vocab.txt and weights in float32, float16 or bfloat16:
+  // model.safetensors, or the shards that model.safetensors.index.json names. Throws attn::Error
+  // with file, tensor and reason.
   static Model load(const std::string& folder, const Context& context = Context());
 
   const ModelInfo& info() const;

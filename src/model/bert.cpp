@@ -18,7 +18,7 @@ void PackedTexts::add(std::span<const std::int32_t> text_ids,
   lengths.push_back(static_cast<std::int64_t>(text_ids.size()));
 }
 
-Bert::Bert(const BertConfig& config, Safetensors& weights) : config_(config) {
+Bert::Bert(const BertConfig& config, Weights& weights) : config_(config) {
   const std::int64_t width = config.width;
   const std::string prefix = weights.has("bert.embeddings.word_embeddings.weight") ? "bert." : "";
   const auto linear = [&](const std::string& name, std::int64_t out, std::int64_t in) {

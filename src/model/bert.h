@@ -12,7 +12,7 @@
 #include "attn/context.h"
 #include "attn/mask.h"
 #include "model/config.h"
-#include "model/safetensors.h"
+#include "model/weights.h"
 
 namespace attn {
 
@@ -40,7 +40,7 @@ class Bert {
 
   // Finds every weight, with and without the "bert." prefix; the names LayerNorm.gamma and
   // LayerNorm.beta of early checkpoints too. `weights` must outlive this object.
-  Bert(const BertConfig& config, Safetensors& weights);
+  Bert(const BertConfig& config, Weights& weights);
 
   // Last hidden states [tokens][width].
   std::vector<float> run(const PackedTexts& texts, const Context& context,

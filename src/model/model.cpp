@@ -8,7 +8,7 @@
 #include "model/bert.h"
 #include "model/config.h"
 #include "model/file.h"
-#include "model/safetensors.h"
+#include "model/weights.h"
 #include "model/wordpiece.h"
 #include "nn/dense.h"
 
@@ -103,7 +103,7 @@ struct Model::Impl {
         config(read_folder_config(folder)),
         tokenizer(read_vocabulary(folder), config.tokenizer, config.bert.vocabulary,
                   folder + "/vocab.txt"),
-        weights(folder + "/model.safetensors"),
+        weights(folder),
         bert(config.bert, weights) {
     info.family = "bert";
     info.path = folder;
@@ -141,7 +141,7 @@ struct Model::Impl {
   Context context;
   FolderConfig config;
   WordPiece tokenizer;
-  Safetensors weights;
+  Weights weights;
   Bert bert;
   ModelInfo info;
 };

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <set>
 #include <utility>
 
 #include "attn/error.h"
@@ -15,6 +16,7 @@ static_assert(std::endian::native == std::endian::little, "tensors are read wher
 
 // What the reference implementation allows.
 constexpr std::uint64_t kLongestHeader = 100'000'000;
+constexpr std::size_t kMostShards = 4096;
 
 // Bits of an element; 0 for a type that the format does not know.
 std::uint64_t bits_of(std::string_view dtype) {
@@ -145,6 +147,17 @@ void check_layout(const std::vector<TensorEntry>& entries, std::size_t data_begi
   }
 }
 
+// What an index may name: a file beside it, nothing elsewhere.
+void check_shard(std::string_view shard, const std::string& where) {
+  constexpr std::string_view kExtension = ".safetensors";
+  const bool plain = shard.find_first_of(std::string_view("/\\\0", 3)) == shard.npos &&
+                     shard.find("..") == shard.npos;
+  if (!plain || !shard.ends_with(kExtension) || shard.size() > 255) {
+    throw Error(where + "must be in a .safetensors file of the same folder, is in \"" +
+                std::string(shard) + "\"");
+  }
+}
+
 }  // namespace
 
 std::vector<TensorEntry> parse_safetensors(std::span<const std::byte> file,
@@ -168,43 +181,30 @@ std::vector<TensorEntry> parse_safetensors(std::span<const std::byte> file,
   return entries;
 }
 
-Safetensors::Safetensors(const std::string& path)
-    : file_(path), entries_(parse_safetensors(file_.bytes(), path)) {}
-
-const TensorEntry* Safetensors::find(std::string_view name) const {
-  const auto at =
-      std::lower_bound(entries_.begin(), entries_.end(), name,
-                       [](const TensorEntry& entry, std::string_view n) { return entry.name < n; });
-  return at != entries_.end() && at->name == name ? &*at : nullptr;
-}
-
-const float* Safetensors::floats(std::string_view name, const std::vector<std::int64_t>& shape) {
-  const std::string where = file_.path() + ": tensor " + std::string(name) + ": ";
-  const TensorEntry* const entry = find(name);
-  if (entry == nullptr) throw Error(where + "is missing");
-  if (entry->dtype != "F32") throw Error(where + "has type " + entry->dtype + ", must be F32");
-  if (entry->shape != shape) {
-    throw Error(where + "has shape " + to_string(entry->shape) + ", the configuration says " +
-                to_string(shape));
+std::vector<ShardedTensor> parse_safetensors_index(std::string_view json,
+                                                   const std::string& source) {
+  const Json tree = Json::parse(json, source);
+  if (!tree.is(Json::Kind::object)) {
+    throw Error(source + ": holds " + tree.kind_name() + ", must be an object");
   }
-  const std::byte* const data = file_.bytes().data() + entry->begin;
-  if (reinterpret_cast<std::uintptr_t>(data) % alignof(float) == 0) {
-    return reinterpret_cast<const float*>(data);
+  const Json& map = member(tree, "weight_map", Json::Kind::object, "an object", source + ": ");
+  std::vector<ShardedTensor> tensors;
+  std::set<std::string_view> shards;
+  for (std::size_t i = 0; i < map.names.size(); ++i) {
+    const std::string where = source + ": tensor " + map.names[i] + ": ";
+    const Json& shard = map.items[i];
+    if (!shard.is(Json::Kind::text)) {
+      throw Error(where + "is " + shard.kind_name() + ", must be the name of a file");
+    }
+    check_shard(shard.text, where);
+    shards.insert(shard.text);
+    tensors.push_back({map.names[i], shard.text});
   }
-  const std::size_t count = (entry->end - entry->begin) / sizeof(float);
-  auto& copy = copies_.emplace_back(new float[count]);
-  std::memcpy(copy.get(), data, count * sizeof(float));
-  return copy.get();
-}
-
-std::int64_t Safetensors::parameters() const {
-  std::int64_t count = 0;
-  for (const TensorEntry& entry : entries_) {
-    if (entry.dtype.front() != 'F' && entry.dtype.front() != 'B') continue;  // F32, BF16, ...
-    if (entry.dtype == "BOOL") continue;
-    count += static_cast<std::int64_t>((entry.end - entry.begin) * 8 / bits_of(entry.dtype));
+  if (shards.size() > kMostShards) {
+    throw Error(source + ": names " + std::to_string(shards.size()) + " files, at most " +
+                std::to_string(kMostShards) + " are allowed");
   }
-  return count;
+  return tensors;
 }
 
 }  // namespace attn

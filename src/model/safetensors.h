@@ -1,16 +1,14 @@
 // Weights in safetensors files: eight bytes of header length (little-endian), a JSON header, then
-// the tensors' bytes. Format: huggingface/safetensors, README.md.
+// the tensors' bytes. Format: huggingface/safetensors, README.md. Large models are several such
+// files (shards) and an index.
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
-#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "model/file.h"
 #include "model/tensor_entry.h"
 
 namespace attn {
@@ -21,26 +19,16 @@ namespace attn {
 std::vector<TensorEntry> parse_safetensors(std::span<const std::byte> file,
                                            const std::string& source);
 
-// A mapped, checked file.
-class Safetensors {
- public:
-  explicit Safetensors(const std::string& path);
-
-  const std::vector<TensorEntry>& entries() const { return entries_; }
-  bool has(std::string_view name) const { return find(name) != nullptr; }
-  // The numbers of a float32 tensor of that shape, in the mapped file (or copied, when they are not
-  // aligned there). Valid as long as this object. Throws attn::Error when the tensor is missing, of
-  // another type or of another shape.
-  const float* floats(std::string_view name, const std::vector<std::int64_t>& shape);
-  // Elements of all floating-point tensors.
-  std::int64_t parameters() const;
-
- private:
-  const TensorEntry* find(std::string_view name) const;
-
-  MappedFile file_;
-  std::vector<TensorEntry> entries_;
-  std::vector<std::unique_ptr<float[]>> copies_;
+// A tensor and the shard that holds it.
+struct ShardedTensor {
+  std::string name;
+  std::string shard;  // a plain file name ending in ".safetensors"
 };
+
+// model.safetensors.index.json, the shards of a model by tensor, sorted by tensor. A shard that is
+// not a file name of the same folder, or more than 4,096 shards, are errors. Throws attn::Error
+// "<source>: tensor ...: reason".
+std::vector<ShardedTensor> parse_safetensors_index(std::string_view json,
+                                                   const std::string& source);
 
 }  // namespace attn

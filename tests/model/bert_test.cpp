@@ -18,7 +18,7 @@
 #include "attn/model.h"
 #include "folder.h"
 #include "model/demo.h"
-#include "model/safetensors.h"
+#include "model/weights.h"
 
 namespace attn {
 namespace {
@@ -28,7 +28,7 @@ using Rows = std::vector<std::vector<double>>;  // [tokens][width]
 // BERT as its paper and Hugging Face's modeling_bert.py have it, one text.
 class PlainBert {
  public:
-  explicit PlainBert(const std::string& folder) : weights_(folder + "/model.safetensors") {
+  explicit PlainBert(const std::string& folder) : weights_(folder) {
     for (const TensorEntry& entry : weights_.entries()) shapes_[entry.name] = entry.shape;
   }
 
@@ -148,7 +148,7 @@ class PlainBert {
     return out;
   }
 
-  Safetensors weights_;
+  Weights weights_;
   std::map<std::string, std::vector<std::int64_t>> shapes_;
 };
 

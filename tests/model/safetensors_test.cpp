@@ -139,35 +139,5 @@ TEST(Safetensors, ReadsWhatTheFormatAllows) {
   EXPECT_TRUE(parse(file_of("{}", 0)).empty());
 }
 
-TEST(Safetensors, LooksUpFloatsByNameTypeAndShape) {
-  const TestFolder folder;
-  // A header of odd length puts the numbers where no float may lie.
-  for (const std::string padding : {"", " ", "  ", "   "}) {
-    std::string file =
-        file_of("{" + tensor("a", "F32", "2", "0,8") + "," + tensor("b", "F16", "2", "8,12") + "," +
-                    tensor("c", "I64", "1", "12,20") + "}" + padding,
-                20);
-    const float numbers[] = {1.5F, -2.5F};
-    std::memcpy(file.data() + file.size() - 20, numbers, sizeof(numbers));
-    Safetensors tensors(folder.write("x.safetensors", file));
-    const float* const a = tensors.floats("a", {2});
-    EXPECT_EQ(a[0], 1.5F);
-    EXPECT_EQ(a[1], -2.5F);
-    EXPECT_EQ(tensors.parameters(), 4);
-    EXPECT_THAT(message_of<Error>([&] { tensors.floats("z", {2}); }),
-                testing::HasSubstr("x.safetensors: tensor z: is missing"));
-    EXPECT_THAT(message_of<Error>([&] { tensors.floats("b", {2}); }),
-                testing::HasSubstr("tensor b: has type F16, must be F32"));
-    EXPECT_THAT(message_of<Error>([&] {
-                  tensors.floats("a", {1, 2});
-                }),
-                testing::HasSubstr("tensor a: has shape [2], the configuration says [1, 2]"));
-  }
-  EXPECT_THAT(message_of<Error>([&] { Safetensors missing(folder.file("none")); }),
-              testing::HasSubstr("none: cannot be opened: No such file"));
-  EXPECT_THAT(message_of<Error>([&] { Safetensors directory(folder.path()); }),
-              testing::HasSubstr("is not a regular file"));
-}
-
 }  // namespace
 }  // namespace attn
