@@ -9,10 +9,13 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "attn/error.h"
 #include "model/config.h"
+#include "model/gguf.h"
 #include "model/safetensors.h"
+#include "model/weight_type.h"
 #include "model/wordpiece.h"
 
 namespace attn::fuzz {
@@ -36,6 +39,61 @@ inline void safetensors(Bytes bytes) {
       covered += entry.end - entry.begin;
     }
     require(covered <= bytes.size() - 8);
+  } catch (const Error&) {
+  }
+}
+
+inline void safetensors_index(Bytes bytes) {
+  try {
+    const std::string* before = nullptr;
+    const auto tensors = parse_safetensors_index(text_of(bytes), "fuzz");
+    for (const ShardedTensor& tensor : tensors) {
+      require(before == nullptr || *before < tensor.name);
+      require(tensor.shard.find('/') == std::string::npos && tensor.shard.ends_with("safetensors"));
+      before = &tensor.name;
+    }
+  } catch (const Error&) {
+  }
+}
+
+// Every value is asked for in every type, every tensor's numbers are read.
+inline void gguf(Bytes bytes) {
+  try {
+    const Gguf file(std::as_bytes(bytes), "fuzz");
+    for (const GgufValue& value : file.metadata()) {
+      int answers = 0;
+      const auto ask = [&](auto&& question) {
+        try {
+          question();
+          ++answers;
+        } catch (const Error&) {
+        }
+      };
+      ask([&] { (void)file.boolean(value.key); });
+      ask([&] { (void)file.integer(value.key); });
+      ask([&] { (void)file.real(value.key); });
+      ask([&] { (void)file.text(value.key); });
+      ask([&] { require(file.booleans(value.key).size() == value.count); });
+      ask([&] { require(file.integers(value.key).size() == value.count); });
+      ask([&] { require(file.reals(value.key).size() == value.count); });
+      ask([&] { require(file.texts(value.key).size() == value.count); });
+      require(file.has(value.key) && answers <= 2);
+    }
+    std::size_t covered = 0;
+    for (const TensorEntry& entry : file.tensors()) {
+      require(entry.begin <= entry.end && entry.end <= bytes.size());
+      covered += entry.end - entry.begin;
+      if (entry.begin == entry.end) continue;
+      const WeightType type = weight_type(entry.dtype).value();
+      const std::int64_t width = entry.shape.empty() ? 1 : entry.shape.back();
+      std::int64_t elements = 1;
+      for (const std::int64_t size : entry.shape) elements *= size;
+      require(weight_bytes(type, static_cast<std::uint64_t>(elements)) == entry.end - entry.begin);
+      std::vector<float> numbers(static_cast<std::size_t>(elements));
+      rows_to_floats(type, std::as_bytes(bytes).subspan(entry.begin, entry.end - entry.begin),
+                     width, 0, elements / width, numbers);
+    }
+    require(covered <= bytes.size());
   } catch (const Error&) {
   }
 }
