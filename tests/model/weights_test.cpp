@@ -188,6 +188,16 @@ TEST(Weights, RefusesPicklesAndSaysHowToConvert) {
   EXPECT_THAT(failure(folder.file("plain")), HasSubstr("model.safetensors: cannot be opened"));
 }
 
+TEST(Weights, ModelsInGgufSayTheirArchitecture) {
+  const TestFolder folder;
+  folder.write("x.gguf", slurp(std::string(ATTN_TEST_DATA) + "/golden.gguf"));
+  EXPECT_EQ(
+      message_of<Error>([&] { Model::load(folder.path()); }),
+      folder.file("x.gguf") +
+          ": is a model of architecture \"golden\"; only BERT encoders with a config.json are "
+          "run");
+}
+
 // The built-in example, its weights rounded to `precision` and written as `dtype` in `shards`
 // files.
 class Rewritten {
