@@ -5,8 +5,8 @@
 #include <string>
 
 #include "model/fields.h"
-#include "model/safetensors.h"
 #include "model/transformer.h"
+#include "model/weights.h"
 
 namespace attn {
 
@@ -18,16 +18,19 @@ struct LanguageModel {
 // By model_type of config.json: llama, mistral, qwen2, qwen3, gpt2, gpt_neox. Throws attn::Error
 // for another type, and for a setting that is not known or that we do not run, by its name.
 LanguageModel load_language_model(const std::string& config_json, const std::string& source,
-                                  Safetensors& weights);
+                                  Weights& weights);
+
+// By general.architecture of a GGUF file: llama. Throws attn::Error likewise.
+LanguageModel load_gguf(Weights& weights);
 
 // The families, one file each.
-LanguageModel load_llama(const Fields& fields, const std::string& type, Safetensors& weights);
-LanguageModel load_gemma2(const Fields& fields, Safetensors& weights);
-LanguageModel load_gpt2(const Fields& fields, Safetensors& weights);
-LanguageModel load_gpt_neox(const Fields& fields, Safetensors& weights);
-LanguageModel load_gptj(const Fields& fields, Safetensors& weights);
-LanguageModel load_bloom(const Fields& fields, Safetensors& weights);
-LanguageModel load_mpt(const Fields& fields, Safetensors& weights);
+LanguageModel load_llama(const Fields& fields, const std::string& type, Weights& weights);
+LanguageModel load_gemma2(const Fields& fields, Weights& weights);
+LanguageModel load_gpt2(const Fields& fields, Weights& weights);
+LanguageModel load_gpt_neox(const Fields& fields, Weights& weights);
+LanguageModel load_gptj(const Fields& fields, Weights& weights);
+LanguageModel load_bloom(const Fields& fields, Weights& weights);
+LanguageModel load_mpt(const Fields& fields, Weights& weights);
 
 // What several of them share.
 

@@ -3,7 +3,7 @@
 
 namespace attn {
 
-LanguageModel load_bloom(const Fields& fields, Safetensors& weights) {
+LanguageModel load_bloom(const Fields& fields, Weights& weights) {
   LanguageModel model;
   TransformerConfig& c = model.config;
   // Early files spell some settings otherwise.

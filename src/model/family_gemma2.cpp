@@ -6,7 +6,7 @@
 
 namespace attn {
 
-LanguageModel load_gemma2(const Fields& fields, Safetensors& weights) {
+LanguageModel load_gemma2(const Fields& fields, Weights& weights) {
   LanguageModel model;
   TransformerConfig& c = model.config;
   c.width = fields.needed_size("hidden_size", kLargestSize);

@@ -4,7 +4,7 @@
 
 namespace attn {
 
-LanguageModel load_gpt2(const Fields& fields, Safetensors& weights) {
+LanguageModel load_gpt2(const Fields& fields, Weights& weights) {
   LanguageModel model;
   TransformerConfig& c = model.config;
   c.width = fields.needed_size("n_embd", kLargestSize);

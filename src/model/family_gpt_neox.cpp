@@ -4,7 +4,7 @@
 
 namespace attn {
 
-LanguageModel load_gpt_neox(const Fields& fields, Safetensors& weights) {
+LanguageModel load_gpt_neox(const Fields& fields, Weights& weights) {
   LanguageModel model;
   TransformerConfig& c = model.config;
   c.width = fields.needed_size("hidden_size", kLargestSize);

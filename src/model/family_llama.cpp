@@ -43,7 +43,7 @@ TransformerConfig read_config(const Fields& fields, const std::string& type) {
 
 }  // namespace
 
-LanguageModel load_llama(const Fields& fields, const std::string& type, Safetensors& weights) {
+LanguageModel load_llama(const Fields& fields, const std::string& type, Weights& weights) {
   LanguageModel model;
   const TransformerConfig& c = model.config = read_config(fields, type);
   const bool tied = fields.boolean("tie_word_embeddings").value_or(false);

@@ -3,7 +3,7 @@
 
 namespace attn {
 
-LanguageModel load_mpt(const Fields& fields, Safetensors& weights) {
+LanguageModel load_mpt(const Fields& fields, Weights& weights) {
   LanguageModel model;
   TransformerConfig& c = model.config;
   c.width = fields.needed_size("d_model", kLargestSize);

@@ -123,7 +123,7 @@ class Family : public testing::TestWithParam<std::size_t> {
 TEST_P(Family, AgreesWithTransformers) {
   SCOPED_TRACE(name());
   const TestFolder folder;
-  Safetensors weights(folder.write("model.safetensors", made_weights(*given().find("tensors"))));
+  Weights weights(folder.write("model.safetensors", made_weights(*given().find("tensors"))));
   LanguageModel loaded =
       load_language_model(written(*given().find("config")), "config.json", weights);
   const Transformer model(loaded.config, std::move(loaded.weights));
@@ -150,7 +150,7 @@ TEST_P(Family, AgreesWithTransformers) {
 TEST_P(Family, GreedyContinuationIsTheSame) {
   SCOPED_TRACE(name());
   const TestFolder folder;
-  Safetensors weights(folder.write("model.safetensors", made_weights(*given().find("tensors"))));
+  Weights weights(folder.write("model.safetensors", made_weights(*given().find("tensors"))));
   LanguageModel loaded =
       load_language_model(written(*given().find("config")), "config.json", weights);
   const Transformer model(loaded.config, std::move(loaded.weights));
@@ -182,7 +182,7 @@ std::string message_with(const std::string& name, const std::string& from, const
   if (at == std::string::npos) throw std::logic_error(from + " is not in " + config);
   config.replace(at, from.size(), to);
   const TestFolder folder;
-  Safetensors weights(folder.write("model.safetensors", made_weights(*given.find("tensors"))));
+  Weights weights(folder.write("model.safetensors", made_weights(*given.find("tensors"))));
   return message_of<Error>([&] { load_language_model(config, "config.json", weights); });
 }
 
@@ -219,7 +219,7 @@ TEST(FamilyConfigs, NothingIsGuessed) {
 TEST(FamilyConfigs, EarlierSpellingsOfRotationMeanTheSame) {
   const Json& given = *golden().find("cases")->find("llama, linear");
   const TestFolder folder;
-  Safetensors weights(folder.write("model.safetensors", made_weights(*given.find("tensors"))));
+  Weights weights(folder.write("model.safetensors", made_weights(*given.find("tensors"))));
   std::string config = written(*given.find("config"));
   const std::size_t at = config.find("\"rope_parameters\":"), end = config.find('}', at) + 1;
   config.replace(at, end - at,

@@ -3,12 +3,17 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <numeric>
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "attn/model.h"
 #include "folder.h"
+#include "model/families.h"
+#include "model/generate.h"
 #include "model/weights.h"
 
 namespace attn {
@@ -61,6 +66,63 @@ TEST_F(SmolLm2, HasItsWeights) {
   expect("blk.29.ffn_down.weight", {576, 1536}, -0.2733154296875F, 0.186279296875F, 0.056640625F,
          49.83570861816406);
   expect("output_norm.weight", {576}, 1.7578125F, 1.8203125F, 1.984375F, 1038.33203125);
+}
+
+// What Transformers 5.24 computes from the same file, dequantised to float32: the first 64 tokens
+// of a Wikipedia article, logits of three of them, and the 20 most probable tokens that follow.
+TEST_F(SmolLm2, AgreesWithTransformers) {
+  const std::vector<std::int32_t> prompt = {
+      3717,  446,   12928, 21777, 310,  2078, 21777, 446,   3717, 3717, 12928, 21777, 310,
+      2078,  21777, 3297,  1343,  347,  260,  3284,  43868, 355,  1273, 43868, 3297,  314,
+      253,   1772,  282,   2067,  5131, 46,   43868, 429,   260,  7826, 8464,  7357,  3297,
+      10834, 6427,  284,   2391,  282,  260,  4290,  6427,  1673, 657,  314,   5076,  2484,
+      288,   260,   1547,  43868, 3297, 407,  30,    23430, 376,  1673, 657,   654};
+  const std::vector<std::int32_t> follows = {325, 12931, 429,  260, 3284, 43868, 411,
+                                             624, 2203,  28,   527, 314,  563,   216,
+                                             33,  32,    5973, 365, 36,   6439};
+  struct Row {
+    std::size_t row;
+    std::vector<std::int32_t> top;
+    std::vector<float> values;  // of `top`
+    std::vector<float> at;      // of tokens 0, 1, 1000, 20000, 49151
+  };
+  const std::vector<Row> rows = {
+      {0,
+       {29, 28, 198, 284, 79},
+       {24.382488F, 23.139370F, 22.271963F, 21.889355F, 21.562645F},
+       {14.096037F, 4.1225777F, 16.665499F, 9.5203495F, 1.9434991F}},
+      {31,
+       {365, 84, 92, 4500, 87},
+       {24.539793F, 24.027166F, 24.020937F, 23.930178F, 23.917946F},
+       {17.694843F, 8.4600754F, 18.640797F, 11.915439F, 15.882639F}},
+      {63,
+       {325, 457, 597, 4523, 1689},
+       {26.296024F, 25.662220F, 25.499168F, 24.267260F, 23.320560F},
+       {15.585094F, -1.1068866F, 10.526703F, 8.0175114F, 5.6997695F}},
+  };
+  LanguageModel loaded = load_gguf(*weights_);
+  const Transformer model(loaded.config, std::move(loaded.weights));
+  const Context context;
+  KvCache cache(model.cache_options(64), context);
+  const auto logits = model.logits(model.hidden(prompt, cache, cache.create(), context), context);
+  ASSERT_EQ(logits.size(), 64U * 49152);
+  for (const Row& row : rows) {
+    const float* const got = logits.data() + row.row * 49152;
+    std::vector<std::int32_t> order(49152);
+    std::iota(order.begin(), order.end(), 0);
+    std::partial_sort(order.begin(), order.begin() + 5, order.end(),
+                      [&](std::int32_t a, std::int32_t b) { return got[a] > got[b]; });
+    order.resize(5);
+    EXPECT_EQ(order, row.top) << row.row;
+    for (std::size_t i = 0; i < 5; ++i) {
+      EXPECT_NEAR(got[row.top[i]], row.values[i], 1e-3 * row.values[i]) << row.row;
+      const std::int32_t tokens[] = {0, 1, 1000, 20000, 49151};
+      EXPECT_NEAR(got[tokens[i]], row.at[i], 1e-3 * row.values[0]) << row.row << " " << tokens[i];
+    }
+  }
+  const Generation greedy = generate(
+      model, prompt, [](std::int32_t) { return ""; }, {.max_tokens = 20}, context);
+  EXPECT_EQ(greedy.ids, follows);
 }
 
 }  // namespace
