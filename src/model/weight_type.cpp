@@ -185,6 +185,7 @@ void rows_to_floats(WeightType type, std::span<const std::byte> matrix, std::int
     throw std::invalid_argument(where + std::to_string(count) + " numbers, out has room for " +
                                 std::to_string(out.size()));
   }
+  if (out.empty()) return;
   to_floats(type, matrix.data() + static_cast<std::uint64_t>(begin) * row_bytes, out);
 }
 

@@ -3,12 +3,10 @@
 #include <algorithm>
 #include <filesystem>
 #include <map>
-#include <span>
 #include <system_error>
 
 #include "attn/error.h"
 #include "model/safetensors.h"
-#include "model/weight_type.h"
 
 namespace attn {
 namespace fs = std::filesystem;
@@ -41,10 +39,11 @@ bool is_pickle(std::span<const std::byte> bytes) {
 std::vector<std::string> files_of(const std::string& folder,
                                   std::initializer_list<std::string_view> extensions) {
   std::vector<std::string> found;
-  std::error_code failed;
+  std::error_code failed, ignored;
   for (fs::directory_iterator at(folder, failed), end; !failed && at != end; at.increment(failed)) {
     const std::string extension = at->path().extension().string();
-    if (std::find(extensions.begin(), extensions.end(), extension) != extensions.end()) {
+    if (std::find(extensions.begin(), extensions.end(), extension) != extensions.end() &&
+        fs::is_regular_file(at->path(), ignored)) {
       found.push_back(at->path().string());
     }
   }
@@ -107,6 +106,10 @@ void Weights::open_file(const std::string& path) {
   const std::string extension = fs::path(path).extension().string();
   if (extension == ".gguf" || begins_with(bytes, "GGUF")) {
     gguf_.emplace(bytes, path);
+    if (gguf_->has("split.count") && gguf_->integer("split.count") > 1) {
+      throw Error(path + ": is one of " + std::to_string(gguf_->integer("split.count")) +
+                  " parts of a model; join them first (llama-gguf-split --merge)");
+    }
     for (const TensorEntry& entry : gguf_->tensors()) add(entry, file);
     return;
   }
@@ -146,11 +149,10 @@ const TensorEntry* Weights::find(std::string_view name) const {
   return at != entries_.end() && at->name == name ? &*at : nullptr;
 }
 
-const float* Weights::floats(std::string_view name, const std::vector<std::int64_t>& shape) {
+StoredTensor Weights::stored(std::string_view name, const std::vector<std::int64_t>& shape) const {
   const TensorEntry* const entry = find(name);
   if (entry == nullptr) throw Error(source_ + ": tensor " + std::string(name) + ": is missing");
-  const auto index = static_cast<std::size_t>(entry - entries_.data());
-  const MappedFile& file = *places_[index];
+  const MappedFile& file = *places_[static_cast<std::size_t>(entry - entries_.data())];
   const std::string where = file.path() + ": tensor " + entry->name + ": ";
   const auto type = weight_type(entry->dtype);
   if (!type) {
@@ -160,18 +162,24 @@ const float* Weights::floats(std::string_view name, const std::vector<std::int64
     throw Error(where + "has shape " + to_string(entry->shape) + ", the configuration says " +
                 to_string(shape));
   }
-  const auto bytes = file.bytes().subspan(entry->begin, entry->end - entry->begin);
-  if (*type == WeightType::f32 &&
-      reinterpret_cast<std::uintptr_t>(bytes.data()) % alignof(float) == 0) {
-    return reinterpret_cast<const float*>(bytes.data());
+  return {*type, file.bytes().subspan(entry->begin, entry->end - entry->begin)};
+}
+
+const float* Weights::floats(std::string_view name, const std::vector<std::int64_t>& shape) {
+  const StoredTensor tensor = stored(name, shape);
+  const std::byte* const data = tensor.bytes.data();
+  if (tensor.type == WeightType::f32 &&
+      reinterpret_cast<std::uintptr_t>(data) % alignof(float) == 0) {
+    return reinterpret_cast<const float*>(data);
   }
-  std::unique_ptr<float[]>& copy = copies_[index];
+  const TensorEntry* const entry = find(name);
+  std::unique_ptr<float[]>& copy = copies_[static_cast<std::size_t>(entry - entries_.data())];
   if (!copy) {
     const std::uint64_t count = elements_of(*entry);
     copy.reset(new float[count]);
     const std::int64_t width = shape.empty() ? 1 : shape.back();
     if (count > 0) {
-      rows_to_floats(*type, bytes, width, 0, static_cast<std::int64_t>(count) / width,
+      rows_to_floats(tensor.type, tensor.bytes, width, 0, static_cast<std::int64_t>(count) / width,
                      {copy.get(), count});
     }
   }

@@ -1,9 +1,11 @@
 // A model's weights by name, whatever files they lie in.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -11,8 +13,15 @@
 #include "model/file.h"
 #include "model/gguf.h"
 #include "model/tensor_entry.h"
+#include "model/weight_type.h"
 
 namespace attn {
+
+// A tensor as it lies in its file: whole rows for rows_to_floats.
+struct StoredTensor {
+  WeightType type = WeightType::f32;
+  std::span<const std::byte> bytes;
+};
 
 class Weights {
  public:
@@ -25,9 +34,11 @@ class Weights {
   // Sorted by name; `begin` and `end` are bytes of the shard that holds the tensor.
   const std::vector<TensorEntry>& entries() const { return entries_; }
   bool has(std::string_view name) const { return find(name) != nullptr; }
-  // The numbers of a tensor of that shape as float32: in the mapped file where that holds float32,
-  // aligned; converted once and kept otherwise. Valid as long as this object. Throws attn::Error
-  // when the tensor is missing, of a type that is no WeightType or of another shape.
+  // A tensor of that shape, in the mapped file. Throws attn::Error when it is missing, of a type
+  // that is no WeightType or of another shape.
+  StoredTensor stored(std::string_view name, const std::vector<std::int64_t>& shape) const;
+  // Its numbers as float32: in the mapped file where that holds float32, aligned; converted once
+  // and kept otherwise. Valid as long as this object.
   const float* floats(std::string_view name, const std::vector<std::int64_t>& shape);
   // Elements of all floating-point tensors.
   std::int64_t parameters() const;

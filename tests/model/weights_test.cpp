@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -82,6 +83,11 @@ TEST(Weights, ReadsGgufWithItsMetadata) {
     }
   }
   EXPECT_EQ(weights.parameters(), static_cast<std::int64_t>(elements));
+  // One row alone, without a copy of the others.
+  const StoredTensor stored = weights.stored("Q5_1", {3, 64});
+  std::vector<float> row(64);
+  rows_to_floats(stored.type, stored.bytes, 64, 2, 3, row);
+  EXPECT_EQ(row[5], weights.floats("Q5_1", {3, 64})[2 * 64 + 5]);
   ASSERT_NE(weights.gguf(), nullptr);
   EXPECT_EQ(weights.gguf()->text("general.architecture"), "golden");
 }
@@ -92,9 +98,12 @@ TEST(Weights, FindsTheFileOfAFolder) {
   const std::string gguf = GgufFile{.tensors = {gguf_tensor("g", {8}, 0, 0)}, .data = 32}.bytes();
   folder.write("one.gguf", gguf);
   EXPECT_TRUE(Weights(folder.path()).has("g"));
-  folder.write("two.gguf", gguf);
+  folder.write("part.gguf",
+               GgufFile{.pairs = {gguf_pair("split.count", 2, raw<short>(3))}}.bytes());
+  EXPECT_THAT(failure(folder.file("part.gguf")), HasSubstr("is one of 3 parts of a model; join"));
+  std::filesystem::rename(folder.file("part.gguf"), folder.file("two.gguf"));
   EXPECT_THAT(failure(folder.path()), HasSubstr("has 2 .gguf files; name the one that is meant"));
-  EXPECT_TRUE(Weights(folder.file("two.gguf")).has("g"));
+  EXPECT_TRUE(Weights(folder.file("one.gguf")).has("g"));
   // By its contents, whatever it is called.
   EXPECT_TRUE(Weights(folder.write("blob", gguf)).has("g"));
   EXPECT_THAT(failure(folder.write("bad.gguf", "not")), HasSubstr("bad.gguf: truncated"));
@@ -185,6 +194,7 @@ TEST(Weights, RefusesPicklesAndSaysHowToConvert) {
   EXPECT_THAT(failure(folder.file("model")), testing::StartsWith(folder.file("model/pytorch_mod")));
   // Other files of these names are no reason to complain about them.
   folder.write("plain/training.bin", "text");
+  folder.write("plain/folder.pt/file", "text");
   EXPECT_THAT(failure(folder.file("plain")), HasSubstr("model.safetensors: cannot be opened"));
 }
 
