@@ -40,7 +40,7 @@ constexpr TypeName kTypes[] = {
 
 const TypeName& of(GgufType type) { return kTypes[static_cast<std::size_t>(type)]; }
 
-// Names of ggml's element types by number, where they differ from "unknown" for a reader.
+// ggml's element types by number; also those that are not read, so that messages can name them.
 std::string tensor_type_name(std::uint32_t number) {
   static constexpr std::pair<std::uint32_t, const char*> kNames[] = {
       {0, "F32"},     {1, "F16"},      {2, "Q4_0"},   {3, "Q4_1"},    {6, "Q5_0"},
@@ -69,11 +69,13 @@ class Reader {
   }
 
   // `where` names the place in messages: "key general.name: ".
+  [[noreturn]] void fail(const std::string& where, const std::string& reason) const {
+    throw Error(source_ + ": " + where + reason);
+  }
   std::span<const std::byte> take(std::uint64_t bytes, const std::string& where) {
     if (bytes > left()) {
-      throw Error(source_ + ": " + where + "truncated: " + std::to_string(bytes) +
-                  " bytes wanted at byte " + std::to_string(at_) + ", " + std::to_string(left()) +
-                  " are left");
+      fail(where, "truncated: " + std::to_string(bytes) + " bytes wanted at byte " +
+                      std::to_string(at_) + ", " + std::to_string(left()) + " are left");
     }
     at_ += bytes;
     return file_.subspan(at_ - bytes, bytes);
@@ -92,10 +94,10 @@ class Reader {
   std::string_view name(const std::string& where) {
     const std::string_view name = text(where);
     if (name.empty() || name.size() > kLongestName) {
-      throw Error(source_ + ": " + where + "the name has " + std::to_string(name.size()) +
-                  " bytes, must have 1 to " + std::to_string(kLongestName));
+      fail(where, "the name has " + std::to_string(name.size()) + " bytes, must have 1 to " +
+                      std::to_string(kLongestName));
     }
-    if (!unicode::is_utf8(name)) throw Error(source_ + ": " + where + "the name is not UTF-8");
+    if (!unicode::is_utf8(name)) fail(where, "the name is not UTF-8");
     return name;
   }
 
@@ -105,99 +107,98 @@ class Reader {
   std::uint64_t at_ = 0;
 };
 
-GgufType read_type(Reader& reader, const std::string& source, const std::string& where) {
+GgufType read_type(Reader& reader, const std::string& where) {
   const auto number = reader.number<std::uint32_t>(where);
   if (number > static_cast<std::uint32_t>(GgufType::f64)) {
-    throw Error(source + ": " + where + "has the unknown type " + std::to_string(number));
+    reader.fail(where, "has the unknown type " + std::to_string(number));
   }
   return static_cast<GgufType>(number);
 }
 
-std::pair<GgufType, std::uint64_t> read_array_head(Reader& reader, const std::string& source,
-                                                   const std::string& where) {
-  const GgufType element = read_type(reader, source, where);
+std::pair<GgufType, std::uint64_t> read_array_head(Reader& reader, const std::string& where) {
+  const GgufType element = read_type(reader, where);
   const auto count = reader.number<std::uint64_t>(where);
   // A text takes at least its length, an array its type and length.
   const std::uint64_t smallest = element == GgufType::text    ? 8
                                  : element == GgufType::array ? 12
                                                               : of(element).bytes;
   if (count > reader.left() / smallest) {
-    throw Error(source + ": " + where + "truncated: " + std::to_string(count) + " elements of " +
-                of(element).name + ", " + std::to_string(reader.left()) + " bytes are left");
+    reader.fail(where, "truncated: " + std::to_string(count) + " elements of " + of(element).name +
+                           ", " + std::to_string(reader.left()) + " bytes are left");
   }
   return {element, count};
 }
 
 // Passes over `count` elements of a type.
 void skip_elements(Reader& reader, GgufType type, std::uint64_t count, int depth,
-                   const std::string& source, const std::string& where) {
+                   const std::string& where) {
   if (depth > kDeepest) {
-    throw Error(source + ": " + where + "more than " + std::to_string(kDeepest) +
-                " arrays inside each other");
+    reader.fail(where, "more than " + std::to_string(kDeepest) + " arrays inside each other");
   }
   if (type == GgufType::text) {
     for (std::uint64_t i = 0; i < count; ++i) reader.text(where);
   } else if (type == GgufType::array) {
     for (std::uint64_t i = 0; i < count; ++i) {
-      const auto head = read_array_head(reader, source, where);
-      skip_elements(reader, head.first, head.second, depth + 1, source, where);
+      const auto head = read_array_head(reader, where);
+      skip_elements(reader, head.first, head.second, depth + 1, where);
     }
   } else {
     const auto bytes = reader.take(count * of(type).bytes, where);
     if (type != GgufType::boolean) return;
     for (const std::byte b : bytes) {
       if (b > std::byte{1}) {
-        throw Error(source + ": " + where + "holds the boolean " +
-                    std::to_string(std::to_integer<int>(b)) + ", must be 0 or 1");
+        reader.fail(where, "holds the boolean " + std::to_string(std::to_integer<int>(b)) +
+                               ", must be 0 or 1");
       }
     }
   }
 }
 
-GgufValue read_pair(Reader& reader, std::uint64_t index, const std::string& source) {
+GgufValue read_pair(Reader& reader, std::uint64_t index) {
   GgufValue value;
   value.key = reader.name("key " + std::to_string(index) + ": ");
   const std::string where = "key " + std::string(value.key) + ": ";
-  value.type = read_type(reader, source, where);
+  value.type = read_type(reader, where);
   if (value.type == GgufType::text) {
     const std::string_view text = reader.text(where);
     value.bytes = std::as_bytes(std::span(text.data(), text.size()));
     return value;
   }
   const bool array = value.type == GgufType::array;
-  if (array) std::tie(value.element, value.count) = read_array_head(reader, source, where);
+  if (array) std::tie(value.element, value.count) = read_array_head(reader, where);
   const std::uint64_t begin = reader.at();
-  skip_elements(reader, array ? value.element : value.type, value.count, 1, source, where);
+  skip_elements(reader, array ? value.element : value.type, value.count, 1, where);
   value.bytes = reader.since(begin);
   return value;
 }
 
 // The version, after the magic number.
-std::uint32_t read_version(Reader& reader, const std::string& source) {
+std::uint32_t read_version(Reader& reader) {
   const auto magic = reader.take(4, "");
   if (std::memcmp(magic.data(), "GGUF", 4) != 0) {
-    throw Error(source + ": does not begin with \"GGUF\" (is this a GGUF file?)");
+    reader.fail("", "does not begin with \"GGUF\" (is this a GGUF file?)");
   }
   const auto version = reader.number<std::uint32_t>("");
   if (version != 0 && (version & 0xffff) == 0) {
-    throw Error(source + ": is big-endian, only little-endian files are read (gguf-py's " +
+    reader.fail("",
+                "is big-endian, only little-endian files are read (gguf-py's "
                 "gguf_convert_endian.py converts)");
   }
   if (version != 2 && version != 3) {
-    throw Error(source + ": has version " + std::to_string(version) + ", 2 and 3 are read");
+    reader.fail("", "has version " + std::to_string(version) + ", 2 and 3 are read");
   }
   return version;
 }
 
 void check_count(std::uint64_t count, std::uint64_t smallest, std::uint64_t most,
-                 const Reader& reader, const std::string& what, const std::string& source) {
+                 const Reader& reader, const std::string& what) {
   if (count > reader.left() / smallest) {
-    throw Error(source + ": truncated: the header says " + std::to_string(count) + " " + what +
-                ", " + std::to_string(reader.left()) + " bytes are left");
+    reader.fail("", "truncated: the header says " + std::to_string(count) + " " + what + ", " +
+                        std::to_string(reader.left()) + " bytes are left");
   }
   if (count > most) {
-    throw Error(source + ": has " + std::to_string(count) + " " + what + ", at most " +
-                std::to_string(most) + " are allowed");
+    reader.fail("", "has " + std::to_string(count) + " " + what + ", at most " +
+                        std::to_string(most) + " are allowed");
   }
 }
 
@@ -219,45 +220,44 @@ std::uint64_t alignment_of(const std::vector<GgufValue>& metadata, const std::st
 }
 
 // A tensor's description; begin and end still count from the first byte of tensor data.
-TensorEntry read_tensor(Reader& reader, std::uint64_t index, const std::string& source) {
+TensorEntry read_tensor(Reader& reader, std::uint64_t index) {
   TensorEntry entry;
   entry.name = reader.name("tensor " + std::to_string(index) + ": ");
-  const std::string place = "tensor " + entry.name + ": ";
-  const std::string where = source + ": " + place;
-  const auto dimensions = reader.number<std::uint32_t>(place);
+  const std::string where = "tensor " + entry.name + ": ";
+  const auto dimensions = reader.number<std::uint32_t>(where);
   if (dimensions > kMostDimensions) {
-    throw Error(where + "has " + std::to_string(dimensions) + " dimensions, at most " +
-                std::to_string(kMostDimensions) + " are allowed");
+    reader.fail(where, "has " + std::to_string(dimensions) + " dimensions, at most " +
+                           std::to_string(kMostDimensions) + " are allowed");
   }
   std::uint64_t elements = 1;
   for (std::uint32_t i = 0; i < dimensions; ++i) {
-    const auto size = reader.number<std::uint64_t>(place);
+    const auto size = reader.number<std::uint64_t>(where);
     if (size > static_cast<std::uint64_t>(INT64_MAX)) {
-      throw Error(where + "has a dimension of " + std::to_string(size) +
-                  ", must be less than 2^63");
+      reader.fail(where, "has a dimension of " + std::to_string(size) + ", must be less than 2^63");
     }
     if (__builtin_mul_overflow(elements, size, &elements)) {
-      throw Error(where + "the product of its shape overflows");
+      reader.fail(where, "the product of its shape overflows");
     }
     entry.shape.insert(entry.shape.begin(), static_cast<std::int64_t>(size));
   }
-  entry.dtype = tensor_type_name(reader.number<std::uint32_t>(place));
+  entry.dtype = tensor_type_name(reader.number<std::uint32_t>(where));
   const auto type = weight_type(entry.dtype);
   if (!type) {
-    throw Error(where + "has the type " + entry.dtype + ", which is not known (" +
-                known_weight_types() + ")");
+    reader.fail(where, "has the type " + entry.dtype + ", which is not known (" +
+                           known_weight_types() + ")");
   }
   const std::uint64_t row =
       entry.shape.empty() ? 1 : static_cast<std::uint64_t>(entry.shape.back());
   if (row % block_elements(*type) != 0) {
-    throw Error(where + "has rows of " + std::to_string(row) + ", not whole blocks of " +
-                std::to_string(block_elements(*type)) + " that " + entry.dtype + " needs");
+    reader.fail(where, "has rows of " + std::to_string(row) + ", not whole blocks of " +
+                           std::to_string(block_elements(*type)) + " that " + entry.dtype +
+                           " needs");
   }
   const auto bytes = weight_bytes(*type, elements);
-  const auto offset = reader.number<std::uint64_t>(place);
+  const auto offset = reader.number<std::uint64_t>(where);
   std::uint64_t end = 0;
   if (!bytes || __builtin_add_overflow(offset, *bytes, &end)) {
-    throw Error(where + "the size of its shape " + to_string(entry.shape) + " overflows");
+    reader.fail(where, "the size of its shape " + to_string(entry.shape) + " overflows");
   }
   entry.begin = offset;
   entry.end = end;
@@ -306,13 +306,13 @@ std::string gguf_type_name(const GgufValue& value) {
 
 Gguf::Gguf(std::span<const std::byte> file, std::string source) : source_(std::move(source)) {
   Reader reader(file, source_);
-  version_ = read_version(reader, source_);
+  version_ = read_version(reader);
   const auto tensors = reader.number<std::uint64_t>("");
   const auto pairs = reader.number<std::uint64_t>("");
-  check_count(pairs, kSmallestPair, kMostKeys, reader, "keys", source_);
-  check_count(tensors, kSmallestTensor, kMostTensors, reader, "tensors", source_);
+  check_count(pairs, kSmallestPair, kMostKeys, reader, "keys");
+  check_count(tensors, kSmallestTensor, kMostTensors, reader, "tensors");
 
-  for (std::uint64_t i = 0; i < pairs; ++i) metadata_.push_back(read_pair(reader, i, source_));
+  for (std::uint64_t i = 0; i < pairs; ++i) metadata_.push_back(read_pair(reader, i));
   std::sort(metadata_.begin(), metadata_.end(),
             [](const GgufValue& a, const GgufValue& b) { return a.key < b.key; });
   for (std::size_t i = 1; i < metadata_.size(); ++i) {
@@ -322,7 +322,7 @@ Gguf::Gguf(std::span<const std::byte> file, std::string source) : source_(std::m
   }
   const std::uint64_t alignment = alignment_of(metadata_, source_);
 
-  for (std::uint64_t i = 0; i < tensors; ++i) tensors_.push_back(read_tensor(reader, i, source_));
+  for (std::uint64_t i = 0; i < tensors; ++i) tensors_.push_back(read_tensor(reader, i));
   std::sort(tensors_.begin(), tensors_.end(),
             [](const TensorEntry& a, const TensorEntry& b) { return a.name < b.name; });
   for (std::size_t i = 1; i < tensors_.size(); ++i) {
