@@ -13,12 +13,13 @@ list() {
 g++: the compiler
 cmake: configures the build
 ninja-build: runs the build
-pkg-config: finds utf8proc
+pkg-config: finds utf8proc and PCRE2
 libhwy-dev: Highway, vector instructions
 nlohmann-json3-dev: reads and writes JSON
 libcli11-dev: the command line
 libfmt-dev: text output
 libutf8proc-dev: Unicode normalisation of texts
+libpcre2-dev: patterns of tokenizers
 libgtest-dev: tests
 libgmock-dev: tests
 libbenchmark-dev: benchmarks

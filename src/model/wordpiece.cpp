@@ -5,6 +5,7 @@
 #include <stdexcept>
 
 #include "attn/error.h"
+#include "model/longest_match.h"
 #include "model/unicode.h"
 
 namespace attn {
@@ -107,33 +108,21 @@ const std::string& WordPiece::piece(std::int32_t id) const {
 
 // Longest match from the left; a word with a part that matches nothing is unknown as a whole.
 void WordPiece::split_word(const Word& word, std::int32_t index, std::vector<Piece>& out) const {
-  const std::size_t count = word.characters.size();
   const std::size_t before = out.size();
-  std::string candidate;
-  std::size_t first = 0;
-  while (count <= kLongestWord && first < count) {
-    const auto characters_begin = word.characters.begin();
-    std::size_t last = count;
-    auto found = ids_.end();
-    for (; last > first; --last) {
-      const std::size_t bytes = word.starts[last] - word.starts[first];
-      if (bytes > longest_) continue;
-      candidate.assign(first == 0 ? "" : "##");
-      candidate.append(word.text, word.starts[first], bytes);
-      found = ids_.find(candidate);
-      if (found != ids_.end()) break;
-    }
-    if (found == ids_.end()) break;
-    out.push_back({found->second, index,
-                   (characters_begin + static_cast<std::ptrdiff_t>(first))->begin,
-                   (characters_begin + static_cast<std::ptrdiff_t>(last) - 1)->end, false});
-    first = last;
-  }
-  if (first < count) {
-    out.resize(before);
-    out.push_back(
-        {unknown_, index, word.characters.front().begin, word.characters.back().end, false});
-  }
+  const auto find = [&](std::string_view candidate) {
+    const auto found = ids_.find(candidate);
+    return found == ids_.end() ? -1 : found->second;
+  };
+  const bool known = word.characters.size() <= kLongestWord &&
+                     longest_match(word.text, word.starts, "##", longest_, find,
+                                   [&](std::int32_t id, std::size_t first, std::size_t last) {
+                                     out.push_back({id, index, word.characters[first].begin,
+                                                    word.characters[last - 1].end, false});
+                                   });
+  if (known) return;
+  out.resize(before);
+  out.push_back(
+      {unknown_, index, word.characters.front().begin, word.characters.back().end, false});
 }
 
 // Text without special tokens: normalise, then split at spaces and punctuation.

@@ -129,8 +129,8 @@ TEST(Arguments, AClosedPipeIsAFailure) {
 TEST(Doctor, NamesWhatABugReportNeeds) {
   const Ran ran = attn({"doctor"});
   EXPECT_EQ(ran.code, 0);
-  for (const char* word :
-       {version(), "ISA", "CPU", "L2", "threads", "Highway", "OpenMP", "utf8proc", "cache"}) {
+  for (const char* word : {version(), "ISA", "CPU", "L2", "threads", "Highway", "OpenMP",
+                           "utf8proc", "PCRE2", "cache"}) {
     EXPECT_THAT(ran.out, HasSubstr(word));
   }
   EXPECT_THAT(ran.out, HasSubstr(machine().cpu));

@@ -1,0 +1,23 @@
+// Normalisers of a tokenizer.json, with the offsets that Hugging Face's `tokenizers` gives (its
+// NormalizedString): a character that was put in has the source of the one before it.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "model/json.h"
+#include "model/token_text.h"
+
+namespace attn {
+
+using Normalizer = std::function<void(std::vector<Character>&)>;
+
+// Throws attn::Error "<place>: ..." for a type or a setting that is not known.
+Normalizer make_normalizer(const Json& part, const std::string& place);
+
+// Unicode's normal forms (UAX 15).
+enum class NormalForm : std::uint8_t { nfc, nfd, nfkc, nfkd };
+void normalize(std::vector<Character>& text, NormalForm form);
+
+}  // namespace attn

@@ -1,0 +1,209 @@
+#include "model/post_processor.h"
+
+#include <algorithm>
+#include <map>
+#include <utility>
+
+#include "model/settings.h"
+
+namespace attn {
+namespace {
+
+using Sources = std::vector<std::string_view>;
+
+PlacedToken special_token(std::int32_t id, std::int32_t type) {
+  PlacedToken token;
+  token.id = id;
+  token.type = type;
+  token.special = true;
+  return token;
+}
+
+// One character further, or one back, but not past `limit`.
+std::size_t forward(std::string_view text, std::size_t at, std::size_t limit) {
+  if (at < limit) ++at;
+  while (at < limit && (static_cast<unsigned char>(text[at]) & 0xC0) == 0x80) ++at;
+  return at;
+}
+std::size_t backward(std::string_view text, std::size_t at, std::size_t limit) {
+  if (at > limit) --at;
+  while (at > limit && (static_cast<unsigned char>(text[at]) & 0xC0) == 0x80) --at;
+  return at;
+}
+
+// Offsets without the spaces that a piece begins or ends with.
+void trim(std::vector<PlacedTokens>& parts, const Sources& sources, bool prefix_space) {
+  for (std::size_t p = 0; p < parts.size(); ++p) {
+    const std::string_view text = sources[std::min(p, sources.size() - 1)];
+    for (std::size_t i = 0; i < parts[p].size(); ++i) {
+      PlacedToken& token = parts[p][i];
+      auto& [begin, end] = token.source;
+      std::uint32_t leading = token.leading;
+      // The space that was put in front has no source that could be trimmed.
+      if ((i == 0 || begin == 0) && prefix_space && leading == 1) leading = 0;
+      for (std::uint32_t n = 0; n < leading; ++n) begin = forward(text, begin, end);
+      for (std::uint32_t n = 0; n < token.trailing; ++n) end = backward(text, end, begin);
+    }
+  }
+}
+
+std::int32_t known_token(const Json& pair, const char* name, const Vocabulary& vocabulary,
+                         const Settings& settings) {
+  if (pair.items.size() != 2 || !pair.items[0].is(Json::Kind::text) ||
+      !pair.items[1].is(Json::Kind::integer)) {
+    settings.fail(name, "must be a token and its id");
+  }
+  if (!vocabulary.has(pair.items[1].integer)) {
+    settings.fail(name, "has id " + std::to_string(pair.items[1].integer) +
+                            ", which is not in the vocabulary");
+  }
+  return static_cast<std::int32_t>(pair.items[1].integer);
+}
+
+// [CLS] a [SEP], and b [SEP] behind it.
+PostProcessor frame(Settings& settings, const Vocabulary& vocabulary, bool roberta) {
+  const std::int32_t begin = known_token(settings.needed("cls"), "cls", vocabulary, settings);
+  const std::int32_t end = known_token(settings.needed("sep"), "sep", vocabulary, settings);
+  const bool trims = roberta && settings.flag("trim_offsets");
+  const bool prefix_space = roberta && settings.flag("add_prefix_space");
+  return [=](std::vector<PlacedTokens>& parts, const Sources& sources, bool special_tokens) {
+    if (trims) trim(parts, sources, prefix_space);
+    for (std::size_t p = 0; p < parts.size(); ++p) {
+      if (roberta) {
+        for (PlacedToken& token : parts[p]) token.type = 0;
+      }
+      if (!special_tokens) continue;
+      const std::int32_t type = p == 0 || roberta ? 0 : 1;
+      // RoBERTa has a second end between two texts.
+      if (p == 0 || roberta) {
+        parts[p].insert(parts[p].begin(), special_token(p == 0 ? begin : end, type));
+      }
+      parts[p].push_back(special_token(end, type));
+    }
+  };
+}
+
+// A piece of a template: one of the two texts, or special tokens.
+struct Slot {
+  int text = -1;
+  std::int32_t type = 0;
+  std::vector<std::int32_t> ids;
+};
+
+std::map<std::string, std::vector<std::int32_t>> read_special_tokens(const Json& object,
+                                                                     const Vocabulary& vocabulary,
+                                                                     const std::string& place) {
+  Settings whole(object, place);  // refuses what is no object
+  std::map<std::string, std::vector<std::int32_t>> tokens;
+  for (std::size_t i = 0; i < object.names.size(); ++i) {
+    Settings settings(object.items[i], place + ": " + object.names[i]);
+    settings.text("id");
+    std::vector<std::int32_t>& ids = tokens[object.names[i]];
+    for (const Json& id : settings.array("ids")) {
+      if (!id.is(Json::Kind::integer) || !vocabulary.has(id.integer)) {
+        settings.fail("ids", "has one that is not in the vocabulary");
+      }
+      ids.push_back(static_cast<std::int32_t>(id.integer));
+    }
+    if (settings.array("tokens").size() != ids.size()) settings.fail("tokens", "are not one an id");
+    settings.finish();
+  }
+  return tokens;
+}
+
+std::vector<Slot> read_template(
+    Settings& settings, const char* name,
+    const std::map<std::string, std::vector<std::int32_t>>& special_tokens) {
+  std::vector<Slot> slots;
+  for (const Json& item : settings.array(name)) {
+    Settings piece(item, settings.place() + ": " + name);
+    Slot slot;
+    const Json* const text = piece.find("Sequence");
+    const Json* const token = piece.find("SpecialToken");
+    piece.finish();
+    if ((text == nullptr) == (token == nullptr)) {
+      piece.fail("must hold either Sequence or SpecialToken");
+    }
+    Settings inner(text != nullptr ? *text : *token, piece.place());
+    slot.type = static_cast<std::int32_t>(inner.integer("type_id", 0, 255));
+    const std::string id = inner.text("id");
+    inner.finish();
+    if (text != nullptr) {
+      if (id != "A" && id != "B") inner.fail("id", "\"" + id + "\" is not known (A, B)");
+      slot.text = id == "A" ? 0 : 1;
+    } else {
+      const auto found = special_tokens.find(id);
+      if (found == special_tokens.end()) {
+        inner.fail("id", "\"" + id + "\" is not one of special_tokens");
+      }
+      slot.ids = found->second;
+    }
+    slots.push_back(std::move(slot));
+  }
+  return slots;
+}
+
+PostProcessor by_template(Settings& settings, const Vocabulary& vocabulary) {
+  const auto special_tokens = read_special_tokens(settings.needed("special_tokens"), vocabulary,
+                                                  settings.place() + ": special_tokens");
+  const std::vector<Slot> single = read_template(settings, "single", special_tokens);
+  const std::vector<Slot> pair = read_template(settings, "pair", special_tokens);
+  for (const Slot& slot : single) {
+    if (slot.text == 1) settings.fail("single", "has a second text");
+  }
+  return [=](std::vector<PlacedTokens>& parts, const Sources&, bool with_special) {
+    std::vector<PlacedTokens> out;
+    for (const Slot& slot : parts.size() == 1 ? single : pair) {
+      if (slot.text >= 0) {
+        out.push_back(parts[static_cast<std::size_t>(slot.text)]);
+        for (PlacedToken& token : out.back()) token.type = slot.type;
+      } else if (with_special) {
+        out.emplace_back();
+        for (const std::int32_t id : slot.ids) out.back().push_back(special_token(id, slot.type));
+      }
+    }
+    parts = std::move(out);
+  };
+}
+
+}  // namespace
+
+PostProcessor make_post_processor(const Json& part, const Vocabulary& vocabulary,
+                                  const std::string& place) {
+  const std::string type = part_type(part, place);
+  Settings settings(part, place + ": " + type);
+  PostProcessor made;
+  if (type == "Sequence") {
+    std::vector<PostProcessor> steps;
+    bool framed = false;
+    for (const Json& step : settings.array("processors")) {
+      // Behind one that made its own parts, no other can tell the two texts apart.
+      const std::string kind = part_type(step, settings.place());
+      if (framed) settings.fail(kind + " behind special tokens is not known");
+      framed = kind != "ByteLevel";
+      steps.push_back(make_post_processor(step, vocabulary, settings.place()));
+    }
+    made = [steps](std::vector<PlacedTokens>& parts, const Sources& sources, bool special_tokens) {
+      for (const PostProcessor& step : steps) step(parts, sources, special_tokens);
+    };
+  } else if (type == "ByteLevel") {
+    const bool trims = settings.flag("trim_offsets");
+    const bool prefix_space = settings.flag("add_prefix_space");
+    settings.flag("use_regex", true);  // means something to the pre-tokenizer of this name only
+    made = [=](std::vector<PlacedTokens>& parts, const Sources& sources, bool) {
+      if (trims) trim(parts, sources, prefix_space);
+    };
+  } else if (type == "TemplateProcessing") {
+    made = by_template(settings, vocabulary);
+  } else if (type == "BertProcessing") {
+    made = frame(settings, vocabulary, false);
+  } else if (type == "RobertaProcessing") {
+    made = frame(settings, vocabulary, true);
+  } else {
+    settings.fail("is not a known post-processor");
+  }
+  settings.finish();
+  return made;
+}
+
+}  // namespace attn

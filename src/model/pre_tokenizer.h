@@ -1,0 +1,28 @@
+// Pre-tokenizers of a tokenizer.json: they cut a text into the words that a model then sees.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <string_view>
+
+#include "model/json.h"
+#include "model/token_text.h"
+
+namespace attn {
+
+using PreTokenizer = std::function<void(SplitText&)>;
+
+// Throws attn::Error "<place>: ..." for a type or a setting that is not known.
+PreTokenizer make_pre_tokenizer(const Json& part, const std::string& place);
+
+// GPT-2's alphabet, which has a printable character for each byte (openai/gpt-2, encoder.py).
+char32_t byte_to_letter(unsigned char byte);
+// The byte of a letter; -1 for a character outside the alphabet.
+int letter_to_byte(char32_t letter);
+
+// How ▁ is put in front (Metaspace): always, only where the source begins, never.
+enum class PrependScheme : std::uint8_t { always, first, never };
+class Settings;
+PrependScheme read_prepend_scheme(Settings& settings);
+
+}  // namespace attn
