@@ -16,9 +16,10 @@ constexpr const char* kNoSpace =
     "\\x{0}-\\x{8}\\x{e}-\\x{1f}\\x{21}-\\x{84}\\x{86}-\\x{9f}\\x{a1}-\\x{167f}\\x{1681}-\\x{1fff}"
     "\\x{200b}-\\x{2027}\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}\\x{3001}-"
     "\\x{d7ff}\\x{e000}-\\x{10ffff}\\p{Cs}";
-// Oniguruma has two answers: within a class, numbers that are no digits are not of a word.
-constexpr const char* kWord = "\\p{Alphabetic}\\p{M}\\p{N}\\p{Pc}";
+// Outside a class, Oniguruma counts Latin-1's other numbers (superscripts, fractions) as well.
 constexpr const char* kWordInClass = "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}";
+constexpr const char* kWord =
+    "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}";
 
 class Translator {
  public:
@@ -74,10 +75,19 @@ class Translator {
   void property() {
     const std::size_t end = in_.find('}', at_);
     if (peek(2) != '{' || end == std::string_view::npos) refuse("a property without braces");
-    for (std::size_t i = at_ + 3; i < end; ++i) {
-      if (!is_letter(in_[i]) && !(in_[i] == '^' && i == at_ + 3)) refuse("an odd property");
+    std::string_view name = in_.substr(at_ + 3, end - at_ - 3);
+    out_ += in_.substr(at_, 3);
+    if (!name.empty() && name.front() == '^') {
+      out_ += '^';
+      name.remove_prefix(1);
     }
-    out_ += in_.substr(at_, end + 1 - at_);
+    for (const char c : name) {
+      if (!is_letter(c)) refuse("an odd property");
+    }
+    // A longer name is a script's; PCRE2 would take those in that share a character along.
+    if (name.size() > 2 && name != "Alphabetic") out_ += "sc:";
+    out_ += name;
+    out_ += '}';
     at_ = end + 1;
   }
   void escape(bool inside) {
