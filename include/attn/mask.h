@@ -127,8 +127,8 @@ class Mask {
   //   names = full, causal, window(left, right), dilated(left, right, step), global(positions),
   //           blocks(size; q-k, q-k, ...), documents(lengths), prefix(n), padding(lengths),
   //           padding-left(lengths), per_head(mask; mask; ...), per_batch(mask; mask; ...)
-  // Spaces are free, _ and - the same in names. Throws std::invalid_argument with the column of
-  // what it does not understand and what is known.
+  // Spaces are free, _ and - the same in names; blocks(size;) lists no pair. Throws
+  // std::invalid_argument with the column of what it does not understand and what is known.
   static Mask parse(const std::string& text);
 
   struct Node;

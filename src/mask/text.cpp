@@ -48,7 +48,7 @@ std::string write(const Mask& mask) {
           const std::string pairs = join(node.visible, ", ", [](const auto& block) {
             return number(block.first) + "-" + number(block.second);
           });
-          return "blocks(" + number(node.size) + (pairs.empty() ? "" : "; " + pairs) + ")";
+          return "blocks(" + number(node.size) + (pairs.empty() ? ";)" : "; " + pairs + ")");
         } else if constexpr (std::is_same_v<T, Node::Documents>) {
           std::vector<std::int64_t> lengths = node.ends;
           for (std::size_t d = lengths.size(); d-- > 1;) lengths[d] -= lengths[d - 1];
@@ -216,7 +216,7 @@ class Parser {
 
   Mask named(const std::string& name, std::size_t begin) {
     if (name.empty()) fail(begin, "expected a mask, found " + seen() + "; known: " + kKnown);
-    if (name == "blocks") return blocks();
+    if (name == "blocks") return blocks(begin);
     if (name == "per_head") return Mask::per_head(list_of_masks());
     if (name == "per_batch") return Mask::per_batch(list_of_masks());
     if (name == "dense" || name == "predicate") {
@@ -262,14 +262,15 @@ class Parser {
     return list;
   }
 
-  // (size; q-k, q-k, ...) or :size;q-k,q-k,... ; without pairs nothing is visible.
-  Mask blocks() {
+  // (size; q-k, q-k, ...) or :size;q-k,q-k,... ; (size;) lists no pair, and shows nothing.
+  Mask blocks(std::size_t begin) {
     const bool colon = take(':');
     if (!colon) expect('(');
     const std::int64_t size = integer();
     std::vector<std::pair<std::int64_t, std::int64_t>> pairs;
-    const std::size_t before = at_;
+    bool listed = false;
     if (take(';') || take(':')) {
+      listed = !colon;
       const char c = peek();
       if (c == '-' || (c >= '0' && c <= '9')) {
         do {
@@ -277,11 +278,16 @@ class Parser {
           expect('-');
           pairs.emplace_back(query, integer());
         } while (take(','));
-      } else if (colon) {
-        at_ = before;  // the ; belongs to a list around
+        listed = true;
       }
     }
     if (!colon) expect(')');
+    // A size alone may be meant as a diagonal or as a tiling: it must not hide everything.
+    if (!listed) {
+      fail(begin, "blocks lists no pair: write blocks(" + number(size) +
+                      "; 0-0, 1-0, 1-1), query block - key block, or blocks(" + number(size) +
+                      ";) for none");
+    }
     return Mask::blocks(size, std::move(pairs));
   }
 

@@ -77,9 +77,9 @@ TEST(MaskText, ReadsEveryName) {
   same("blocks(64; 0-0,0-1)", "blocks(64; 0-0, 0-1)");
   same("blocks:64;0-0,-1--2", "blocks(64; -1--2, 0-0)");
   same("blocks:64:0-0", "blocks(64; 0-0)");
-  same("blocks(64)", "blocks(64)");
-  same("per-head(causal; blocks:4; blocks:4;1-1; window:1,0|full)",
-       "per_head(causal; blocks(4); blocks(4; 1-1); window(1, 0) | full)");
+  same("blocks(64 ; )", "blocks(64;)");
+  same("per-head(causal; blocks(4;); blocks:4;1-1; window:1,0|full)",
+       "per_head(causal; blocks(4;); blocks(4; 1-1); window(1, 0) | full)");
   same("per_batch(causal; per_head(full; causal))", "per_batch(causal; per_head(full; causal))");
   same("((full|causal))&full", "(full | causal) & full");
   same("full & full & (full & causal)", "full & full & full & causal");
@@ -118,6 +118,11 @@ TEST(MaskText, ErrorsPointAndName) {
   EXPECT_THAT(error_of("per_head(full; documents(-1))"), HasSubstr("column 16"));
   EXPECT_THAT(error_of("predicate"), HasSubstr("cannot be written"));
   EXPECT_THAT(error_of("blocks(4; 1)"), HasSubstr("expected -"));
+  EXPECT_THAT(error_of("full & blocks(16)"), HasSubstr("column 8"));
+  for (const char* bare : {"blocks(16)", "blocks:16", "per_head(blocks:16; causal)"}) {
+    EXPECT_THAT(error_of(bare), HasSubstr("blocks lists no pair: write blocks(16; 0-0"));
+  }
+  EXPECT_THAT(error_of("blocks(16 x"), HasSubstr("expected ), found \"x\""));
   EXPECT_THAT(error_of("caus\xc3\xa4l\n"), Not(HasSubstr("\n")));
   EXPECT_THAT(error_of(std::string(100000, '(')), HasSubstr("nested more than 64 deep"));
 }
