@@ -87,8 +87,8 @@ struct FetchOptions {
 // std::invalid_argument for a name that is not known.
 std::string fetch_model(const std::string& name, const FetchOptions& options = {});
 
-// A folder as it is, or a known model's folder. Throws std::invalid_argument for a word that is
-// neither, attn::Error for a path (with a '/') that is no folder.
+// A folder as it is, or a known model's folder. Throws std::invalid_argument for what is neither,
+// and as fetch_model.
 std::string resolve_model(const std::string& folder_or_name, const FetchOptions& options = {});
 
 // Where fetch_model keeps models. Throws attn::Error when neither XDG_CACHE_HOME nor a home folder

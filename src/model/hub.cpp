@@ -318,11 +318,8 @@ std::string resolve_model(const std::string& folder_or_name, const FetchOptions&
   for (const KnownModel& model : known_models()) {
     if (model.name == folder_or_name) return fetch_model(folder_or_name, options);
   }
-  const std::string what =
-      folder_or_name + ": is neither a folder nor a known model (" + known_names() + ")";
-  // Only what looks like a path may be a folder that went missing.
-  if (folder_or_name.find('/') == std::string::npos) throw std::invalid_argument(what);
-  throw Error(what);
+  throw std::invalid_argument(folder_or_name + ": is neither a folder nor a known model (" +
+                              known_names() + ")");
 }
 
 }  // namespace attn

@@ -51,8 +51,21 @@ TEST(Get, UnknownNamesFail) {
   EXPECT_TRUE(is_one_line(ran.err)) << ran.err;
   EXPECT_THAT(ran.err, HasSubstr("frobnicate"));
   EXPECT_THAT(ran.err, HasSubstr("minilm, smollm2, demo"));
-  EXPECT_EQ(attn({"run", "frobnicate", "text"}).code, 2);
-  EXPECT_EQ(attn({"look", "frobnicate", "text"}).code, 2);
+}
+
+// However it is spelt.
+TEST(Run, WhatIsNoModelIsAWrongArgument) {
+  const std::string folder = temporary("no-such-folder");
+  for (const std::string& model : {std::string("frobnicate"), std::string("./frobnicate"),
+                                   std::string("frobnicate/"), folder, std::string("")}) {
+    for (const char* command : {"run", "look"}) {
+      const Ran ran = attn({command, model, "text"});
+      EXPECT_EQ(ran.code, 2) << command << " " << model;
+      EXPECT_EQ(ran.out, "") << command << " " << model;
+      EXPECT_TRUE(is_one_line(ran.err)) << ran.err;
+      EXPECT_THAT(ran.err, HasSubstr("neither a folder nor a known model (minilm, smollm2, demo)"));
+    }
+  }
 }
 
 TEST(Run, JsonHasEmbeddingsAndSimilarities) {
@@ -147,11 +160,10 @@ TEST(Run, FailuresAreOneLineAndExit1) {
   const std::string folder = temporary("empty");
   std::filesystem::create_directory(folder);
   const std::vector<std::vector<std::string>> calls = {
-      {"run", "./no-such-model", "text"},
       {"run", folder, "text"},
       {"run", "demo", "-f", folder + "/missing"},
       {"run", "demo", "-f", folder},
-      {"look", folder + "/no-such-model", "text"},
+      {"look", folder, "text"},
       {"look", "demo", "text", "-o", folder + "/missing/page.html"},
       {"look", "demo", "text", "-o", folder},
   };

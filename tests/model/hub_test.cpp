@@ -220,8 +220,8 @@ TEST_F(Hub, KnowsNamesAndFolders) {
               HasSubstr("known: minilm, smollm2, demo"));
   EXPECT_THAT(message_of<std::invalid_argument>([] { resolve_model("gpt9"); }),
               HasSubstr("gpt9: is neither a folder nor a known model (minilm, smollm2, demo)"));
-  // What looks like a path is a folder that is not there.
-  EXPECT_THAT(message_of<Error>([] { resolve_model("./gpt9"); }), HasSubstr("./gpt9: is neither"));
+  EXPECT_THAT(message_of<std::invalid_argument>([] { resolve_model("./gpt9"); }),
+              HasSubstr("./gpt9: is neither"));
   EXPECT_EQ(resolve_model(folder_.path()), folder_.path());
   std::vector<std::string> steps;
   const std::string demo = fetch_model(
