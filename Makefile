@@ -38,6 +38,7 @@ test: packages-test ## build twice (release, sanitizers) and run every test; the
 bench: packages-build ## measure attention against the machine's ceiling; writes build/bench/attention.json
 	@cmake --preset release >build/configure.log || { cat build/configure.log; exit 1; }
 	@cmake --build --preset release --target attn_cli
+	@mkdir -p build/bench
 	@build/release/bin/attn bench --standard --output build/bench/attention.json
 
 .PHONY: bench-peers

@@ -37,11 +37,32 @@ Observing observing_named(const std::string& text) {
   return Observing::nothing;
 }
 
+// Options that exclude each other, by the names that were typed.
+void refuse_mixtures(const BenchOptions& options) {
+  const std::string dtype = "--dtype " + options.dtype;
+  const std::string kv_dtype = options.kv_dtype.empty() ? dtype : "--kv-dtype " + options.kv_dtype;
+  const auto refuse = [](bool both, const std::string& one, const std::string& other) {
+    if (both) throw std::invalid_argument("bench: " + one + " does not go with " + other);
+  };
+  const auto wide = [](const std::string& type) { return type == "float64"; };
+  const auto small = [&](const std::string& type) { return !wide(type) && type != "float32"; };
+  const std::string kv = options.kv_dtype.empty() ? options.dtype : options.kv_dtype;
+  refuse(wide(kv) != wide(options.dtype), kv_dtype, dtype);
+  refuse(options.ragged && options.cache == "paged", "--ragged", "--cache paged");
+  if (!options.backward) return;
+  refuse(options.decode, "--backward", "--decode");
+  refuse(options.cache == "paged", "--backward", "--cache paged");
+  refuse(options.observe != "none", "--backward", "--observe " + options.observe);
+  refuse(small(options.dtype), "--backward", dtype);
+  refuse(small(kv), "--backward", kv_dtype);
+}
+
 std::vector<Workload> asked_workloads(const BenchOptions& options) {
   if (options.plain()) return default_workloads();
   if (!(options.dropout >= 0 && options.dropout < 1)) {
     throw std::invalid_argument("bench: --dropout must be at least 0 and below 1");
   }
+  refuse_mixtures(options);
   std::vector<std::string> shapes = options.shapes;
   if (shapes.empty()) {
     shapes = {options.decode   ? "1,32,8,1,32768,128"
@@ -164,19 +185,30 @@ std::string bar(std::size_t done, std::size_t of) {
   return "[" + std::string(full, '#') + std::string(kCells - full, '.') + "]";
 }
 
+// Before minutes of measuring: rows that could not be written.
+void check_output(const std::string& path) {
+  namespace fs = std::filesystem;
+  const fs::path folder = fs::absolute(path).parent_path();
+  std::error_code ignored;
+  if (fs::is_directory(path, ignored)) throw Error("bench: --output '" + path + "' is a folder");
+  if (!fs::is_directory(folder, ignored)) {
+    throw Error("bench: --output '" + path + "' lies in '" + folder.string() +
+                "', which is no folder; make it first");
+  }
+}
+
 void write_rows(const std::vector<Measured>& rows, const std::string& path) {
-  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
-  if (!folder.empty()) std::filesystem::create_directories(folder);
   const HeldSignals held;
   std::ofstream file(path);
   file << json(rows);
   file.close();
-  if (!file) throw Error("cannot write '" + path + "': " + std::strerror(errno));
+  if (!file) throw Error("bench: cannot write --output '" + path + "': " + std::strerror(errno));
 }
 
 }  // namespace
 
 void bench(const BenchOptions& options) {
+  if (!options.output.empty()) check_output(options.output);
   const std::vector<int> counts = thread_counts(options.common);
   std::vector<Setting> settings;
   for (const Isa isa : vector_isas(options.common, options.standard)) {

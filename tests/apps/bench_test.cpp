@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
@@ -151,11 +152,22 @@ TEST(Bench, WritesRowsToAFile) {
   const auto rows = nlohmann::json::parse(read(path));
   ASSERT_EQ(rows.size(), 1U);
   EXPECT_EQ(rows[0].at("shape"), nlohmann::json({1, 2, 2, 32, 32, 16}));
+}
 
-  const Ran nowhere = attn({"bench", "--shape", "1,2,2,32,32,16", "--quick", "--threads", "1", "-o",
-                            "/proc/no/rows.json"});
+// Said before anything is measured; folders are not made, as attn look makes none.
+TEST(Bench, OutputHasToHaveItsFolder) {
+  const std::string folder = temporary("folder");
+  const Ran nowhere = attn({"bench", "--standard", "-o", folder + "/rows.json"});
   EXPECT_EQ(nowhere.code, 1);
+  EXPECT_EQ(nowhere.out, "");
   EXPECT_TRUE(is_one_line(nowhere.err)) << nowhere.err;
+  EXPECT_THAT(nowhere.err, HasSubstr("--output '" + folder + "/rows.json' lies in '" + folder +
+                                     "', which is no folder"));
+  EXPECT_FALSE(std::filesystem::exists(folder));
+  std::filesystem::create_directory(folder);
+  const Ran itself = attn({"bench", "--standard", "-o", folder});
+  EXPECT_EQ(itself.code, 1);
+  EXPECT_THAT(itself.err, HasSubstr("is a folder"));
 }
 
 TEST(Bench, TableFitsATerminal) {
