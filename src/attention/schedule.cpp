@@ -13,15 +13,19 @@ std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; 
 
 std::int64_t size_of(const Interval& i) { return ceil_div(i.end - i.begin, i.step); }
 
-// Counts, for the rows of a block, how many touch and how many cover each tile.
+// Counts, for the rows of a block, how many touch and how many cover each tile. Only tiles where a
+// count changes are looked at: all of them once a block would make a plan quadratic in the length.
 class TileCounts {
  public:
   TileCounts(std::int64_t k_len, std::int64_t tile)
-      : k_len_(k_len), tile_(tile), tiles_(ceil_div(k_len, tile)) {}
+      : k_len_(k_len),
+        tile_(tile),
+        tiles_(ceil_div(k_len, tile)),
+        changes_(static_cast<std::size_t>(tiles_) + 1) {}
 
   void clear() {
-    touched_.assign(static_cast<std::size_t>(tiles_) + 1, 0);
-    covered_.assign(static_cast<std::size_t>(tiles_) + 1, 0);
+    for (const std::int64_t t : changed_) changes_[static_cast<std::size_t>(t)] = {};
+    changed_.clear();
     last_touched_ = -1;
   }
 
@@ -37,25 +41,23 @@ class TileCounts {
       const std::int64_t end = std::min((t + 1) * words_a_tile, ceil_div(k_len_, 64));
       for (std::int64_t w = t * words_a_tile; w < end; ++w) seen += std::popcount(words[w]);
       if (seen == 0) continue;
-      bump(touched_, t, t + 1);
-      if (seen == std::min(tile_, k_len_ - t * tile_)) bump(covered_, t, t + 1);
+      bump(&Change::touched, t, t + 1);
+      if (seen == std::min(tile_, k_len_ - t * tile_)) bump(&Change::covered, t, t + 1);
     }
   }
 
   // Calls f(begin, end, partial) for each run of visited tiles, after all rows are in.
   template <class F>
-  void for_runs(std::int64_t rows, F&& f) const {
+  void for_runs(std::int64_t rows, F&& f) {
+    std::sort(changed_.begin(), changed_.end());
     std::int64_t touched = 0, covered = 0;
     std::int64_t begin = 0;
-    int kind = 0;  // 0 skipped, 1 partial, 2 full
-    for (std::int64_t t = 0; t <= tiles_; ++t) {
-      int next = 0;
-      if (t < tiles_) {
-        touched += touched_[static_cast<std::size_t>(t)];
-        covered += covered_[static_cast<std::size_t>(t)];
-        next = touched == 0 ? 0 : covered == rows ? 2 : 1;
-      }
-      if (next == kind && t < tiles_) continue;
+    int kind = 0;                            // 0 skipped, 1 partial, 2 full
+    for (const std::int64_t t : changed_) {  // at the last one nothing is touched any more
+      touched += changes_[static_cast<std::size_t>(t)].touched;
+      covered += changes_[static_cast<std::size_t>(t)].covered;
+      const int next = touched == 0 ? 0 : covered == rows ? 2 : 1;
+      if (next == kind) continue;
       if (kind != 0) f(begin, t, kind == 1);
       kind = next;
       begin = t;
@@ -63,9 +65,21 @@ class TileCounts {
   }
 
  private:
-  static void bump(std::vector<std::int64_t>& counts, std::int64_t begin, std::int64_t end) {
-    ++counts[static_cast<std::size_t>(begin)];
-    --counts[static_cast<std::size_t>(end)];
+  // Of the counts, against the tile before.
+  struct Change {
+    std::int64_t touched = 0, covered = 0;
+    bool listed = false;
+  };
+
+  void bump(std::int64_t Change::*count, std::int64_t begin, std::int64_t end) {
+    at(begin).*count += 1;
+    at(end).*count -= 1;
+  }
+  Change& at(std::int64_t t) {
+    Change& change = changes_[static_cast<std::size_t>(t)];
+    if (!change.listed) changed_.push_back(t);
+    change.listed = true;
+    return change;
   }
 
   // A tile that several intervals of a row touch counts once.
@@ -74,21 +88,22 @@ class TileCounts {
     const std::int64_t last = i.begin + (size_of(i) - 1) * i.step;
     if (i.step <= tile_) {
       const std::int64_t from = std::max(i.begin / tile_, last_touched_ + 1), to = last / tile_ + 1;
-      if (from < to) bump(touched_, from, to);
+      if (from < to) bump(&Change::touched, from, to);
       last_touched_ = std::max(last_touched_, to - 1);
     } else {
       for (std::int64_t k = i.begin; k <= last; k += i.step)
-        bump(touched_, k / tile_, k / tile_ + 1);
+        bump(&Change::touched, k / tile_, k / tile_ + 1);
     }
     if (i.step != 1) return;
     const std::int64_t from = ceil_div(i.begin, tile_);
     const std::int64_t to = i.end == k_len_ ? tiles_ : i.end / tile_;
-    if (from < to) bump(covered_, from, to);
+    if (from < to) bump(&Change::covered, from, to);
   }
 
   std::int64_t k_len_, tile_, tiles_;
   std::int64_t last_touched_ = -1;
-  std::vector<std::int64_t> touched_, covered_;  // differences
+  std::vector<Change> changes_;        // [tiles + 1]
+  std::vector<std::int64_t> changed_;  // where changes_ is listed
 };
 
 }  // namespace
@@ -241,8 +256,8 @@ void MaskSchedule::count_row(Facts& facts, std::int64_t q, const std::vector<Int
   std::int64_t pairs = 0, latest = std::numeric_limits<std::int64_t>::min();
   for (const Interval& i : row) {
     pairs += size_of(i);
-    if (geometry_.k_positions.empty()) {
-      latest = i.begin + (size_of(i) - 1) * i.step;
+    if (mask_.keys().increasing()) {
+      latest = geometry_.k_position(i.begin + (size_of(i) - 1) * i.step);
     } else {
       for (std::int64_t k = i.begin; k < i.end; k += i.step) {
         latest = std::max(latest, geometry_.k_position(k));

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <nlohmann/json.hpp>
 
 #include "attn/mask.h"
@@ -54,6 +55,17 @@ TEST(Explain, EstimatesLargeCallsFromAPiece) {
     EXPECT_GT(report.at("expected_ms"), 0.0) << mask;
     EXPECT_THAT(report.at("expected_from").get<std::string>(), HasSubstr("query rows")) << mask;
   }
+}
+
+// Every block of queries once looked at all tiles of keys: half a minute here, in place of a
+// second.
+TEST(Explain, TakesTimeLinearInTheLengths) {
+  const auto begin = std::chrono::steady_clock::now();
+  const auto report =
+      explained({"--shape", "1,1,1,4000000,1000000000,64", "--mask", "causal", "--no-time"});
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
+  EXPECT_EQ(report.at("visible_pairs"), std::int64_t{4000000} * 4000001 / 2);
+  EXPECT_LT(seconds.count(), 10.0);
 }
 
 TEST(Explain, NothingVisibleTakesNoTime) {
