@@ -285,6 +285,7 @@ void place_tensors(std::vector<TensorEntry>& tensors, std::uint64_t described,
     entry.end = std::min(data_begin + entry.end, file_size);
   }
   std::vector<const TensorEntry*> order;
+  order.reserve(tensors.size());
   for (const TensorEntry& entry : tensors) order.push_back(&entry);
   std::sort(order.begin(), order.end(), [](const TensorEntry* a, const TensorEntry* b) {
     return std::pair(a->begin, a->end) < std::pair(b->begin, b->end);

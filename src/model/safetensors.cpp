@@ -124,6 +124,7 @@ TensorEntry read_entry(const std::string& name, const Json& tensor, std::uint64_
 void check_layout(const std::vector<TensorEntry>& entries, std::size_t data_begin,
                   std::size_t file_size, const std::string& source) {
   std::vector<const TensorEntry*> order;
+  order.reserve(entries.size());
   for (const TensorEntry& entry : entries) order.push_back(&entry);
   std::sort(order.begin(), order.end(), [](const TensorEntry* a, const TensorEntry* b) {
     return std::pair(a->begin, a->end) < std::pair(b->begin, b->end);
