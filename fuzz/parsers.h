@@ -2,6 +2,7 @@
 // attn::Error, and aborts when what it accepted cannot be. The tests run the corpora through them.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <optional>
@@ -15,6 +16,7 @@
 #include "model/config.h"
 #include "model/gguf.h"
 #include "model/safetensors.h"
+#include "model/tokenizer.h"
 #include "model/weight_type.h"
 #include "model/wordpiece.h"
 
@@ -149,6 +151,67 @@ inline void wordpiece(Bytes bytes) {
   } catch (const Error&) {
   } catch (const std::invalid_argument&) {  // no room for [CLS] and [SEP]
     require(max_length < 3);
+  }
+}
+
+// A byte-level tokenizer.json with some of every part.
+inline std::string tokenizer_json() {
+  std::string vocabulary;
+  int other = 256;
+  for (int b = 0; b < 256; ++b) {
+    // GPT-2's letters: bytes that print are themselves, the others follow from U+0100 on.
+    const bool prints = (b >= 33 && b <= 126) || (b >= 161 && b != 173);
+    const int letter = prints ? b : other++;
+    std::string text;
+    if (letter < 128) {
+      if (letter == '"' || letter == '\\') text += '\\';
+      text += static_cast<char>(letter);
+    } else {
+      text += static_cast<char>(0xC0 | letter >> 6);
+      text += static_cast<char>(0x80 | (letter & 63));
+    }
+    vocabulary += '"' + text + "\":" + std::to_string(b) + ',';
+  }
+  return "{\"version\":\"1.0\",\"model\":{\"type\":\"BPE\",\"vocab\":{" + vocabulary +
+         R"("ab":256,"abab":257,"Ġa":258},"merges":["a b","ab ab","Ġ a"]},)"
+         R"("added_tokens":[{"id":259,"content":"<s>","special":true,"single_word":false,)"
+         R"("lstrip":false,"rstrip":false,"normalized":false}],)"
+         R"("pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true},)"
+         R"("post_processor":{"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true},)"
+         R"("decoder":{"type":"ByteLevel"}})";
+}
+
+// A text, and behind a byte 0xFE a tokenizer.json instead of the built-in one, which keeps all
+// bytes.
+inline void tokenizer(Bytes bytes) {
+  std::string_view text = text_of(bytes);
+  std::string json;
+  const auto cut = text.find('\xfe');
+  if (cut != std::string_view::npos) {
+    json = text.substr(cut + 1);
+    text = text.substr(0, std::min<std::size_t>(cut, 512));
+  }
+  const bool built_in = cut == std::string_view::npos;
+  try {
+    static const Tokenizer kBuiltIn = Tokenizer::from_json(tokenizer_json(), "fuzz");
+    const std::optional<Tokenizer> given =
+        built_in ? std::nullopt : std::optional(Tokenizer::from_json(json, "fuzz"));
+    const Tokenizer& used = given ? *given : kBuiltIn;
+    const TokenizedText encoded = used.encode(text);
+    const std::size_t count = encoded.ids.size();
+    require(encoded.offsets.size() == count && encoded.type_ids.size() == count &&
+            encoded.special.size() == count);
+    for (std::size_t i = 0; i < count; ++i) {
+      const auto [begin, end] = encoded.offsets[i];
+      require(begin <= end && end <= text.size());
+      require(encoded.ids[i] >= 0 && encoded.ids[i] < used.size());
+      used.token_bytes(encoded.ids[i]);
+    }
+    const std::string decoded = used.decode(encoded.ids, false);
+    require(!built_in || decoded == text);
+    used.encode_pair(text, text, false);
+  } catch (const Error&) {
+    require(!built_in);
   }
 }
 

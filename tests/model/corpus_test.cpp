@@ -34,6 +34,7 @@ TEST(Corpus, SafetensorsIndex) { replay("safetensors_index", fuzz::safetensors_i
 TEST(Corpus, Gguf) { replay("gguf", fuzz::gguf); }
 TEST(Corpus, Config) { replay("config", fuzz::config); }
 TEST(Corpus, WordPiece) { replay("wordpiece", fuzz::wordpiece); }
+TEST(Corpus, Tokenizer) { replay("tokenizer", fuzz::tokenizer); }
 
 }  // namespace
 }  // namespace attn
