@@ -157,6 +157,14 @@ void Bpe::cut_word(std::string_view word, std::vector<Subword>& out) const {
   }
 }
 
+std::optional<std::pair<std::string, std::string>> split_merge(const std::string& text) {
+  const std::size_t space = text.find(' ');
+  if (space == std::string::npos || text.find(' ', space + 1) != std::string::npos) {
+    return std::nullopt;
+  }
+  return std::pair(text.substr(0, space), text.substr(space + 1));
+}
+
 std::unique_ptr<const Subwords> make_bpe(Settings& settings) {
   BpeOptions options;
   if (const Json* const dropout = settings.find("dropout");
@@ -173,11 +181,10 @@ std::unique_ptr<const Subwords> make_bpe(Settings& settings) {
   Bpe::Merges merges;
   for (const Json& merge : settings.array("merges")) {
     if (merge.is(Json::Kind::text)) {
-      const std::size_t space = merge.text.find(' ');
-      if (space == std::string::npos || merge.text.find(' ', space + 1) != std::string::npos) {
+      auto pair = split_merge(merge.text);
+      if (!pair)
         settings.fail("merges", "has \"" + merge.text + "\", must be two pieces and a space");
-      }
-      merges.emplace_back(merge.text.substr(0, space), merge.text.substr(space + 1));
+      merges.push_back(std::move(*pair));
     } else if (merge.items.size() == 2 && merge.items[0].is(Json::Kind::text) &&
                merge.items[1].is(Json::Kind::text)) {
       merges.emplace_back(merge.items[0].text, merge.items[1].text);

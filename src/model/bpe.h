@@ -55,6 +55,9 @@ class Bpe final : public Subwords {
   std::unordered_map<std::uint64_t, Merge> merges_;
 };
 
+// "a b" as a merge; nothing when it is not two pieces and a space.
+std::optional<std::pair<std::string, std::string>> split_merge(const std::string& text);
+
 std::unique_ptr<const Subwords> make_bpe(Settings& settings);
 
 }  // namespace attn

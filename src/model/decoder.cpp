@@ -19,22 +19,6 @@ void replace_all(std::string& text, const std::string& from, const std::string& 
   }
 }
 
-// A piece with a character outside the alphabet, as added tokens have, stands for itself.
-void from_alphabet(Pieces& pieces, bool /*within*/) {
-  for (std::string& piece : pieces) {
-    std::string bytes;
-    bool all = true;
-    for (std::size_t at = 0; at < piece.size() && all;) {
-      const auto [c, length] = next_character(std::string_view(piece).substr(at));
-      const int byte = letter_to_byte(c);
-      all = byte >= 0;
-      bytes += static_cast<char>(byte);
-      at += length;
-    }
-    if (all) piece = std::move(bytes);
-  }
-}
-
 void from_byte_pieces(Pieces& pieces, bool /*within*/) {
   for (std::string& piece : pieces) {
     if (const int byte = piece_byte(piece); byte >= 0) piece.assign(1, static_cast<char>(byte));
@@ -160,6 +144,22 @@ Decoder make(const Json& part, const std::string& place, bool& fused) {
 }
 
 }  // namespace
+
+// A piece with a character outside the alphabet, as added tokens have, stands for itself.
+void from_alphabet(std::vector<std::string>& pieces, bool /*within*/) {
+  for (std::string& piece : pieces) {
+    std::string bytes;
+    bool all = true;
+    for (std::size_t at = 0; at < piece.size() && all;) {
+      const auto [c, length] = next_character(std::string_view(piece).substr(at));
+      const int byte = letter_to_byte(c);
+      all = byte >= 0;
+      bytes += static_cast<char>(byte);
+      at += length;
+    }
+    if (all) piece = std::move(bytes);
+  }
+}
 
 Decoder make_decoder(const Json& part, const std::string& place) {
   bool fused = false;

@@ -16,4 +16,7 @@ using Decoder = std::function<void(std::vector<std::string>& pieces, bool within
 // Throws attn::Error "<place>: ..." for a type or a setting that is not known.
 Decoder make_decoder(const Json& part, const std::string& place);
 
+// The decoder ByteLevel: letters to bytes.
+void from_alphabet(std::vector<std::string>& pieces, bool within);
+
 }  // namespace attn

@@ -168,6 +168,14 @@ PostProcessor by_template(Settings& settings, const Vocabulary& vocabulary) {
 
 }  // namespace
 
+PostProcessor put_in_front(std::int32_t id) {
+  return [id](std::vector<PlacedTokens>& parts, const Sources&, bool with_special) {
+    for (std::size_t p = 0; with_special && p < parts.size(); ++p) {
+      parts[p].insert(parts[p].begin(), special_token(id, static_cast<std::int32_t>(p)));
+    }
+  };
+}
+
 PostProcessor make_post_processor(const Json& part, const Vocabulary& vocabulary,
                                   const std::string& place) {
   const std::string type = part_type(part, place);

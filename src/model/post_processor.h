@@ -35,4 +35,7 @@ using PostProcessor =
 PostProcessor make_post_processor(const Json& part, const Vocabulary& vocabulary,
                                   const std::string& place);
 
+// One special token in front of every text.
+PostProcessor put_in_front(std::int32_t id);
+
 }  // namespace attn

@@ -53,18 +53,6 @@ Delimiter read_delimiter(Settings& settings, const std::string& otherwise) {
   settings.fail("behavior", "\"" + name + "\" is not known");
 }
 
-PreTokenizer by_pattern(Pattern pattern, Delimiter delimiter, bool invert) {
-  return [=](SplitText& text) {
-    text.cut([&](std::string_view word) {
-      std::vector<PatternPart> parts = pattern.parts(word);
-      if (invert) {
-        for (PatternPart& part : parts) part.match = !part.match;
-      }
-      return split_at(parts, delimiter);
-    });
-  };
-}
-
 template <class Is>
 PreTokenizer by_character(Is is, Delimiter delimiter) {
   return [=](SplitText& text) {
@@ -72,7 +60,7 @@ PreTokenizer by_character(Is is, Delimiter delimiter) {
   };
 }
 
-void to_alphabet(const SplitText& from, const Split& split, SplitText& out) {
+void write_letters(const SplitText& from, const Split& split, SplitText& out) {
   for (std::size_t at = split.begin; at < split.end;) {
     const auto [c, length] = next_character(from.text().substr(at));
     const Range source = from.source(at, at + length);
@@ -93,7 +81,7 @@ PreTokenizer byte_level(Settings& settings) {
   settings.flag("trim_offsets");  // means something to the post-processor of this name only
   PreTokenizer words;
   if (settings.flag("use_regex", true)) {
-    words = by_pattern(
+    words = cut_by_pattern(
         Pattern(
             "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+",
             settings.place()),
@@ -110,7 +98,7 @@ PreTokenizer byte_level(Settings& settings) {
       });
     }
     if (words) words(text);
-    text.rewrite(to_alphabet);
+    to_alphabet(text);
   };
 }
 
@@ -145,6 +133,20 @@ PreTokenizer metaspace(Settings& settings) {
 }
 
 }  // namespace
+
+PreTokenizer cut_by_pattern(Pattern pattern, Delimiter delimiter, bool invert) {
+  return [pattern = std::move(pattern), delimiter, invert](SplitText& text) {
+    text.cut([&](std::string_view word) {
+      std::vector<PatternPart> parts = pattern.parts(word);
+      if (invert) {
+        for (PatternPart& part : parts) part.match = !part.match;
+      }
+      return split_at(parts, delimiter);
+    });
+  };
+}
+
+void to_alphabet(SplitText& text) { text.rewrite(write_letters); }
 
 char32_t byte_to_letter(unsigned char byte) { return alphabet().letters[byte]; }
 
@@ -189,14 +191,15 @@ PreTokenizer make_pre_tokenizer(const Json& part, const std::string& place) {
     made = byte_level(settings);
   } else if (type == "Split") {
     Settings pattern(settings.needed("pattern"), settings.place() + ": pattern");
-    made = by_pattern(make_pattern(pattern), read_delimiter(settings, ""), settings.flag("invert"));
+    made = cut_by_pattern(make_pattern(pattern), read_delimiter(settings, ""),
+                          settings.flag("invert"));
   } else if (type == "Digits") {
     made = by_character(is_numeric, settings.flag("individual_digits") ? Delimiter::isolated
                                                                        : Delimiter::contiguous);
   } else if (type == "Whitespace") {
     const std::string word = kRustWord;
-    made = by_pattern(Pattern("[" + word + "]+|[^" + word + "\\s]+", settings.place()),
-                      Delimiter::removed, true);
+    made = cut_by_pattern(Pattern("[" + word + "]+|[^" + word + "\\s]+", settings.place()),
+                          Delimiter::removed, true);
   } else if (type == "WhitespaceSplit") {
     made = by_character(unicode::is_space, Delimiter::removed);
   } else if (type == "Punctuation") {

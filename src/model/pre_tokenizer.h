@@ -15,6 +15,11 @@ using PreTokenizer = std::function<void(SplitText&)>;
 // Throws attn::Error "<place>: ..." for a type or a setting that is not known.
 PreTokenizer make_pre_tokenizer(const Json& part, const std::string& place);
 
+// Cuts at a pattern; `invert`: at what lies between its matches.
+PreTokenizer cut_by_pattern(Pattern pattern, Delimiter delimiter, bool invert);
+// Every byte to its letter.
+void to_alphabet(SplitText& text);
+
 // GPT-2's alphabet, which has a printable character for each byte (openai/gpt-2, encoder.py).
 char32_t byte_to_letter(unsigned char byte);
 // The byte of a letter; -1 for a character outside the alphabet.

@@ -4,14 +4,8 @@
 #include <stdexcept>
 
 #include "attn/error.h"
-#include "model/added_tokens.h"
-#include "model/decoder.h"
-#include "model/normalizer.h"
-#include "model/post_processor.h"
-#include "model/pre_tokenizer.h"
 #include "model/settings.h"
-#include "model/subwords.h"
-#include "model/vocabulary.h"
+#include "model/tokenizer_parts.h"
 
 namespace attn {
 namespace {
@@ -37,20 +31,6 @@ void count_spaces(std::string_view piece, PlacedToken& token) {
 }
 
 }  // namespace
-
-struct Tokenizer::Parts {
-  std::unique_ptr<const Subwords> subwords;
-  Vocabulary vocabulary;  // the model's and the added tokens
-  AddedTokens added;
-  PreTokenizer pre_tokenizer;
-  PostProcessor post_processor;
-  Decoder decoder;
-
-  PlacedTokens tokens(std::string_view bytes, std::int32_t type) const;
-  TokenizedText encode(const std::vector<std::string_view>& texts, bool special_tokens) const;
-  // What decoding takes for an id.
-  const std::string& decoded(std::int32_t id) const;
-};
 
 Tokenizer::Tokenizer(std::unique_ptr<const Parts> parts) : parts_(std::move(parts)) {}
 Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;

@@ -60,9 +60,11 @@ class Tokenizer {
   // Ascending.
   std::vector<std::int32_t> special_ids() const;
 
- private:
+  // For what makes tokenizers (model/tokenizer_parts.h).
   struct Parts;
   explicit Tokenizer(std::unique_ptr<const Parts> parts);
+
+ private:
   std::unique_ptr<const Parts> parts_;
 };
 

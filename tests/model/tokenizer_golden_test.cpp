@@ -5,9 +5,11 @@
 #include <filesystem>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "folder.h"
+#include "model/byte_level.h"
 #include "model/json.h"
 #include "model/sha256.h"
 #include "model/tokenizer.h"
@@ -94,6 +96,40 @@ INSTANTIATE_TEST_SUITE_P(All, GoldenTokenizer,
                          testing::Values("gpt2", "roberta", "llama3", "qwen2", "smollm2", "llama2",
                                          "wordpiece", "unigram", "unigram_bytes"),
                          [](const auto& test) { return test.param; });
+
+// The same tokenizers from a GGUF file's arrays.
+TEST(Golden, ByteLevelArrays) {
+  const std::pair<const char*, const char*> names[] = {
+      {"gpt2", "gpt-2"}, {"llama3", "llama-bpe"}, {"qwen2", "qwen2"}, {"smollm2", "smollm"}};
+  for (const auto& [name, pre] : names) {
+    SCOPED_TRACE(name);
+    const Tokenizer published = load(name);
+    const Json tree = Json::parse(slurp(kData + name + ".json"), name);
+    ByteLevelArrays arrays;
+    arrays.pre = pre;
+    for (std::int32_t id = 0; id < published.size(); ++id) {
+      arrays.tokens.push_back(published.piece(id));
+      arrays.types.push_back(published.is_special(id) ? 3 : 1);
+    }
+    for (const Json& token : tree.find("added_tokens")->items) {
+      if (!token.find("special")->boolean) {
+        arrays.types[static_cast<std::size_t>(token.find("id")->integer)] = 4;
+      }
+    }
+    for (const Json& merge : tree.find("model")->find("merges")->items) {
+      arrays.merges.push_back(
+          merge.items.empty() ? merge.text : merge.items[0].text + " " + merge.items[1].text);
+    }
+    if (std::string(name) == "llama3") arrays.begin = published.id("<|begin_of_text|>");
+    const Tokenizer made = make_byte_level_tokenizer(arrays, "arrays");
+    const std::string text = slurp(kData + "torture.txt");
+    const TokenizedText expected = published.encode(text), encoded = made.encode(text);
+    EXPECT_EQ(encoded.ids, expected.ids);
+    EXPECT_EQ(encoded.special, expected.special);
+    EXPECT_EQ(made.special_ids(), published.special_ids());
+    EXPECT_EQ(made.decode(encoded.ids, false), published.decode(expected.ids, false));
+  }
+}
 
 // Parts by themselves: each a tokenizer of its own, on short texts.
 TEST(Golden, Parts) {

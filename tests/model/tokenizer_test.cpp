@@ -14,6 +14,7 @@
 
 #include "attn/error.h"
 #include "folder.h"
+#include "model/byte_level.h"
 #include "model/pattern.h"
 
 namespace attn {
@@ -166,6 +167,30 @@ TEST(Tokenizer, MergesTheEarliestLearntFirst) {
   EXPECT_THAT(tokenizer.encode("aaab").ids, ElementsAre(3, 2));
   // Without an unknown token a character without a piece is left out, as published.
   EXPECT_THAT(tokenizer.encode("axb").ids, ElementsAre(2));
+}
+
+TEST(ByteLevel, RefusesArraysThatDoNotFitTogether) {
+  const ByteLevelArrays good{{"a", "b", "ab", "<s>"}, {"a b"}, {1, 1, 1, 3}, "gpt-2", 3};
+  EXPECT_THAT(make_byte_level_tokenizer(good, "x.gguf").encode("ab<s>").ids, ElementsAre(3, 2, 3));
+  const auto message = [&](auto change) {
+    ByteLevelArrays arrays = good;
+    change(arrays);
+    return message_of<Error>([&] { make_byte_level_tokenizer(arrays, "x.gguf"); });
+  };
+  EXPECT_THAT(message([](ByteLevelArrays& a) { a.pre = "tekken"; }),
+              HasSubstr("x.gguf: pre-tokenizer \"tekken\" is not known (gpt-2, "));
+  EXPECT_THAT(message([](ByteLevelArrays& a) { a.types.pop_back(); }),
+              HasSubstr("has 3 token types for 4 tokens"));
+  EXPECT_THAT(message([](ByteLevelArrays& a) { a.types[0] = 6; }), HasSubstr("token 0 has type 6"));
+  EXPECT_THAT(message([](ByteLevelArrays& a) { a.merges[0] = "ab"; }),
+              HasSubstr("merge \"ab\" is not two pieces and a space"));
+  EXPECT_THAT(message([](ByteLevelArrays& a) { a.merges.push_back("b a"); }),
+              HasSubstr("a merge's result \"ba\" is not in the vocabulary"));
+  EXPECT_THAT(message([](ByteLevelArrays& a) { a.tokens[1] = "a"; }),
+              HasSubstr("\"a\" has two ids, 0 and 1"));
+  EXPECT_THAT(message([](ByteLevelArrays& a) { a.begin = 4; }),
+              HasSubstr("the token that begins a text, 4, is not in the vocabulary"));
+  EXPECT_THAT(message([](ByteLevelArrays& a) { a.tokens[3] = ""; }), HasSubstr("x.gguf: "));
 }
 
 TEST(Tokenizer, NamesWhatItDoesNotKnow) {

@@ -1,0 +1,29 @@
+// A byte-level BPE tokenizer from plain arrays, as a GGUF file holds them (tokenizer.ggml.*).
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "model/tokenizer.h"
+
+namespace attn {
+
+struct ByteLevelArrays {
+  std::vector<std::string> tokens;  // by id
+  std::vector<std::string> merges;  // "a b", in the order they were learnt
+  // GGUF's token_type, one a token, or none at all: 1 is an ordinary piece, 3 a control token,
+  // which is special, 4 one that a user added, 5 unused.
+  std::vector<std::int32_t> types;
+  // GGUF's tokenizer.ggml.pre: "gpt-2", "llama-bpe", "qwen2" or "smollm"; it names the pattern that
+  // cuts words, Qwen2's normal form NFC, and that LLaMA 3 takes whole words as they are.
+  std::string pre;
+  std::optional<std::int32_t> begin;  // put in front of every text
+};
+
+// Throws attn::Error "<source>: ..." for another name or type, a merge of what is no token, and
+// arrays that do not fit together.
+Tokenizer make_byte_level_tokenizer(const ByteLevelArrays& arrays, const std::string& source);
+
+}  // namespace attn
