@@ -32,6 +32,15 @@ constexpr const char* kLookExamples = R"eg(Examples:
   attn look minilm -f letter.txt --max-length 128 --findings 10
   xdg-open "$(attn look minilm 'What does it look at?')")eg";
 
+constexpr const char* kGenerateExamples = R"eg(Examples:
+  attn generate smollm2 "The capital of France is" --max-tokens 20
+  attn generate smollm2 --chat "Why is the sky blue?" --temperature 0.7 --top-p 0.9 --seed 1
+  attn generate smollm2 -f story.txt --stop "The end" --kv-cache bfloat16
+  attn generate model.gguf "Once upon a time" --json
+
+Text appears as it is generated, and at the end, on standard error, how fast that was. Without
+--temperature the most probable token is taken each time.)eg";
+
 constexpr const char* kExplainExamples = R"eg(Examples:
   attn explain --shape 1,12,12,2048,2048,64
   attn explain --shape 1,32,8,4096,4096,128 --mask causal --score alibi
@@ -108,6 +117,7 @@ Command parse(int argc, const char* const* argv) {
   Common common;
   RunOptions run;
   LookOptions look;
+  GenerateOptions generate;
   ExplainOptions explain;
   BenchOptions bench;
   GetOptions get;
@@ -166,6 +176,52 @@ Command parse(int argc, const char* const* argv) {
       ->check(CLI::Range(0, 10000).description(""))
       ->type_name("N");
   sub->add_flag("--offline", look.offline, "Never download; use only the cache");
+
+  sub = add("generate", "Let a language model continue a text", kGenerateExamples);
+  sub->add_option("model", generate.model,
+                  "Folder in Hugging Face layout, GGUF file, or a known name (attn get)")
+      ->required()
+      ->type_name("MODEL");
+  sub->add_option("prompt", generate.text,
+                  "The text to continue; without it and without -f: standard input")
+      ->type_name("PROMPT");
+  sub->add_option("-f,--file", generate.file, "File with the prompt ('-': standard input)")
+      ->type_name("FILE");
+  const CLI::Option* const max_tokens =
+      sub->add_option("-n,--max-tokens", generate.how.max_tokens, "Generate at most N tokens")
+          ->check(CLI::Range(1, 1 << 24).description(""))
+          ->type_name("N")
+          ->capture_default_str();
+  SamplerOptions& sampler = generate.how.sampler;
+  sub->add_option("--temperature", sampler.temperature,
+                  "Draw tokens, from probabilities at this temperature; 0: take the most probable")
+      ->type_name("T")
+      ->capture_default_str();
+  sub->add_option("--top-k", sampler.top_k, "Draw from the K most probable tokens")->type_name("K");
+  sub->add_option("--top-p", sampler.top_p,
+                  "Draw from the fewest tokens that have this probability together")
+      ->type_name("P");
+  sub->add_option("--min-p", sampler.min_p,
+                  "Draw from tokens with this share of the most probable's probability")
+      ->type_name("P");
+  sub->add_option("--repetition-penalty", sampler.repetition_penalty,
+                  "Make tokens less probable that are there already (above 1)")
+      ->type_name("R");
+  sub->add_option("--seed", sampler.seed, "The same seed gives the same text")
+      ->type_name("N")
+      ->capture_default_str();
+  sub->add_option("--stop", generate.how.stop, "End where this text begins; may be repeated")
+      ->allow_extra_args(false)
+      ->type_name("TEXT");
+  sub->add_option("--kv-cache", generate.cache,
+                  "Type of cached keys and values: float32, bfloat16, int8")
+      ->check(CLI::IsMember({"float32", "bfloat16", "int8"}).description(""))
+      ->type_name("TYPE")
+      ->capture_default_str();
+  sub->add_flag("--chat", generate.chat, "The prompt is a question to an instruct model (ChatML)");
+  sub->add_option("--system", generate.system, "With --chat: what the model is told first")
+      ->type_name("TEXT");
+  sub->add_flag("--offline", generate.offline, "Never download; use only the cache");
 
   sub = add("explain", "Say what an attention call would do and cost", kExplainExamples);
   sub->add_option("--shape", explain.shape,
@@ -272,7 +328,8 @@ Command parse(int argc, const char* const* argv) {
   }
 
   const std::string command = command_name(app);
-  if (command.empty()) reject("", "a command is needed: run, look, explain, bench, get or doctor");
+  if (command.empty())
+    reject("", "a command is needed: run, look, generate, explain, bench, get or doctor");
   isa_from_name(common.isa);
   if (command == "run") {
     if (!run.texts.empty() && !run.file.empty()) reject(command, "give texts or -f, not both");
@@ -284,6 +341,13 @@ Command parse(int argc, const char* const* argv) {
     if (look.text && !look.file.empty()) reject(command, "give a text or -f, not both");
     look.common = common;
     return look;
+  }
+  if (command == "generate") {
+    if (generate.text && !generate.file.empty()) reject(command, "give a prompt or -f, not both");
+    if (!generate.system.empty() && !generate.chat) reject(command, "--system needs --chat");
+    generate.max_tokens_given = max_tokens->count() > 0;
+    generate.common = common;
+    return generate;
   }
   if (command == "explain") {
     explain.measure = !no_time;

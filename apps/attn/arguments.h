@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "attn/context.h"
+#include "attn/language_model.h"
 
 namespace attn::cli {
 
@@ -38,6 +39,19 @@ struct LookOptions {
   std::int64_t max_length = 0;
   std::string output = "attention.html";
   std::optional<std::size_t> findings;  // given: on standard output, before the path
+  bool offline = false;
+};
+
+struct GenerateOptions {
+  Common common;
+  std::string model;
+  std::optional<std::string> text;
+  std::string file;
+  GenerationOptions how;
+  bool max_tokens_given = false;  // else fewer where the model has no room for the default
+  std::string cache = "float32";
+  bool chat = false;
+  std::string system;  // with chat: what the model is told first
   bool offline = false;
 };
 
@@ -92,14 +106,15 @@ struct Answer {
   std::string text;
 };
 
-using Command = std::variant<Answer, RunOptions, LookOptions, ExplainOptions, BenchOptions,
-                             GetOptions, DoctorOptions>;
+using Command = std::variant<Answer, RunOptions, LookOptions, GenerateOptions, ExplainOptions,
+                             BenchOptions, GetOptions, DoctorOptions>;
 
 // Throws std::invalid_argument with one line that says what is wrong and where help is.
 Command parse(int argc, const char* const* argv);
 
 void run(const RunOptions& options);
 void look(const LookOptions& options);
+void generate(const GenerateOptions& options);
 void explain(const ExplainOptions& options);
 void bench(const BenchOptions& options);
 void get(const GetOptions& options);

@@ -57,6 +57,21 @@ std::string json(const RunReport& report) {
        {"similarity", report.similarity.empty() ? Json(nullptr) : Json(report.similarity)}});
 }
 
+std::string json(const GenerateReport& report) {
+  const Generation& g = report.generation;
+  static constexpr const char* kEnds[] = {"end token", "stop text", "max tokens"};
+  const double steps = static_cast<double>(g.ids.size()) - 1;
+  return text({{"model", report.model},
+               {"text", g.text},
+               {"ids", g.ids},
+               {"end", kEnds[static_cast<int>(g.end)]},
+               {"prompt_tokens", g.prompt_tokens},
+               {"prompt_seconds", g.prompt_seconds},
+               {"seconds", g.seconds},
+               {"tokens_per_second",
+                steps > 0 && g.seconds > 0 ? Json(steps / g.seconds) : Json(nullptr)}});
+}
+
 std::string json(const LookReport& report) {
   Json heads = Json::array();
   for (const HeadStatistics& h : report.heads) {

@@ -8,6 +8,7 @@
 
 #include "attn/attention.h"
 #include "attn/inspect.h"
+#include "attn/language_model.h"
 #include "attn/measure.h"
 #include "attn/model.h"
 
@@ -33,6 +34,11 @@ struct LookReport {
   bool truncated = false;
   std::vector<std::string> findings;
   std::vector<HeadStatistics> heads;
+};
+
+struct GenerateReport {
+  std::string model;
+  Generation generation;
 };
 
 struct ExplainReport {
@@ -70,6 +76,7 @@ struct DoctorReport {
 
 std::string json(const RunReport& report);
 std::string json(const LookReport& report);
+std::string json(const GenerateReport& report);
 std::string json(const ExplainReport& report);
 std::string json(const BenchReport& report);
 std::string json(const std::vector<Measured>& rows);

@@ -2,19 +2,23 @@
 
 #include <fmt/format.h>
 
+#include <filesystem>
+
 #include "terminal.h"
 
 namespace attn::cli {
 
+std::string model_path(const std::string& path_or_name, bool offline) {
+  std::error_code ignored;
+  if (std::filesystem::is_regular_file(path_or_name, ignored)) return path_or_name;
+  Progress progress;
+  return resolve_model(path_or_name, {.offline = offline, .progress = [&](const std::string& step) {
+                                        progress.show(step);
+                                      }});
+}
+
 Model load_model(const std::string& folder_or_name, bool offline, const Context& context) {
-  std::string folder;
-  {
-    Progress progress;
-    folder = resolve_model(
-        folder_or_name,
-        {.offline = offline, .progress = [&](const std::string& step) { progress.show(step); }});
-  }
-  return Model::load(folder, context);
+  return Model::load(model_path(folder_or_name, offline), context);
 }
 
 std::string get_model(const std::string& name, bool offline) {

@@ -12,6 +12,8 @@ namespace attn::cli {
 // Ctrl-C leaves no half of a model.)
 Model load_model(const std::string& folder_or_name, bool offline, const Context& context);
 std::string get_model(const std::string& name, bool offline);
+// Where a MODEL lies: a file or folder as it is, or a known model's folder.
+std::string model_path(const std::string& path_or_name, bool offline);
 
 std::vector<std::string> token_texts(const std::vector<RecordToken>& tokens);
 // max_length: what was asked for (0: nothing).

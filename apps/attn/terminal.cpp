@@ -43,6 +43,11 @@ void warn(const std::string& what) {
   std::fwrite(line.data(), 1, line.size(), stderr);
 }
 
+void note(const std::string& what) {
+  const std::string line = what + "\n";
+  std::fwrite(line.data(), 1, line.size(), stderr);
+}
+
 std::string shortened(const std::string& text, std::size_t columns) {
   std::string line;
   std::size_t characters = 0;

@@ -12,6 +12,9 @@ void print(std::string_view text);
 // "attn: warning: ..." on standard error.
 void warn(const std::string& what);
 
+// A line for people on standard error.
+void note(const std::string& what);
+
 // One line of `text` for people: control characters become spaces, more than `columns` characters
 // end in an ellipsis.
 std::string shortened(const std::string& text, std::size_t columns);

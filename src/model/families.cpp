@@ -5,8 +5,8 @@
 
 namespace attn {
 
-LanguageModel load_language_model(const std::string& config_json, const std::string& source,
-                                  Weights& weights) {
+DescribedModel load_described(const std::string& config_json, const std::string& source,
+                              Weights& weights) {
   const Json tree = Json::parse(config_json, source);
   const Fields fields(tree, source);
   const std::string type = fields.needed_text("model_type");

@@ -10,27 +10,27 @@
 
 namespace attn {
 
-struct LanguageModel {
+struct DescribedModel {
   TransformerConfig config;
   TransformerWeights weights;  // point into the file, which must live longer
 };
 
 // By model_type of config.json: llama, mistral, qwen2, qwen3, gpt2, gpt_neox. Throws attn::Error
 // for another type, and for a setting that is not known or that we do not run, by its name.
-LanguageModel load_language_model(const std::string& config_json, const std::string& source,
-                                  Weights& weights);
+DescribedModel load_described(const std::string& config_json, const std::string& source,
+                              Weights& weights);
 
 // By general.architecture of a GGUF file: llama. Throws attn::Error likewise.
-LanguageModel load_gguf(Weights& weights);
+DescribedModel load_gguf(Weights& weights);
 
 // The families, one file each.
-LanguageModel load_llama(const Fields& fields, const std::string& type, Weights& weights);
-LanguageModel load_gemma2(const Fields& fields, Weights& weights);
-LanguageModel load_gpt2(const Fields& fields, Weights& weights);
-LanguageModel load_gpt_neox(const Fields& fields, Weights& weights);
-LanguageModel load_gptj(const Fields& fields, Weights& weights);
-LanguageModel load_bloom(const Fields& fields, Weights& weights);
-LanguageModel load_mpt(const Fields& fields, Weights& weights);
+DescribedModel load_llama(const Fields& fields, const std::string& type, Weights& weights);
+DescribedModel load_gemma2(const Fields& fields, Weights& weights);
+DescribedModel load_gpt2(const Fields& fields, Weights& weights);
+DescribedModel load_gpt_neox(const Fields& fields, Weights& weights);
+DescribedModel load_gptj(const Fields& fields, Weights& weights);
+DescribedModel load_bloom(const Fields& fields, Weights& weights);
+DescribedModel load_mpt(const Fields& fields, Weights& weights);
 
 // What several of them share.
 

@@ -3,8 +3,8 @@
 
 namespace attn {
 
-LanguageModel load_bloom(const Fields& fields, Weights& weights) {
-  LanguageModel model;
+DescribedModel load_bloom(const Fields& fields, Weights& weights) {
+  DescribedModel model;
   TransformerConfig& c = model.config;
   // Early files spell some settings otherwise.
   const auto either = [&](const char* name, const char* early, std::int64_t largest) {

@@ -6,8 +6,8 @@
 
 namespace attn {
 
-LanguageModel load_gemma2(const Fields& fields, Weights& weights) {
-  LanguageModel model;
+DescribedModel load_gemma2(const Fields& fields, Weights& weights) {
+  DescribedModel model;
   TransformerConfig& c = model.config;
   c.width = fields.needed_size("hidden_size", kLargestSize);
   c.layers = fields.needed_size("num_hidden_layers", kLargestLayers);

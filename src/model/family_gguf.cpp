@@ -35,13 +35,13 @@ class Metadata {
 
 }  // namespace
 
-LanguageModel load_gguf(Weights& weights) {
+DescribedModel load_gguf(Weights& weights) {
   const Gguf& gguf = *weights.gguf();
   const std::string architecture = gguf.text("general.architecture");
   if (architecture != "llama")
     throw Error("general.architecture \"" + architecture + "\" is not known (llama)");
   const Metadata in(gguf);
-  LanguageModel model;
+  DescribedModel model;
   TransformerConfig& c = model.config;
   c.layers = in.size("block_count", kLargestLayers);
   c.width = in.size("embedding_length");

@@ -4,8 +4,8 @@
 
 namespace attn {
 
-LanguageModel load_gptj(const Fields& fields, Weights& weights) {
-  LanguageModel model;
+DescribedModel load_gptj(const Fields& fields, Weights& weights) {
+  DescribedModel model;
   TransformerConfig& c = model.config;
   c.width = fields.needed_size("n_embd", kLargestSize);
   c.layers = fields.needed_size("n_layer", kLargestLayers);

@@ -43,8 +43,8 @@ TransformerConfig read_config(const Fields& fields, const std::string& type) {
 
 }  // namespace
 
-LanguageModel load_llama(const Fields& fields, const std::string& type, Weights& weights) {
-  LanguageModel model;
+DescribedModel load_llama(const Fields& fields, const std::string& type, Weights& weights) {
+  DescribedModel model;
   const TransformerConfig& c = model.config = read_config(fields, type);
   const bool tied = fields.boolean("tie_word_embeddings").value_or(false);
   const bool attention_bias = fields.boolean("attention_bias").value_or(type == "qwen2");

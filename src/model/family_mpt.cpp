@@ -3,8 +3,8 @@
 
 namespace attn {
 
-LanguageModel load_mpt(const Fields& fields, Weights& weights) {
-  LanguageModel model;
+DescribedModel load_mpt(const Fields& fields, Weights& weights) {
+  DescribedModel model;
   TransformerConfig& c = model.config;
   c.width = fields.needed_size("d_model", kLargestSize);
   c.layers = fields.needed_size("n_layers", kLargestLayers);

@@ -5,6 +5,8 @@
 #include <stdexcept>
 #include <utility>
 
+#include "model/sampler.h"
+
 namespace attn {
 
 namespace {
@@ -56,8 +58,8 @@ std::string TextStream::finish() { return std::exchange(held_, ""); }
 
 Generation generate(const Transformer& model, std::span<const std::int32_t> prompt,
                     const std::function<std::string(std::int32_t)>& bytes_of,
-                    const GenerationOptions& options, const Context& context,
-                    const std::function<void(std::string_view)>& show) {
+                    const std::vector<std::int32_t>& end_tokens, const GenerationOptions& options,
+                    const Context& context, const std::function<void(std::string_view)>& show) {
   const auto count = static_cast<std::int64_t>(prompt.size());
   if (count == 0) throw std::invalid_argument("[generate] the prompt has no tokens");
   if (options.max_tokens < 0 || options.chunk < 1)
@@ -72,6 +74,7 @@ Generation generate(const Transformer& model, std::span<const std::int32_t> prom
   Sampler sampler(options.sampler);
   TextStream stream(options.stop);
   Generation result;
+  result.prompt_tokens = count;
   if (options.max_tokens == 0) return result;
   const auto add_text = [&](const std::string& text) {
     result.text += text;
@@ -101,8 +104,7 @@ Generation generate(const Transformer& model, std::span<const std::int32_t> prom
       result.prompt_seconds = seconds_since(start);
       first_token = Clock::now();
     }
-    if (std::find(options.end_tokens.begin(), options.end_tokens.end(), token) !=
-        options.end_tokens.end()) {
+    if (std::find(end_tokens.begin(), end_tokens.end(), token) != end_tokens.end()) {
       result.end = GenerationEnd::end_token;
       break;
     }

@@ -9,8 +9,7 @@
 #include <vector>
 
 #include "attn/context.h"
-#include "attn/tensor.h"
-#include "model/sampler.h"
+#include "attn/language_model.h"
 #include "model/transformer.h"
 
 namespace attn {
@@ -34,30 +33,12 @@ class TextStream {
   bool stopped_ = false;
 };
 
-struct GenerationOptions {
-  std::int64_t max_tokens = 128;  // that are generated
-  SamplerOptions sampler = {};
-  std::vector<std::int32_t> end_tokens = {};  // end the text, and are not part of it
-  std::vector<std::string> stop = {};         // end the text where they begin
-  DType cache = DType::f32;                   // of keys and values: float32, bfloat16 or int8
-  std::int64_t chunk = 512;                   // tokens of the prompt that run together
-};
-
-enum class GenerationEnd : std::uint8_t { end_token, stop_text, max_tokens };
-
-struct Generation {
-  std::vector<std::int32_t> ids;  // generated, without the end token
-  std::string text;
-  GenerationEnd end = GenerationEnd::max_tokens;
-  double prompt_seconds = 0, seconds = 0;  // until the first token; after it
-};
-
-// Continues `prompt`. `bytes_of` gives a token's bytes, `show` takes text as soon as it is certain.
-// Throws std::invalid_argument for an empty prompt, and when prompt and max_tokens are more than
-// the model's positions.
+// Continues `prompt`. `bytes_of` gives a token's bytes; `end_tokens` end the text and are no part
+// of it; `show` takes text as soon as it is certain. Throws std::invalid_argument for an empty
+// prompt, and when prompt and max_tokens are more than the model's positions.
 Generation generate(const Transformer& model, std::span<const std::int32_t> prompt,
                     const std::function<std::string(std::int32_t)>& bytes_of,
-                    const GenerationOptions& options, const Context& context,
-                    const std::function<void(std::string_view)>& show = {});
+                    const std::vector<std::int32_t>& end_tokens, const GenerationOptions& options,
+                    const Context& context, const std::function<void(std::string_view)>& show = {});
 
 }  // namespace attn

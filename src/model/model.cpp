@@ -105,7 +105,7 @@ void refuse_gguf(const std::string& folder) {
     const Weights weights(entry.path().string());
     throw Error(entry.path().string() + ": is a model of architecture \"" +
                 weights.gguf()->text("general.architecture") +
-                "\"; only BERT encoders with a config.json are run");
+                "\"; attn generate continues texts with it, this needs a BERT encoder");
   }
 }
 

@@ -1,5 +1,4 @@
-// Choosing the next token from logits. The settings act in this order, as in Hugging Face's
-// generate(): repetition penalty, temperature, top-k, top-p, min-p.
+// Choosing the next token from logits.
 #pragma once
 
 #include <cstdint>
@@ -7,17 +6,9 @@
 #include <utility>
 #include <vector>
 
-namespace attn {
+#include "attn/language_model.h"
 
-struct SamplerOptions {
-  double temperature = 0;         // 0: the token of the largest logit, the lowest among equals
-  std::int64_t top_k = 0;         // only the k most probable; 0: all
-  double top_p = 1;               // only the fewest that have this much probability together
-  double min_p = 0;               // only those with this share of the most probable's probability
-  double repetition_penalty = 1;  // divides positive logits of tokens that are there already, and
-                                  // multiplies negative ones (arXiv 1909.05858)
-  std::uint64_t seed = 0;
-};
+namespace attn {
 
 class Sampler {
  public:

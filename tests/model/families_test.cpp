@@ -124,8 +124,7 @@ TEST_P(Family, AgreesWithTransformers) {
   SCOPED_TRACE(name());
   const TestFolder folder;
   Weights weights(folder.write("model.safetensors", made_weights(*given().find("tensors"))));
-  LanguageModel loaded =
-      load_language_model(written(*given().find("config")), "config.json", weights);
+  DescribedModel loaded = load_described(written(*given().find("config")), "config.json", weights);
   const Transformer model(loaded.config, std::move(loaded.weights));
   const auto width = static_cast<std::size_t>(model.config().width),
              vocabulary = static_cast<std::size_t>(model.config().vocabulary);
@@ -151,8 +150,7 @@ TEST_P(Family, GreedyContinuationIsTheSame) {
   SCOPED_TRACE(name());
   const TestFolder folder;
   Weights weights(folder.write("model.safetensors", made_weights(*given().find("tensors"))));
-  LanguageModel loaded =
-      load_language_model(written(*given().find("config")), "config.json", weights);
+  DescribedModel loaded = load_described(written(*given().find("config")), "config.json", weights);
   const Transformer model(loaded.config, std::move(loaded.weights));
   const Context context({.threads = 1});
   auto next = ids_of(*given().find("runs")->items[1].find("ids"));
@@ -183,7 +181,7 @@ std::string message_with(const std::string& name, const std::string& from, const
   config.replace(at, from.size(), to);
   const TestFolder folder;
   Weights weights(folder.write("model.safetensors", made_weights(*given.find("tensors"))));
-  return message_of<Error>([&] { load_language_model(config, "config.json", weights); });
+  return message_of<Error>([&] { load_described(config, "config.json", weights); });
 }
 
 TEST(FamilyConfigs, NothingIsGuessed) {
@@ -224,7 +222,7 @@ TEST(FamilyConfigs, EarlierSpellingsOfRotationMeanTheSame) {
   const std::size_t at = config.find("\"rope_parameters\":"), end = config.find('}', at) + 1;
   config.replace(at, end - at,
                  "\"rope_theta\":500.0,\"rope_scaling\":{\"type\":\"linear\",\"factor\":2.0}");
-  const LanguageModel model = load_language_model(config, "config.json", weights);
+  const DescribedModel model = load_described(config, "config.json", weights);
   ASSERT_TRUE(model.config.rope);
   EXPECT_EQ(model.config.rope->base, 500);
   EXPECT_EQ(model.config.rope->scaling.kind, RopeScaling::Kind::linear);

@@ -68,10 +68,11 @@ class Generate : public testing::Test {
   }
 
   Generation run(const std::vector<std::int32_t>& prompt, const GenerationOptions& options,
-                 const std::function<void(std::string_view)>& show = {}) {
+                 const std::function<void(std::string_view)>& show = {},
+                 const std::vector<std::int32_t>& end_tokens = {}) {
     return generate(
         *model_, prompt, [&](std::int32_t id) { return pieces_[static_cast<std::size_t>(id)]; },
-        options, Context({.threads = 1}), show);
+        end_tokens, options, Context({.threads = 1}), show);
   }
 
   std::optional<MappedFile> file_;
@@ -100,7 +101,7 @@ TEST_F(Generate, EndsAtStopTextsEndTokensAndLimits) {
   EXPECT_EQ(stopped.text, " Once upon a time, there was a ");
   EXPECT_EQ(stopped.end, GenerationEnd::stop_text);
   const std::int32_t fifth = run({1}, {.max_tokens = 5}).ids.back();
-  const Generation ended = run({1}, {.max_tokens = 200, .end_tokens = {fifth}});
+  const Generation ended = run({1}, {.max_tokens = 200}, {}, {fifth});
   EXPECT_EQ(ended.ids.size(), 4U);
   EXPECT_EQ(ended.end, GenerationEnd::end_token);
   EXPECT_EQ(run({1}, {.max_tokens = 0}).ids.size(), 0U);

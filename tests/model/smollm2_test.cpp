@@ -100,7 +100,7 @@ TEST_F(SmolLm2, AgreesWithTransformers) {
        {26.296024F, 25.662220F, 25.499168F, 24.267260F, 23.320560F},
        {15.585094F, -1.1068866F, 10.526703F, 8.0175114F, 5.6997695F}},
   };
-  LanguageModel loaded = load_gguf(*weights_);
+  DescribedModel loaded = load_gguf(*weights_);
   const Transformer model(loaded.config, std::move(loaded.weights));
   const Context context;
   KvCache cache(model.cache_options(64), context);
@@ -121,7 +121,7 @@ TEST_F(SmolLm2, AgreesWithTransformers) {
     }
   }
   const Generation greedy = generate(
-      model, prompt, [](std::int32_t) { return ""; }, {.max_tokens = 20}, context);
+      model, prompt, [](std::int32_t) { return ""; }, {}, {.max_tokens = 20}, context);
   EXPECT_EQ(greedy.ids, follows);
 }
 

@@ -204,8 +204,8 @@ TEST(Weights, ModelsInGgufSayTheirArchitecture) {
   EXPECT_EQ(
       message_of<Error>([&] { Model::load(folder.path()); }),
       folder.file("x.gguf") +
-          ": is a model of architecture \"golden\"; only BERT encoders with a config.json are "
-          "run");
+          ": is a model of architecture \"golden\"; attn generate continues texts with it, this "
+          "needs a BERT encoder");
 }
 
 // The built-in example, its weights rounded to `precision` and written as `dtype` in `shards`

@@ -1,0 +1,54 @@
+// attn generate: a language model continues a text.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <stdexcept>
+
+#include "arguments.h"
+#include "attn/language_model.h"
+#include "json.h"
+#include "models.h"
+#include "terminal.h"
+
+namespace attn::cli {
+
+void generate(const GenerateOptions& options) {
+  std::string text =
+      options.text ? *options.text : read_text(options.file.empty() ? "-" : options.file);
+  if (!options.text) {
+    // A file's last line break is not meant to be continued.
+    while (!text.empty() && (text.back() == '\n' || text.back() == '\r')) text.pop_back();
+  }
+  const LanguageModel model =
+      LanguageModel::load(model_path(options.model, options.offline), options.common.context());
+  const std::vector<std::int32_t> prompt =
+      options.chat ? model.encode_chat(options.system, text) : model.encode(text);
+  if (prompt.empty()) throw std::invalid_argument("generate: the prompt is empty");
+
+  GenerationOptions how = options.how;
+  how.cache = options.cache == "int8"       ? DType::i8
+              : options.cache == "bfloat16" ? DType::bf16
+                                            : DType::f32;
+  const std::int64_t room = model.info().max_positions - static_cast<std::int64_t>(prompt.size());
+  if (room < 1) {
+    throw std::invalid_argument(
+        fmt::format("generate: the prompt has {} tokens, the model {} positions", prompt.size(),
+                    model.info().max_positions));
+  }
+  if (!options.max_tokens_given) how.max_tokens = std::min(how.max_tokens, room);
+  const bool json_wanted = options.common.json;
+  const Generation got = model.generate(prompt, how, [&](std::string_view part) {
+    if (!json_wanted) print(part);
+  });
+  if (json_wanted) {
+    print(json(GenerateReport{.model = options.model, .generation = got}));
+    return;
+  }
+  print("\n");
+  const auto count = static_cast<double>(got.ids.size());
+  note(fmt::format("{} tokens of prompt in {}, then {:.1f} tokens/s", got.prompt_tokens,
+                   duration_text(got.prompt_seconds * 1e3),
+                   got.seconds > 0 ? (count - 1) / got.seconds : 0));
+}
+
+}  // namespace attn::cli

@@ -1,0 +1,87 @@
+// Language models: load a folder in Hugging Face layout or a GGUF file, continue a text.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "attn/context.h"
+#include "attn/error.h"
+#include "attn/model.h"
+#include "attn/tensor.h"
+
+namespace attn {
+
+// How the next token is chosen. The settings act in this order, as in Hugging Face's generate().
+struct SamplerOptions {
+  double repetition_penalty = 1;  // divides positive logits of tokens that are there already, and
+                                  // multiplies negative ones (arXiv 1909.05858)
+  double temperature = 0;         // 0: the token of the largest logit, the lowest among equals
+  std::int64_t top_k = 0;         // only the k most probable; 0: all
+  double top_p = 1;               // only the fewest that have this much probability together
+  double min_p = 0;               // only those with this share of the most probable's probability
+  std::uint64_t seed = 0;         // the same seed gives the same text
+};
+
+struct GenerationOptions {
+  std::int64_t max_tokens = 128;  // that are generated
+  SamplerOptions sampler = {};
+  std::vector<std::string> stop = {};  // texts that end the text where they begin
+  DType cache = DType::f32;            // of keys and values: float32, bfloat16 or int8
+  std::int64_t chunk = 512;            // tokens of the prompt that run together
+};
+
+enum class GenerationEnd : std::uint8_t {
+  end_token,  // the model ended its text
+  stop_text,
+  max_tokens
+};
+
+struct Generation {
+  std::vector<std::int32_t> ids;  // generated, without the end token
+  std::string text;
+  GenerationEnd end = GenerationEnd::max_tokens;
+  std::int64_t prompt_tokens = 0;
+  double prompt_seconds = 0, seconds = 0;  // until the first token; after it
+};
+
+// Immutable and cheap to copy, but copies share the context given to load(): one calling thread at
+// a time.
+class LanguageModel {
+ public:
+  // A folder with config.json, model.safetensors (or shards) and tokenizer.json; a .gguf file, or a
+  // folder with one. Families: LLaMA, Mistral, Qwen 2 and 3, Gemma 2, GPT-2, GPT-NeoX, GPT-J,
+  // BLOOM, MPT; of GGUF: LLaMA. Throws attn::Error with file and reason; a setting that is not
+  // known is an error that names it.
+  static LanguageModel load(const std::string& path, const Context& context = Context());
+
+  const ModelInfo& info() const;
+
+  // Special tokens that the model's texts begin with included. Any bytes are taken.
+  std::vector<std::int32_t> encode(const std::string& text) const;
+  // The bytes that tokens stand for, without special tokens.
+  std::string decode(std::span<const std::int32_t> ids) const;
+  // A conversation's beginning in ChatML, up to where the model answers; `system` may be empty.
+  // Throws std::invalid_argument when the model has no such tokens.
+  std::vector<std::int32_t> encode_chat(const std::string& system, const std::string& user) const;
+
+  // Logits [tokens][vocabulary]. Throws std::invalid_argument for an id outside the vocabulary.
+  std::vector<float> logits(std::span<const std::int32_t> ids) const;
+
+  // Continues a prompt; `show` takes text as soon as it is certain, never a part of a character.
+  // Throws std::invalid_argument for an empty prompt, a setting without meaning, and when prompt
+  // and max_tokens are more than the model's positions.
+  Generation generate(std::span<const std::int32_t> prompt, const GenerationOptions& options = {},
+                      const std::function<void(std::string_view)>& show = {}) const;
+
+ private:
+  struct Impl;
+  explicit LanguageModel(std::shared_ptr<const Impl> impl) : impl_(std::move(impl)) {}
+  std::shared_ptr<const Impl> impl_;
+};
+
+}  // namespace attn

@@ -1,0 +1,181 @@
+#include "attn/language_model.h"
+
+#include <filesystem>
+#include <stdexcept>
+#include <utility>
+
+#include "model/byte_level.h"
+#include "model/families.h"
+#include "model/file.h"
+#include "model/generate.h"
+#include "model/tokenizer.h"
+#include "model/transformer.h"
+#include "model/weights.h"
+
+namespace attn {
+
+namespace {
+
+// A member of a JSON object, or of none.
+const Json* member(const std::optional<Json>& object, const char* name) {
+  return object ? object->find(name) : nullptr;
+}
+
+// eos_token_id of generation_config.json or else of config.json: a number, a list, or null.
+std::vector<std::int32_t> end_tokens(const std::string& folder, const Json& config) {
+  const std::string source = folder + "/generation_config.json";
+  const auto text = read_file_if_present(source);
+  const auto generation = text ? std::optional(Json::parse(*text, source)) : std::nullopt;
+  const Json* value = member(generation, "eos_token_id");
+  if (value == nullptr || value->is(Json::Kind::null)) value = config.find("eos_token_id");
+  std::vector<std::int32_t> ids;
+  if (value == nullptr || value->is(Json::Kind::null)) return ids;
+  const auto add = [&](const Json& id) {
+    if (!id.is(Json::Kind::integer) || id.integer < 0 || id.integer > kLargestSize)
+      throw Error(folder + ": eos_token_id is no token");
+    ids.push_back(static_cast<std::int32_t>(id.integer));
+  };
+  if (value->is(Json::Kind::array)) {
+    for (const Json& id : value->items) add(id);
+  } else {
+    add(*value);
+  }
+  return ids;
+}
+
+Tokenizer gguf_tokenizer(const Gguf& gguf, const std::string& source) {
+  const std::string model = gguf.text("tokenizer.ggml.model");
+  if (model != "gpt2") {
+    throw Error(source + ": tokenizer.ggml.model \"" + model +
+                "\" is not known, only \"gpt2\" (byte-level BPE) is");
+  }
+  ByteLevelArrays arrays;
+  for (const std::string_view token : gguf.texts("tokenizer.ggml.tokens"))
+    arrays.tokens.emplace_back(token);
+  for (const std::string_view merge : gguf.texts("tokenizer.ggml.merges"))
+    arrays.merges.emplace_back(merge);
+  for (const std::int64_t type : gguf.integers("tokenizer.ggml.token_type"))
+    arrays.types.push_back(static_cast<std::int32_t>(type));
+  arrays.pre = gguf.text("tokenizer.ggml.pre");
+  if (gguf.has("tokenizer.ggml.add_bos_token") && gguf.boolean("tokenizer.ggml.add_bos_token"))
+    arrays.begin = static_cast<std::int32_t>(gguf.integer("tokenizer.ggml.bos_token_id"));
+  return make_byte_level_tokenizer(arrays, source);
+}
+
+// What a folder or file holds.
+struct Parts {
+  std::unique_ptr<Weights> weights;
+  DescribedModel model;
+  Tokenizer tokenizer;
+  std::vector<std::int32_t> ends;
+  std::string family;
+};
+
+Parts load_parts(const std::string& path) {
+  auto weights = std::make_unique<Weights>(path);
+  if (const Gguf* const gguf = weights->gguf()) {
+    std::vector<std::int32_t> ends;
+    if (gguf->has("tokenizer.ggml.eos_token_id"))
+      ends.push_back(static_cast<std::int32_t>(gguf->integer("tokenizer.ggml.eos_token_id")));
+    DescribedModel model = load_gguf(*weights);
+    Tokenizer tokenizer = gguf_tokenizer(*gguf, path);
+    std::string family = gguf->text("general.architecture");
+    return {std::move(weights), std::move(model), std::move(tokenizer), std::move(ends),
+            std::move(family)};
+  }
+  if (!std::filesystem::is_directory(path)) {
+    throw Error(path +
+                ": holds weights alone; give the folder with its config.json and "
+                "tokenizer.json");
+  }
+  const std::string config_path = path + "/config.json", tokenizer_path = path + "/tokenizer.json";
+  const std::string config_text = read_file(config_path);
+  const Json config = Json::parse(config_text, config_path);
+  DescribedModel model = load_described(config_text, config_path, *weights);
+  Tokenizer tokenizer = Tokenizer::from_json(read_file(tokenizer_path), tokenizer_path);
+  return {std::move(weights), std::move(model), std::move(tokenizer), end_tokens(path, config),
+          config.find("model_type")->text};
+}
+
+}  // namespace
+
+struct LanguageModel::Impl {
+  Impl(const std::string& path, const Context& where) : Impl(path, where, load_parts(path)) {}
+  Impl(const std::string& path, const Context& where, Parts parts)
+      : context(where),
+        weights(std::move(parts.weights)),
+        tokenizer(std::move(parts.tokenizer)),
+        ends(std::move(parts.ends)),
+        transformer(parts.model.config, std::move(parts.model.weights)) {
+    const TransformerConfig& c = transformer.config();
+    if (tokenizer.size() > c.vocabulary) {
+      throw Error(path + ": the tokenizer has " + std::to_string(tokenizer.size()) +
+                  " tokens, the model " + std::to_string(c.vocabulary));
+    }
+    info.family = std::move(parts.family);
+    info.path = path;
+    info.layers = c.layers;
+    info.heads = c.heads;
+    info.kv_heads = c.kv_heads;
+    info.head_width = c.head_width;
+    info.width = c.width;
+    info.feed_forward_width = c.feed_forward_width;
+    info.vocabulary = c.vocabulary;
+    info.max_length = info.max_positions = c.positions;
+    info.parameters = weights->parameters();
+  }
+
+  Context context;
+  std::unique_ptr<Weights> weights;
+  Tokenizer tokenizer;
+  std::vector<std::int32_t> ends;
+  Transformer transformer;
+  ModelInfo info;
+};
+
+LanguageModel LanguageModel::load(const std::string& path, const Context& context) {
+  return LanguageModel(std::make_shared<const Impl>(path, context));
+}
+
+const ModelInfo& LanguageModel::info() const { return impl_->info; }
+
+std::vector<std::int32_t> LanguageModel::encode(const std::string& text) const {
+  return impl_->tokenizer.encode(text).ids;
+}
+
+std::string LanguageModel::decode(std::span<const std::int32_t> ids) const {
+  return impl_->tokenizer.decode(ids);
+}
+
+std::vector<std::int32_t> LanguageModel::encode_chat(const std::string& system,
+                                                     const std::string& user) const {
+  for (const char* const mark : {"<|im_start|>", "<|im_end|>"}) {
+    if (!impl_->tokenizer.id(mark)) {
+      throw std::invalid_argument(std::string("[chat] the model has no token ") + mark +
+                                  "; it does not speak ChatML");
+    }
+  }
+  std::string text;
+  const auto add = [&](const std::string& role, const std::string& content) {
+    text += "<|im_start|>" + role + "\n" + content + "<|im_end|>\n";
+  };
+  if (!system.empty()) add("system", system);
+  add("user", user);
+  return encode(text + "<|im_start|>assistant\n");
+}
+
+std::vector<float> LanguageModel::logits(std::span<const std::int32_t> ids) const {
+  const Transformer& model = impl_->transformer;
+  KvCache cache(model.cache_options(static_cast<std::int64_t>(ids.size())), impl_->context);
+  return model.logits(model.hidden(ids, cache, cache.create(), impl_->context), impl_->context);
+}
+
+Generation LanguageModel::generate(std::span<const std::int32_t> prompt,
+                                   const GenerationOptions& options,
+                                   const std::function<void(std::string_view)>& show) const {
+  return attn::generate(
+      impl_->transformer, prompt, [&](std::int32_t id) { return impl_->tokenizer.token_bytes(id); },
+      impl_->ends, options, impl_->context, show);
+}
+
+}  // namespace attn
