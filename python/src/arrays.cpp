@@ -12,10 +12,6 @@ namespace {
 constexpr std::align_val_t kAlignment{64};
 using Code = nb::dlpack::dtype_code;
 
-std::string class_name(nb::handle object) {
-  return nb::cast<std::string>(nb::handle(object.type()).attr("__qualname__"));
-}
-
 std::string dtype_name(const nb::dlpack::dtype& type) {
   const std::string bits = std::to_string(type.bits);
   switch (static_cast<Code>(type.code)) {
@@ -129,7 +125,25 @@ bool is_integer(const AnyArray& array) {
 
 bool is_array(nb::handle object) { return nb::ndarray_check(object); }
 
+// Why an array's memory cannot be read, as far as it tells.
+std::string unreadable(nb::handle object) {
+  const nb::object dtype = nb::getattr(object, "dtype", nb::none());
+  if (nb::hasattr(dtype, "isnative") && !nb::cast<bool>(dtype.attr("isnative"))) {
+    return " in another byte order than this machine's: pass x.astype(x.dtype.newbyteorder(\"=\"))";
+  }
+  if (kind_of(object) == Kind::torch &&
+      nb::cast<std::string>(object.attr("device").attr("type")) == "cpu") {
+    return " without dense memory of its own: sparse, or inside of torch.func's transforms (vmap, "
+           "jvp), outside of which attn has to be called";
+  }
+  return " whose memory cannot be read here (it must be on the CPU)";
+}
+
 }  // namespace
+
+std::string class_name(nb::handle object) {
+  return nb::cast<std::string>(nb::handle(object.type()).attr("__qualname__"));
+}
 
 Kind kind_of(nb::handle object) {
   const nb::handle type = object.type();
@@ -156,8 +170,8 @@ AnyArray import_array(nb::handle object, const std::string& what, std::size_t di
   }
   AnyArray array;
   if (!nb::try_cast(object, array)) {
-    throw std::invalid_argument(what + " is a " + class_name(object) +
-                                " whose memory cannot be read here (it must be on the CPU)");
+    PyErr_Clear();  // of what was tried
+    throw std::invalid_argument(what + " is a " + class_name(object) + unreadable(object));
   }
   if (array.device_type() != nb::device::cpu::value) {
     throw std::invalid_argument(what + " is not in the CPU's memory: pass its cpu()");

@@ -19,6 +19,9 @@ using AnyArray = nb::ndarray<nb::ro>;
 
 enum class Kind : std::uint8_t { numpy, torch, jax };
 
+// "ndarray".
+std::string class_name(nb::handle object);
+
 // torch for a torch.Tensor (or a subclass), NumPy for everything unknown.
 Kind kind_of(nb::handle object);
 

@@ -18,9 +18,9 @@ using namespace nb::literals;
 
 namespace {
 
-nb::any attend(nb::handle q, nb::handle k, nb::handle v, const PyMask* mask, const PyScore* score,
+nb::any attend(nb::handle q, nb::handle k, nb::handle v, MaskArgument mask, ScoreArgument score,
                std::optional<double> scale, bool return_lse, std::int64_t query_start,
-               nb::handle q_positions, nb::handle k_positions, const Dropout* dropout,
+               nb::handle q_positions, nb::handle k_positions, DropoutArgument dropout,
                nb::handle out, int threads, const std::string& isa) {
   const Input qi = import_tensor(q, "[attention] q"), ki = import_tensor(k, "[attention] k");
   const Input vi = import_tensor(v, "[attention] v");
@@ -37,10 +37,10 @@ nb::any attend(nb::handle q, nb::handle k, nb::handle v, const PyMask* mask, con
   return nb::borrow<nb::any>(results.object());
 }
 
-nb::any reference_attention(nb::handle q, nb::handle k, nb::handle v, const PyMask* mask,
-                            const PyScore* score, std::optional<double> scale, bool return_lse,
+nb::any reference_attention(nb::handle q, nb::handle k, nb::handle v, MaskArgument mask,
+                            ScoreArgument score, std::optional<double> scale, bool return_lse,
                             std::int64_t query_start, nb::handle q_positions,
-                            nb::handle k_positions, const Dropout* dropout) {
+                            nb::handle k_positions, DropoutArgument dropout) {
   const Input vi = import_tensor(v, "[attention] v");
   const ReferenceInputs in("[attention]", import_tensor(q, "[attention] q"),
                            import_tensor(k, "[attention] k"),
@@ -58,9 +58,9 @@ nb::any reference_attention(nb::handle q, nb::handle k, nb::handle v, const PyMa
   return nb::borrow<nb::any>(results.object());
 }
 
-nb::any reference_weights(nb::handle q, nb::handle k, const PyMask* mask, const PyScore* score,
+nb::any reference_weights(nb::handle q, nb::handle k, MaskArgument mask, ScoreArgument score,
                           std::optional<double> scale, std::int64_t query_start,
-                          nb::handle q_positions, nb::handle k_positions, const Dropout* dropout) {
+                          nb::handle q_positions, nb::handle k_positions, DropoutArgument dropout) {
   const ReferenceInputs in("[weights]", import_tensor(q, "[weights] q"),
                            import_tensor(k, "[weights] k"),
                            call_options("[weights]", mask, score, scale, query_start, q_positions,
@@ -107,10 +107,10 @@ struct PyPlan {
   std::unique_ptr<std::mutex> busy = std::make_unique<std::mutex>();
 };
 
-PyPlan make_plan(const std::vector<std::int64_t>& shape, const PyMask* mask, const PyScore* score,
+PyPlan make_plan(const std::vector<std::int64_t>& shape, MaskArgument mask, ScoreArgument score,
                  std::optional<double> scale, std::int64_t v_width, const std::string& dtype,
                  std::int64_t query_start, nb::handle q_positions, nb::handle k_positions,
-                 const Dropout* dropout, int threads, const std::string& isa) {
+                 DropoutArgument dropout, int threads, const std::string& isa) {
   if (shape.size() != 6) {
     throw std::invalid_argument("[plan] shape has " + std::to_string(shape.size()) +
                                 " numbers, must have 6: batch, query heads, key/value heads, query "
@@ -166,7 +166,10 @@ that sees nothing is 0, its lse -inf.
 out: an array to write into, in place of a new one, of q's type, or float32 where that is a 16-bit
 one; it must not overlap the inputs.
 Queries stand at query_start, query_start + 1, ... unless q_positions are given: for a cache,
-query_start = Lk - Lq. dropout: a Dropout. threads 0: as many as this process may use.)");
+query_start = Lk - Lq. mask: a Mask, its text ("causal", see Mask.parse) or an array as Mask.dense
+takes it. score: a Score or its text. dropout: a Dropout; a number alone is refused, as it would drop
+the same pairs at every call. threads 0: as many as this process may use; one in a process forked
+after attn ran several threads, as OpenMP's do not follow a fork.)");
   m.def("merge", &merged, "out_a"_a, "lse_a"_a, "out_b"_a, "lse_b"_a, nb::kw_only(),
         "sinks"_a = nb::none(),
         "(out, lse) of two results over disjoint sets of keys. Parts are made without sinks; sinks "

@@ -39,6 +39,20 @@ struct PyScore {
   nb::object bias = nb::none();  // seen anew at every call
 };
 
+// What a call takes as its mask (a Mask, its text, or what Mask.dense takes), score (a Score or its
+// text) and dropout (a Dropout), or None. Converted by call_options, whose errors say more than
+// nanobind's.
+struct MaskArgument {
+  nb::handle object;
+};
+struct ScoreArgument {
+  nb::handle object;
+};
+struct DropoutArgument {
+  nb::handle object;
+};
+PyMask dense_mask(nb::handle visible);
+
 // A context of the calling thread, kept between calls with its workspace.
 const Context& context(int threads, const std::string& isa);
 
@@ -49,10 +63,9 @@ struct CallOptions {
   PyMask mask;
   std::optional<Input> bias;
 };
-CallOptions call_options(const char* function, const PyMask* mask, const PyScore* score,
+CallOptions call_options(const char* function, MaskArgument mask, ScoreArgument score,
                          std::optional<double> scale, std::int64_t query_start,
-                         nb::handle q_positions, nb::handle k_positions,
-                         const Dropout* dropout = nullptr);
+                         nb::handle q_positions, nb::handle k_positions, DropoutArgument dropout);
 
 // float64 for float64, else float32: what log-sum-exp, bias and observed values have.
 constexpr DType arithmetic_type(DType type) { return type == DType::f64 ? type : DType::f32; }
@@ -87,3 +100,37 @@ void bind_positions(nb::module_& m);
 void bind_models(nb::module_& m);
 
 }  // namespace attn::python
+
+// Anything is taken; the names are for signatures.
+namespace nanobind::detail {
+
+template <>
+struct type_caster<attn::python::MaskArgument> {
+  NB_TYPE_CASTER(attn::python::MaskArgument,
+                 make_caster<attn::python::PyMask>::Name + const_name(" | str | object"))
+  bool from_python(handle source, std::uint8_t, cleanup_list*) noexcept {
+    value.object = source;
+    return true;
+  }
+};
+
+template <>
+struct type_caster<attn::python::ScoreArgument> {
+  NB_TYPE_CASTER(attn::python::ScoreArgument,
+                 make_caster<attn::python::PyScore>::Name + const_name(" | str"))
+  bool from_python(handle source, std::uint8_t, cleanup_list*) noexcept {
+    value.object = source;
+    return true;
+  }
+};
+
+template <>
+struct type_caster<attn::python::DropoutArgument> {
+  NB_TYPE_CASTER(attn::python::DropoutArgument, make_caster<attn::Dropout>::Name)
+  bool from_python(handle source, std::uint8_t, cleanup_list*) noexcept {
+    value.object = source;
+    return true;
+  }
+};
+
+}  // namespace nanobind::detail

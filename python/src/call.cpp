@@ -16,18 +16,50 @@ const Context& context(int threads, const std::string& isa) {
   return found->second;
 }
 
-CallOptions call_options(const char* function, const PyMask* mask, const PyScore* score,
+namespace {
+
+[[noreturn]] void refuse(const char* function, const char* argument, nb::handle given,
+                         const std::string& wanted) {
+  throw nb::type_error((std::string(function) + " " + argument + " is a " + class_name(given) +
+                        ", must be " + wanted)
+                           .c_str());
+}
+
+PyMask mask_of(const char* function, nb::handle given) {
+  if (given.is_none()) return {};
+  if (nb::isinstance<PyMask>(given)) return nb::cast<PyMask>(given);
+  if (nb::isinstance<nb::str>(given)) return {Mask::parse(nb::cast<std::string>(given))};
+  if (nb::ndarray_check(given)) return dense_mask(given);
+  refuse(function, "mask", given, "an attn.Mask, its text (\"causal\") or an array of bools");
+}
+
+PyScore score_of(const char* function, nb::handle given) {
+  if (given.is_none()) return {};
+  if (nb::isinstance<PyScore>(given)) return nb::cast<PyScore>(given);
+  if (nb::isinstance<nb::str>(given)) return {Score::parse(nb::cast<std::string>(given))};
+  refuse(function, "score", given, "an attn.Score or its text (\"alibi\")");
+}
+
+// A number alone would drop the same pairs at every call, which is not what training means.
+Dropout dropout_of(const char* function, nb::handle given) {
+  if (given.is_none()) return {};
+  if (nb::isinstance<Dropout>(given)) return nb::cast<Dropout>(given);
+  refuse(function, "dropout", given, "attn.Dropout(p, seed=...), with another seed at every step");
+}
+
+}  // namespace
+
+CallOptions call_options(const char* function, MaskArgument mask, ScoreArgument score,
                          std::optional<double> scale, std::int64_t query_start,
-                         nb::handle q_positions, nb::handle k_positions, const Dropout* dropout) {
+                         nb::handle q_positions, nb::handle k_positions, DropoutArgument dropout) {
   CallOptions call;
-  if (mask != nullptr) call.mask = *mask;
+  call.mask = mask_of(function, mask.object);
   call.options.mask = call.mask.mask;
-  if (score != nullptr) {
-    call.options.score = score->score;
-    if (!score->bias.is_none()) {
-      call.bias = import_broadcast(score->bias, std::string(function) + " bias");
-      call.options.score.bias = call.bias->view;
-    }
+  const PyScore given = score_of(function, score.object);
+  call.options.score = given.score;
+  if (!given.bias.is_none()) {
+    call.bias = import_broadcast(given.bias, std::string(function) + " bias");
+    call.options.score.bias = call.bias->view;
   }
   if (scale) {
     if (call.options.score.scale) {
@@ -37,7 +69,7 @@ CallOptions call_options(const char* function, const PyMask* mask, const PyScore
     }
     call.options.score.scale = scale;
   }
-  if (dropout != nullptr) call.options.dropout = *dropout;
+  call.options.dropout = dropout_of(function, dropout.object);
   call.options.query_start = query_start;
   call.options.q_positions = import_integers(q_positions, std::string(function) + " q_positions");
   call.options.k_positions = import_integers(k_positions, std::string(function) + " k_positions");

@@ -92,9 +92,9 @@ Input optional_rows(nb::handle object, const char* what) {
 
 Gradients backward(nb::handle q, nb::handle k, nb::handle v, nb::handle out, nb::handle lse,
                    nb::handle d_out, nb::handle d_lse, nb::handle entropy, nb::handle d_entropy,
-                   const std::vector<std::string>& wrt, const PyMask* mask, const PyScore* score,
+                   const std::vector<std::string>& wrt, MaskArgument mask, ScoreArgument score,
                    std::optional<double> scale, std::int64_t query_start, nb::handle q_positions,
-                   nb::handle k_positions, const Dropout* dropout, int threads,
+                   nb::handle k_positions, DropoutArgument dropout, int threads,
                    const std::string& isa) {
   const Input qi = import_tensor(q, "[backward] q"), ki = import_tensor(k, "[backward] k");
   const Input vi = import_tensor(v, "[backward] v"), oi = import_tensor(out, "[backward] out");
@@ -120,10 +120,10 @@ Gradients backward(nb::handle q, nb::handle k, nb::handle v, nb::handle out, nb:
 
 Gradients reference_backward(nb::handle q, nb::handle k, nb::handle v, nb::handle d_out,
                              nb::handle d_lse, nb::handle d_entropy,
-                             const std::vector<std::string>& wrt, const PyMask* mask,
-                             const PyScore* score, std::optional<double> scale,
+                             const std::vector<std::string>& wrt, MaskArgument mask,
+                             ScoreArgument score, std::optional<double> scale,
                              std::int64_t query_start, nb::handle q_positions,
-                             nb::handle k_positions, const Dropout* dropout) {
+                             nb::handle k_positions, DropoutArgument dropout) {
   const ReferenceInputs in("[backward]", import_tensor(q, "[backward] q"),
                            import_tensor(k, "[backward] k"),
                            call_options("[backward]", mask, score, scale, query_start, q_positions,

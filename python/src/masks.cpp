@@ -135,11 +135,6 @@ Visible import_visible(nb::handle object) {
   return in;
 }
 
-PyMask dense(nb::handle object) {
-  const Visible in = import_visible(object);
-  return {Mask::dense(in.data, in.shape, in.strides)};
-}
-
 std::tuple<PyMask, std::int64_t> recognized(nb::handle object) {
   const Visible in = import_visible(object);
   RecognizedMask found = [&] {
@@ -251,6 +246,11 @@ void picture(nb::class_<PyMask>& mask, const char* name, const char* doc, std::i
 
 }  // namespace
 
+PyMask dense_mask(nb::handle visible) {
+  const Visible in = import_visible(visible);
+  return {Mask::dense(in.data, in.shape, in.strides)};
+}
+
 Predicate::~Predicate() {
   nb::gil_scoped_acquire acquire;
   function = nb::object();
@@ -272,7 +272,8 @@ void bind_masks(nb::module_& m) {
   nb::class_<PyMask> mask(m, "Mask", nb::type_slots(mask_slots), R"(Which keys a query may see.
 
 An immutable value that knows no lengths. Combine with & and |. Queries stand at query_start + i and
-keys at j unless positions are given. The default is full().)");
+keys at j unless positions are given. The default is full(). Pickled as text, which dense and
+predicate masks do not have.)");
   mask.def(nb::init<>())
       .def_static(
           "full", [] { return PyMask{Mask::full()}; }, "Everything.")
@@ -319,7 +320,7 @@ keys at j unless positions are given. The default is full().)");
           },
           "lengths"_a, "side"_a = "right",
           "Sequence b has lengths[b] real keys; the padded ones, right or left, are hidden.")
-      .def_static("dense", &dense, "visible"_a,
+      .def_static("dense", &dense_mask, "visible"_a,
                   "True or nonzero = may see; any shape that broadcasts to [B, H, Lq, Lk]. Copied.")
       .def_static("recognize", &recognized, "visible"_a,
                   "(mask, query_start) of bytes as in dense(): causal, window, padding or those "
@@ -352,6 +353,23 @@ keys at j unless positions are given. The default is full().)");
           nb::is_operator())
       .def("__str__", [](const PyMask& a) { return a.mask.to_string(); })
       .def("__repr__", [](const PyMask& a) { return "Mask(" + a.mask.to_string() + ")"; })
+      .def("__copy__", [](nb::handle self) { return nb::borrow(self); })
+      .def("__deepcopy__", [](nb::handle self, nb::handle) { return nb::borrow(self); })
+      .def("__getstate__",
+           [](const PyMask& a) {
+             const std::string text = a.mask.to_string();
+             try {
+               Mask::parse(text);
+             } catch (const std::invalid_argument&) {
+               throw nb::type_error(("[mask] " + text +
+                                     " cannot be pickled: dense and predicate masks have no text, "
+                                     "make them where they are used")
+                                        .c_str());
+             }
+             return text;
+           })
+      .def("__setstate__",
+           [](PyMask& a, const std::string& text) { new (&a) PyMask{Mask::parse(text)}; })
       .def("_repr_svg_", [](const PyMask& a) -> nb::object {
         // Per-head and per-batch masks fit no single picture; str() is shown instead.
         try {

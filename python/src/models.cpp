@@ -72,25 +72,16 @@ std::vector<nb::object> layers_of(nb::handle object) {
   return {nb::borrow(object)};
 }
 
-// One value for all layers, or a list or tuple with one a layer; null for None.
-template <class T>
-std::vector<const T*> each_layer(nb::handle object, std::size_t layers, const char* what) {
-  const std::vector<nb::object> given = layers_of(object);
+// One value for all layers, or a list or tuple with one a layer.
+std::vector<nb::object> each_layer(nb::handle object, std::size_t layers, const char* what) {
+  std::vector<nb::object> given = layers_of(object);
   if (given.size() != 1 && given.size() != layers) {
     throw std::invalid_argument("[view] there are " + std::to_string(given.size()) + " " + what +
                                 "s, must be 1 or one for each of the " + std::to_string(layers) +
                                 " layers");
   }
-  std::vector<const T*> values;
-  for (std::size_t i = 0; i < layers; ++i) {
-    const nb::object& one = given[given.size() == 1 ? 0 : i];
-    T* value = nullptr;
-    if (!one.is_none() && !nb::try_cast(one, value)) {
-      throw nb::type_error((std::string("[view] a ") + what + " is no attn " + what).c_str());
-    }
-    values.push_back(value);
-  }
-  return values;
+  if (given.size() == 1) given.resize(layers, nb::object(given[0]));
+  return given;
 }
 
 std::string layer_name(const char* what, std::size_t layer, std::size_t layers) {
@@ -160,8 +151,8 @@ Page view(nb::handle q, nb::handle k, const std::vector<std::string>& tokens, nb
                                 std::to_string(ks.size()) +
                                 (vs.empty() ? "" : ", v has " + std::to_string(vs.size())));
   }
-  const std::vector<const PyMask*> masks = each_layer<PyMask>(mask, qs.size(), "Mask");
-  const std::vector<const PyScore*> scores = each_layer<PyScore>(score, qs.size(), "Score");
+  const std::vector<nb::object> masks = each_layer(mask, qs.size(), "Mask");
+  const std::vector<nb::object> scores = each_layer(score, qs.size(), "Score");
   auto kept = std::make_shared<KeptRecord>();
   AttentionRecord& record = kept->record;
   record.model = title;
@@ -180,14 +171,19 @@ Page view(nb::handle q, nb::handle k, const std::vector<std::string>& tokens, nb
                                     ", must be a multiple of k's " + std::to_string(keys.heads));
       }
     }
-    check_equal(q_name, queries.length, "tokens", length);
-    check_equal(k_name, keys.length, "tokens", length);
+    for (const auto& [name, given] : {std::pair(q_name, queries.length), {k_name, keys.length}}) {
+      if (given != length) {
+        throw std::invalid_argument("[view] there are " + std::to_string(length) + " tokens, " +
+                                    name.substr(std::string_view("[view] ").size()) + " has " +
+                                    std::to_string(given));
+      }
+    }
     check_equal(q_name, queries.heads, "heads", record.heads);
     check_equal(k_name, keys.heads, "heads", record.kv_heads);
     check_equal(q_name, queries.width, "width", record.width);
     check_equal(k_name, keys.width, "width", record.width);
-    CallOptions call =
-        call_options("[view]", masks[i], scores[i], scale, 0, nb::none(), nb::none());
+    CallOptions call = call_options("[view]", {masks[i]}, {scores[i]}, scale, 0, nb::none(),
+                                    nb::none(), {nb::none()});
     if (!call.mask.predicates.empty()) {
       throw std::invalid_argument(
           "[view] a page keeps its mask: a predicate cannot be kept, give Mask.dense()");

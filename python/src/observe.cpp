@@ -194,9 +194,9 @@ Questions questions_of(const nb::kwargs& keywords) {
   return nb::cast<Questions>(nb::type<Questions>()(**keywords));
 }
 
-Observation observe(nb::handle q, nb::handle k, nb::handle v, const PyMask* mask,
-                    const PyScore* score, std::optional<double> scale, std::int64_t query_start,
-                    nb::handle q_positions, nb::handle k_positions, const Dropout* dropout,
+Observation observe(nb::handle q, nb::handle k, nb::handle v, MaskArgument mask,
+                    ScoreArgument score, std::optional<double> scale, std::int64_t query_start,
+                    nb::handle q_positions, nb::handle k_positions, DropoutArgument dropout,
                     nb::handle out, int threads, const std::string& isa,
                     const nb::kwargs& questions) {
   const Input qi = import_tensor(q, "[observe] q"), ki = import_tensor(k, "[observe] k");
@@ -216,10 +216,10 @@ Observation observe(nb::handle q, nb::handle k, nb::handle v, const PyMask* mask
   return {nb::borrow<nb::any>(results.object()), asked.answers()};
 }
 
-Observation reference_observe(nb::handle q, nb::handle k, nb::handle v, const PyMask* mask,
-                              const PyScore* score, std::optional<double> scale,
+Observation reference_observe(nb::handle q, nb::handle k, nb::handle v, MaskArgument mask,
+                              ScoreArgument score, std::optional<double> scale,
                               std::int64_t query_start, nb::handle q_positions,
-                              nb::handle k_positions, const Dropout* dropout,
+                              nb::handle k_positions, DropoutArgument dropout,
                               const nb::kwargs& questions) {
   const ReferenceInputs in("[observe]", import_tensor(q, "[observe] q"),
                            import_tensor(k, "[observe] k"),

@@ -1,14 +1,30 @@
 // attn.Score, attn.T5Bias, attn.Dropout.
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
 
+#include <optional>
 #include <stdexcept>
+#include <tuple>
+#include <vector>
 
 #include "bindings.h"
 
 namespace attn::python {
 
 using namespace nb::literals;
+
+namespace {
+
+// What a pickle holds.
+using T5State = std::tuple<std::vector<float>, int, int, bool>;
+using ScoreState =
+    std::tuple<std::optional<double>, double, nb::object, std::optional<std::vector<float>>,
+               std::optional<T5Bias>, std::vector<float>>;
+using DropoutState = std::tuple<double, std::uint64_t, std::uint32_t, std::vector<std::uint32_t>>;
+
+}  // namespace
 
 void bind_scores(nb::module_& m) {
   nb::class_<T5Bias>(m, "T5Bias", R"(The T5 relative position bias.
@@ -27,7 +43,18 @@ table [buckets, heads]: one learned value a bucket of k_pos - q_pos and head.)")
                               .max_distance = max_distance,
                               .bidirectional = bidirectional};
           },
-          "table"_a, nb::kw_only(), "bidirectional"_a = true, "max_distance"_a = 128);
+          "table"_a, nb::kw_only(), "bidirectional"_a = true, "max_distance"_a = 128)
+      .def("__getstate__",
+           [](const T5Bias& t) {
+             return T5State(t.table, t.buckets, t.max_distance, t.bidirectional);
+           })
+      .def("__setstate__", [](T5Bias& t, const T5State& state) {
+        const auto& [table, buckets, max_distance, bidirectional] = state;
+        new (&t) T5Bias{.table = table,
+                        .buckets = buckets,
+                        .max_distance = max_distance,
+                        .bidirectional = bidirectional};
+      });
 
   nb::class_<PyScore>(m, "Score", R"(How a visible pair is scored.
 
@@ -71,6 +98,21 @@ or one slope a head. t5: a T5Bias. sinks: one number a head.)")
              if (!s.bias.is_none()) shown.bias = {&kPresent, {1, 1, 1, 1}};
              return shown.to_string();
            })
+      .def("__getstate__",
+           [](const PyScore& s) {
+             return ScoreState(s.score.scale, s.score.soft_cap, s.bias, s.score.alibi_slopes,
+                               s.score.t5, s.score.sinks);
+           })
+      .def("__setstate__",
+           [](PyScore& s, const ScoreState& state) {
+             const auto& [scale, soft_cap, bias, alibi_slopes, t5, sinks] = state;
+             new (&s) PyScore{.score = {.scale = scale,
+                                        .soft_cap = soft_cap,
+                                        .alibi_slopes = alibi_slopes,
+                                        .t5 = t5,
+                                        .sinks = sinks},
+                              .bias = bias};
+           })
       .def("__repr__",
            [](nb::handle self) { return "Score(" + nb::cast<std::string>(nb::str(self)) + ")"; });
 
@@ -91,6 +133,13 @@ treated alike alone and in a batch.)")
             new (self) Dropout(std::move(dropout));
           },
           "p"_a, nb::kw_only(), "seed"_a = 0, "offset"_a = 0, "streams"_a = nb::none())
+      .def("__getstate__",
+           [](const Dropout& d) { return DropoutState(d.p, d.seed, d.offset, d.streams); })
+      .def("__setstate__",
+           [](Dropout& d, const DropoutState& state) {
+             const auto& [p, seed, offset, streams] = state;
+             new (&d) Dropout{.p = p, .seed = seed, .offset = offset, .streams = streams};
+           })
       .def_ro("p", &Dropout::p)
       .def_ro("seed", &Dropout::seed)
       .def_ro("offset", &Dropout::offset)

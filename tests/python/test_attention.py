@@ -1,7 +1,9 @@
 """attn.attention against plain NumPy and against the double-precision oracle."""
 
 import concurrent.futures
+import copy
 import math
+import pickle
 import threading
 import time
 
@@ -255,14 +257,16 @@ def test_other_types_are_type_errors():
     with pytest.raises(TypeError, match="q is a list, must be an array"):
         attn.attention(q.tolist(), k, v)
     with pytest.raises(TypeError):
-        attn.attention(q, k, v, mask="causal")
+        attn.attention(q, k, v, mask=["causal"])
     with pytest.raises(TypeError):
         attn.attention(q, k, v, frobnicate=1)
 
 
-def test_errors_are_runtime_errors():
+def test_errors_are_runtime_errors(tmp_path):
     assert issubclass(attn.Error, RuntimeError)
     with pytest.raises(attn.Error):
+        attn.load(str(tmp_path), offline=True)
+    with pytest.raises(ValueError, match="neither a folder nor a known model"):
         attn.load("/no/such/model", offline=True)
 
 
@@ -275,3 +279,67 @@ def test_other_python_threads_run_meanwhile():
         time.sleep(0.001)  # comes back only when it gets the interpreter's lock
         beats += 1
     assert beats >= 10
+
+
+# Every function that takes a mask, as f(q, k, v, **options).
+CALLS = {
+    "attention": attn.attention,
+    "observe": lambda *x, **o: attn.observe(*x, lse=True, **o)[0],
+    "backward": lambda q, k, v, **o: attn.backward(
+        q, k, v, *attn.attention(q, k, v, return_lse=True, **o), np.ones_like(q), **o
+    ).q,
+    "reference": lambda *x, **o: attn.reference.attention(*x, **o),
+    "plan": lambda q, k, v, **o: attn.plan((1, 2, 2, 9, 9, 8), **o).run(q, k, v),
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_masks_and_scores_in_other_words(call):
+    x = tensors(b=1, hq=2, hkv=2, lq=9, lk=9, d=8)
+    causal = np.tri(9, dtype=bool)
+    expected = call(*x, mask=attn.Mask.causal() & attn.Mask.window(3, 0))
+    np.testing.assert_array_equal(call(*x, mask="causal & window:3,0"), expected)
+    np.testing.assert_array_equal(call(*x, mask=causal & ~np.tri(9, k=-4, dtype=bool)), expected)
+    np.testing.assert_array_equal(
+        call(*x, score="alibi+softcap:3"), call(*x, score=attn.Score(alibi=True, soft_cap=3))
+    )
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_wrong_options_are_told_in_one_line(call):
+    x = tensors(b=1, hq=2, hkv=2, lq=9, lk=9, d=8)
+    for options, error, says in (
+        ({"dropout": 0.1}, TypeError, r"dropout is a float, must be attn.Dropout\(p, seed=...\)"),
+        ({"mask": 3}, TypeError, "mask is a int, must be an attn.Mask, its text"),
+        ({"mask": attn.Score()}, TypeError, "mask is a Score"),
+        ({"mask": "casual"}, ValueError, 'unknown mask "casual"; known: full, causal'),
+        ({"mask": np.zeros((9, 9), np.float32)}, ValueError, r"an additive float mask is a Score"),
+        ({"score": attn.Mask()}, TypeError, "score is a Mask, must be an attn.Score or its text"),
+    ):
+        with pytest.raises(error, match=says) as caught:
+            call(*x, **options)
+        assert "\n" not in str(caught.value)
+
+
+def test_another_byte_order_is_named():
+    q, k, v = tensors()
+    with pytest.raises(ValueError, match=r"q is a ndarray in another byte order .* pass x.astype"):
+        attn.attention(q.astype(q.dtype.newbyteorder()), k, v)
+
+
+def test_scores_and_dropout_are_pickled_and_copied():
+    x = tensors(b=1, hq=2, hkv=2, lq=9, lk=9, d=8)
+    rng = np.random.default_rng(1)
+    score = attn.Score(
+        scale=0.3,
+        soft_cap=5,
+        bias=rng.standard_normal((9, 9)).astype(np.float32),
+        alibi=[0.5, 0.25],
+        t5=attn.T5Bias(rng.standard_normal((32, 2)), bidirectional=False, max_distance=64),
+        sinks=[0.1, 0.2],
+    )
+    dropout = attn.Dropout(0.25, seed=2**63, offset=3, streams=[7])
+    expected = attn.attention(*x, score=score, dropout=dropout)
+    for again in (lambda a: pickle.loads(pickle.dumps(a)), copy.copy, copy.deepcopy):
+        out = attn.attention(*x, score=again(score), dropout=again(dropout))
+        np.testing.assert_array_equal(out, expected)

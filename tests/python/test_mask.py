@@ -1,6 +1,8 @@
 """attn.Mask: constructors, algebra, questions, pictures."""
 
+import copy
 import gc
+import pickle
 import weakref
 
 import attn
@@ -126,6 +128,18 @@ def test_text_and_pictures():
     for svg in (mask.svg(64, 64), mask._repr_svg_()):
         assert svg.startswith("<svg") and svg.rstrip().endswith("</svg>")
     assert Mask.per_head([mask, mask])._repr_svg_() is None
+
+
+def test_masks_are_pickled_and_copied():
+    mask = Mask.per_head([Mask.causal() & Mask.window(3, 0), Mask.blocks(4, [])])
+    assert str(pickle.loads(pickle.dumps(mask))) == str(mask)
+    predicate = Mask.causal() & Mask.predicate(lambda b, h, i, j: j <= i)
+    dense = Mask.dense(np.tri(3, dtype=bool))
+    for m in (mask, predicate, dense):
+        assert copy.copy(m) is m and copy.deepcopy([m])[0] is m  # it is immutable
+    for m in (predicate, dense):
+        with pytest.raises(TypeError, match="cannot be pickled: dense and predicate masks"):
+            pickle.dumps(m)
 
 
 def test_mistakes():

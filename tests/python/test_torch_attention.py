@@ -107,3 +107,19 @@ def test_mistakes():
         attn.torch.attention(q, q[..., :4], q)
     with pytest.raises(ValueError, match="dropout_p is 1"):
         attn.torch.attention(q, q, q, dropout_p=1)
+
+
+def test_transforms_of_torch_func_are_refused_by_name():
+    q = torch.randn(2, 1, 2, 5, 4)
+
+    def attend(x):
+        return attn.torch.attention(x, x, x).out
+
+    for call in (
+        lambda: torch.func.vmap(attend)(q),
+        lambda: torch.func.jvp(attend, (q[0],), (q[0],)),
+    ):
+        with pytest.raises(ValueError, match="torch.func's transforms"):
+            call()
+    with pytest.raises(NotImplementedError, match="torch.func's transforms.*use backward"):
+        torch.func.grad(lambda x: attend(x).sum())(q[0])

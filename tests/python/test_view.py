@@ -71,7 +71,8 @@ def test_a_mask_and_a_score_a_layer():
 def test_mistakes():
     q, k = heads(), heads()
     for wrong, says in (
-        (lambda: attn.view(q, k, TOKENS[:3]), "tokens 5, must have 3"),
+        (lambda: attn.view(q, k, TOKENS[:3]), "there are 3 tokens, q has 5"),
+        (lambda: attn.view([q, q], [k, k[:, :4]], TOKENS), r"there are 5 tokens, k\[1\] has 4"),
         (lambda: attn.view(q, k[:3], TOKENS), "multiple"),
         (lambda: attn.view([q, q], [k], TOKENS), "2 layers"),
         (lambda: attn.view([q, q], [k, k[:2]], TOKENS), "heads"),

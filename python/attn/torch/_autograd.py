@@ -14,7 +14,7 @@ def attend(call, q, k, v, bias=None, sinks=None, module=None):
     """
     inputs = (q, k, v, bias, sinks)
     if _differentiable(inputs):
-        return _Attention.apply(call, module, False, *inputs)[0]
+        return _apply(call, module, False, *inputs)[0]
     return _forward(call, module, inputs, _stored(q.dtype))[0].to(q.dtype)
 
 
@@ -22,9 +22,19 @@ def attend_with_rows(call, q, k, v, bias, sinks, entropy):
     """(out, log-sum-exp, entropy or None), [B, Hq, Lq] of the arithmetic's type."""
     inputs = (q, k, v, bias, sinks)
     if _differentiable(inputs):
-        return _Attention.apply(call, None, entropy, *inputs)
+        return _apply(call, None, entropy, *inputs)
     out, *rows = _forward(call, None, inputs, _stored(q.dtype), lse=True, entropy=entropy)
     return out.to(q.dtype), *rows
+
+
+def _apply(*arguments):
+    # What apply() asks too; its own message asks the user to override a method of ours.
+    if torch._C._are_functorch_transforms_active():
+        raise NotImplementedError(
+            "[attention] torch.func's transforms (grad, vjp, jacrev, ...) cannot differentiate attn: "
+            "use backward() or torch.autograd.grad"
+        )
+    return _Attention.apply(*arguments)
 
 
 def _differentiable(inputs):
