@@ -2,6 +2,9 @@
 //
 // A Context is a handle (copies share the same threads and workspace). Use one context a calling
 // thread: a run on a context that is already running one throws std::invalid_argument.
+//
+// In a process that was forked after this library had run several threads, every call runs on one:
+// OpenMP's threads do not follow a fork. The results are the same bits.
 #pragma once
 
 #include <cstddef>

@@ -5,6 +5,9 @@
 Arrays are NumPy, PyTorch or anything with DLPack, read without copies; results come back as the
 kind that q is. Wrong arguments raise ValueError, files and models that fail raise attn.Error.
 
+In a process forked after several threads ran here (multiprocessing's "fork"), calls run on one thread,
+as OpenMP's do not follow a fork; "spawn" and "forkserver" keep them all.
+
 attn.torch (needs PyTorch) has scaled_dot_product_attention with autograd and serves Hugging Face
 Transformers.
 """

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <exception>
 
+#include "base/threads.h"
 #include "kernels/params.h"
 
 namespace attn {
@@ -14,6 +15,7 @@ namespace attn {
 template <class Work>
 void parallel_units(int threads, std::int64_t units, const Work& work) {
   if (threads > units) threads = static_cast<int>(units);
+  threads = threads_to_start(threads);
   if (threads <= 1) {
     const kernels::FloatMode mode;
     for (std::int64_t unit = 0; unit < units; ++unit) work(0, unit);

@@ -4,6 +4,8 @@
 #include <limits>
 #include <stdexcept>
 
+#include "base/threads.h"
+
 namespace attn::nn {
 
 void dense(const DenseParams& params, const Context& context) {
@@ -31,7 +33,7 @@ void dense(const DenseParams& params, const Context& context) {
     // Below this many multiply-adds a second thread costs more than it brings.
     constexpr std::int64_t kWorthThreads = 1 << 18;
     const bool small = p.rows < kWorthThreads / p.in / p.out;
-    dense_product(p, small ? 1 : context.threads());
+    dense_product(p, small ? 1 : threads_to_start(context.threads()));
   }
   bias_activate(p.rows, p.out, p.y, p.y_stride, p.bias, p.activation, context);
 }

@@ -16,6 +16,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "base/threads.h"
+
 HWY_BEFORE_NAMESPACE();
 namespace attn::nn::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
@@ -181,7 +183,7 @@ namespace {
 constexpr std::int64_t kWorthThreads = 1 << 15;
 
 int threads_for(std::int64_t numbers, const Context& context) {
-  return numbers < kWorthThreads ? 1 : context.threads();
+  return numbers < kWorthThreads ? 1 : threads_to_start(context.threads());
 }
 
 }  // namespace
