@@ -178,7 +178,7 @@ const detail = {
     const table = document.getElementById("statistics");
     const row = (cells, tag = "td") => element("tr", {}, ...cells.map((text) => element(tag, { textContent: text })));
     const rows = [row([head.h < 0 ? "mean of heads" : "this head", "", "uniform"], "th")];
-    for (const [name, title, meaning] of STATISTICS) {
+    for (const [name, title, meaning] of statisticsOf(record)) {
       const tr = row([title, number(overview.statistic(head, name)), number(overview.statistic(head, name, "uniform"))]);
       tr.title = meaning;
       rows.push(tr);

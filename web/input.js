@@ -181,7 +181,7 @@ function choice(id, key, change = (value) => app.go({ [key]: value })) {
     if (key !== "export") next.click();
   });
 }
-for (const [name, title, meaning] of STATISTICS) {
+for (const [name, title, meaning] of statisticsOf(record)) {
   $("stats").append(element("button", { textContent: title, title: meaning, "data-stat": name }));
 }
 choice("stats", "stat", (stat) => app.go({ stat }, { replace: true }));
@@ -246,7 +246,7 @@ document.addEventListener("keydown", (event) => {
   } else if (!state.head) return;
   else if (event.key === "a") app.go({ head: { l: state.head.l, h: -1 } });
   else if (event.key === "l") app.go({ scale: state.scale === "log" ? "linear" : "log" });
-  else if (toggle && !(toggle === "value" && $("value").disabled)) app.go({ [toggle]: !state[toggle] });
+  else if (toggle && !$(toggle).disabled) app.go({ [toggle]: !state[toggle] });
   else if (VIEWS[Number(event.key) - 1]) app.go({ view: VIEWS[Number(event.key) - 1] });
 });
 
@@ -263,6 +263,8 @@ $("facts").textContent = (record.meta.model && record.meta.model !== record.meta
 $("truncated").hidden = !record.meta.truncated;
 $("value-label").hidden = !record.hasNorms();
 $("value").disabled = !record.hasNorms();
+$("hide-label").hidden = !record.hasSpecial();
+$("hide").disabled = !record.hasSpecial();
 for (const finding of record.meta.findings) {
   const item = element("li"), parts = finding.split(/([Hh]ead \d+\.\d+)/);
   for (const part of parts) {

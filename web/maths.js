@@ -109,6 +109,7 @@ const AttnMaths = (() => {
       return this.opened[l];
     }
 
+    hasSpecial() { return this.special.some(Boolean); }
     hasNorms() { return this.meta.layers.every((layer) => layer.norm_exponent); }
 
     // The key intervals [begin, end, step, begin, end, step, ...] that query q of the head may see.

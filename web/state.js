@@ -16,6 +16,10 @@ const STATISTICS = [
   ["special", "Special", "mass on special tokens such as [CLS] and [SEP]"],
 ];
 
+function statisticsOf(record) {
+  return STATISTICS.filter(([name]) => name !== "special" || record.hasSpecial());
+}
+
 function headName({ l, h }) { return l < 0 ? "avg" : h < 0 ? l + ".avg" : l + "." + h; }
 function headTitle({ l, h }) {
   return l < 0 ? "Mean of all heads" : h < 0 ? `Mean of layer ${l}` : `Head ${l}.${h}`;
@@ -59,12 +63,13 @@ function readLink(hash, record) {
     else if (key === "dir" && ["from", "at"].includes(value)) state.dir = value;
     else if (key === "scale" && ["linear", "log"].includes(value)) state.scale = value;
     else if (key === "order" && ["component", "size"].includes(value)) state.order = value;
-    else if (key === "stat" && STATISTICS.some(([name]) => name === value)) state.stat = value;
+    else if (key === "stat" && statisticsOf(record).some(([name]) => name === value)) state.stat = value;
     else if (key === "top") state.top = Math.max(0, Math.min(99, Math.floor(Number(value)) || 0));
     else if (key === "min") state.min = Math.max(0, Math.min(1, Number(value) || 0));
     else if (key === "zoom") state.zoom = Math.max(0, Math.min(48, Number(value) || 0));
     else if (["merge", "hide", "value"].includes(key)) state[key] = value === "1";
   }
   if (!record.hasNorms()) state.value = false;
+  if (!record.hasSpecial()) state.hide = false;
   return state;
 }

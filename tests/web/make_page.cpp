@@ -1,6 +1,6 @@
 // Pages for the browser test: make_test_page KIND TOKENS PAGE NUMBERS
 //   KIND plain: the synthetic record; general: grouped heads, masks and scores of every sort;
-//   hostile: tokens that try to break out of the page.
+//   hostile: tokens that try to break out of the page; bare: no special tokens.
 // NUMBERS receives, as JSON, the library's attention rows of some (layer, head, query), by which
 // the test checks what the page shows.
 #include <cstdio>
@@ -56,7 +56,7 @@ void hostile(attn::AttentionRecord& r) {
 
 int main(int argc, char** argv) {
   if (argc != 5) {
-    std::cerr << "usage: make_test_page plain|general|hostile TOKENS PAGE NUMBERS\n";
+    std::cerr << "usage: make_test_page plain|general|hostile|bare TOKENS PAGE NUMBERS\n";
     return 2;
   }
   const std::string kind = argv[1];
@@ -64,6 +64,9 @@ int main(int argc, char** argv) {
   std::vector<float> bias;
   attn::AttentionRecord record = kind == "general" ? general(n, bias) : attn::synthetic::record(n);
   if (kind == "hostile") hostile(record);
+  if (kind == "bare") {
+    for (attn::RecordToken& token : record.tokens) token.special = false;
+  }
   std::cout << attn::write_page(record, argv[3]) << "\n";
 
   std::ofstream numbers(argv[4]);

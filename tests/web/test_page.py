@@ -220,7 +220,7 @@ class Opens(PageTest):
     def test_nothing_overlaps_or_overflows(self):
         script = """
           const wide = document.documentElement.scrollWidth > innerWidth + 1;
-          const boxes = [...document.querySelectorAll('.top > *, .stage .bar > *, .choice > *, #chips > *')]
+          const boxes = [...document.querySelectorAll('.top > *, #overview .bar > *, .stage .bar > *, .choice > *, #chips > *')]
             .filter(e => e.offsetParent && e.children.length === 0 || e.matches('.choice'))
             .map(e => [e, e.getBoundingClientRect()]);
           const bad = [];
@@ -228,8 +228,13 @@ class Opens(PageTest):
             if (a === b || a.contains(b) || b.contains(a)) continue;
             if (x.left < y.right - 2 && y.left < x.right - 2 && x.top < y.bottom - 2 && y.top < x.bottom - 2) bad.push(a.outerHTML + b.outerHTML);
           }
+          // What a box that does not scroll cuts off.
+          for (const e of document.querySelectorAll('.top > *, .choice > *, #findings > *, .stage .bar > *, #statistics, .detail > *')) {
+            const x = e.getBoundingClientRect();
+            if (e.offsetParent && x.width && (x.right > innerWidth + 1 || x.left < -1)) bad.push(e.outerHTML);
+          }
           return [wide, bad];"""
-        for width, height in ((1280, 800), (1920, 1080), (800, 900)):
+        for width, height in ((1280, 800), (1920, 1080), (800, 900), (768, 1024), (375, 812)):
             BROWSER.size(width, height)
             for tokens in (12, 128, 512):
                 for link in ("", "#2.3&q=5&k=2&merge=1&hide=1&value=1", "#2.3&view=heat&q=5", "#2.3&view=text&q=5"):
@@ -274,6 +279,20 @@ class Opens(PageTest):
         self.driver.get(page.as_uri() + "#0.0&q=1")
         self.wait(lambda: self.chips()[0].startswith("Query"))
         self.assertAlmostEqual(sum(self.listed().values()), 1, delta=0.2)
+
+    def test_without_special_tokens_nothing_offers_to_hide_them(self):
+        self.open("bare", 12, "#0.0&q=5&hide=1&stat=special")
+        self.assertFalse(self.find("#hide-label").is_displayed())
+        self.assertNotIn("Special", self.find("#statistics").text)
+        self.assertFalse(any("renormalised" in chip for chip in self.chips()))
+        for key in "hl":
+            self.press(key)
+        self.wait(lambda: "scale=log" in self.link())
+        self.assertNotIn("hide", self.find("#chips").text)
+        self.open("bare", 12)
+        self.assertNotIn("Special", [button.text for button in self.all("#stats button")])
+        self.open("plain", 12)
+        self.assertIn("Special", [button.text for button in self.all("#stats button")])
 
     def test_hostile_tokens_stay_text(self):
         self.open("hostile", 24, "#0.0&view=text")
