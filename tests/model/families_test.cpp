@@ -15,6 +15,7 @@
 
 #include "attn/error.h"
 #include "folder.h"
+#include "made_weights.h"
 #include "model/file.h"
 
 namespace attn {
@@ -22,50 +23,13 @@ namespace {
 
 using testing::HasSubstr;
 
-// Numbers in [-1, 1) from splitmix64 of the FNV-1a hash of the name plus the index.
-double uniform(std::uint64_t seed, std::uint64_t index) {
-  std::uint64_t z = seed + (index + 1) * 0x9E3779B97F4A7C15ULL;
-  z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9ULL;
-  z = (z ^ z >> 27) * 0x94D049BB133111EBULL;
-  z ^= z >> 31;
-  return static_cast<double>(z >> 40) / (1 << 23) - 1;
-}
-
-std::uint64_t hash(const std::string& name) {
-  std::uint64_t h = 0xCBF29CE484222325ULL;
-  for (const char c : name) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001B3ULL;
-  return h;
-}
-
-// A safetensors file of the tensors of a case.
-std::string made_weights(const Json& tensors) {
-  std::string header = "{", data;
+TensorShapes shapes_of(const Json& tensors) {
+  TensorShapes shapes;
   for (std::size_t t = 0; t < tensors.names.size(); ++t) {
-    const std::string& name = tensors.names[t];
-    std::size_t count = 1;
-    std::string shape;
-    for (const Json& n : tensors.items[t].items) {
-      count *= static_cast<std::size_t>(n.integer);
-      shape += (shape.empty() ? "" : ",") + std::to_string(n.integer);
-    }
-    const bool vector = tensors.items[t].items.size() == 1, bias = name.ends_with("bias");
-    const std::uint64_t seed = hash(name);
-    const std::size_t begin = data.size();
-    data.resize(begin + count * sizeof(float));
-    for (std::size_t i = 0; i < count; ++i) {
-      const double u = uniform(seed, i);
-      const auto x =
-          static_cast<float>(vector ? u * 0.25 + (bias ? 0 : 1) : u * 1.7 / std::sqrt(60.0));
-      std::memcpy(data.data() + begin + i * sizeof x, &x, sizeof x);
-    }
-    header += (t == 0 ? "\"" : ",\"") + name + "\":{\"dtype\":\"F32\",\"shape\":[" + shape +
-              "],\"data_offsets\":[" + std::to_string(begin) + "," + std::to_string(data.size()) +
-              "]}";
+    std::vector<std::int64_t>& shape = shapes[tensors.names[t]];
+    for (const Json& n : tensors.items[t].items) shape.push_back(n.integer);
   }
-  header += "}";
-  header.resize((header.size() + 7) / 8 * 8, ' ');
-  const std::uint64_t length = header.size();
-  return std::string(reinterpret_cast<const char*>(&length), 8) + header + data;
+  return shapes;
 }
 
 // JSON as text again; the cases hold no string that needs an escape.
@@ -123,7 +87,7 @@ class Family : public testing::TestWithParam<std::size_t> {
 TEST_P(Family, AgreesWithTransformers) {
   SCOPED_TRACE(name());
   const TestFolder folder;
-  Weights weights(folder.write("model.safetensors", made_weights(*given().find("tensors"))));
+  Weights weights(folder.write("model.safetensors", made_weights(shapes_of(*given().find("tensors")))));
   DescribedModel loaded = load_described(written(*given().find("config")), "config.json", weights);
   const Transformer model(loaded.config, std::move(loaded.weights));
   const auto width = static_cast<std::size_t>(model.config().width),
@@ -149,7 +113,7 @@ TEST_P(Family, AgreesWithTransformers) {
 TEST_P(Family, GreedyContinuationIsTheSame) {
   SCOPED_TRACE(name());
   const TestFolder folder;
-  Weights weights(folder.write("model.safetensors", made_weights(*given().find("tensors"))));
+  Weights weights(folder.write("model.safetensors", made_weights(shapes_of(*given().find("tensors")))));
   DescribedModel loaded = load_described(written(*given().find("config")), "config.json", weights);
   const Transformer model(loaded.config, std::move(loaded.weights));
   const Context context({.threads = 1});
@@ -180,7 +144,7 @@ std::string message_with(const std::string& name, const std::string& from, const
   if (at == std::string::npos) throw std::logic_error(from + " is not in " + config);
   config.replace(at, from.size(), to);
   const TestFolder folder;
-  Weights weights(folder.write("model.safetensors", made_weights(*given.find("tensors"))));
+  Weights weights(folder.write("model.safetensors", made_weights(shapes_of(*given.find("tensors")))));
   return message_of<Error>([&] { load_described(config, "config.json", weights); });
 }
 
@@ -217,7 +181,7 @@ TEST(FamilyConfigs, NothingIsGuessed) {
 TEST(FamilyConfigs, EarlierSpellingsOfRotationMeanTheSame) {
   const Json& given = *golden().find("cases")->find("llama, linear");
   const TestFolder folder;
-  Weights weights(folder.write("model.safetensors", made_weights(*given.find("tensors"))));
+  Weights weights(folder.write("model.safetensors", made_weights(shapes_of(*given.find("tensors")))));
   std::string config = written(*given.find("config"));
   const std::size_t at = config.find("\"rope_parameters\":"), end = config.find('}', at) + 1;
   config.replace(at, end - at,
