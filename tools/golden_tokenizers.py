@@ -1,19 +1,23 @@
 """Writes tests/data/tokenizers: small tokenizers, and what Hugging Face's make of texts with them.
 
-    pip install tokenizers && python tools/golden_tokenizers.py FOLDER_OF_TEXTS
+    pip install tokenizers sentencepiece && python tools/golden_tokenizers.py FOLDER_OF_TEXTS
 
 The folder holds tinyshakespeare.txt and wikitext2-valid.txt. `torture.txt` is written here; golden.json
 has ids and offsets (bytes) of it, hashes of those of the two texts, and ids and offsets of many short
-texts for each part of a tokenizer.json by itself. Made with tokenizers 0.23.3.
+texts for each part of a tokenizer.json by itself. Made with tokenizers 0.23.3, sentencepiece 0.2.3.
 """
 
+import base64
 import hashlib
+import io
 import json
 import pathlib
 import struct
 import sys
+import tempfile
 
-from tokenizers import (AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers,
+import sentencepiece
+from tokenizers import (AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers,
                         processors, trainers)
 
 TEXTS = pathlib.Path(sys.argv[1])
@@ -111,7 +115,7 @@ save("roberta", t)
 
 # LLaMA 3.
 t, trainer = bpe([], pre_tokenizers.Sequence([
-    pre_tokenizers.Split(__import__("tokenizers").Regex(LLAMA3), "isolated"),
+    pre_tokenizers.Split(Regex(LLAMA3), "isolated"),
     pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]), ignore_merges=True)
 t.train_from_iterator(corpus, trainer)
 t.add_special_tokens(["<|begin_of_text|>", "<|endoftext|>"])
@@ -127,7 +131,7 @@ save("llama3", t)
 # Qwen2, and GPT-NeoX's form.
 t.normalizer = normalizers.NFC()
 t.pre_tokenizer = pre_tokenizers.Sequence([
-    pre_tokenizers.Split(__import__("tokenizers").Regex(QWEN2), "isolated"),
+    pre_tokenizers.Split(Regex(QWEN2), "isolated"),
     pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
 t.post_processor = processors.ByteLevel(trim_offsets=False)
 save("qwen2", t)
@@ -174,7 +178,7 @@ save("wordpiece", t)
 # Unigram, as XLM-R and T5 have it, without and with bytes for what has no piece.
 t = Tokenizer(models.Unigram())
 t.normalizer = normalizers.Sequence([normalizers.NFKC(),
-                                     normalizers.Replace(__import__("tokenizers").Regex(" {2,}"), " ")])
+                                     normalizers.Replace(Regex(" {2,}"), " ")])
 t.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
 t.decoder = decoders.Metaspace(prepend_scheme="first")
 t.train_from_iterator(corpus, trainers.UnigramTrainer(
@@ -257,6 +261,54 @@ for prefix in (True, False):
     for trim in (True, False):
         level = {"type": "ByteLevel", "add_prefix_space": prefix, "trim_offsets": trim}
         case("bytes", texts=SHORT[:9], pre_tokenizer=level, post_processor=level)
+
+
+def fields(message):
+    """Numbers and contents of a protocol buffer's fields that have a length."""
+    at = 0
+
+    def varint():
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = message[at]
+            at += 1
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value
+
+    while at < len(message):
+        key = varint()
+        if key & 7 == 2:
+            size = varint()
+            yield key >> 3, message[at:at + size]
+            at += size
+        elif key & 7 == 0:
+            varint()
+        else:
+            at += {1: 8, 5: 4}[key & 7]
+
+
+def charsmap(rules):
+    """SentencePiece's table for these rules: ModelProto.normalizer_spec.precompiled_charsmap."""
+    with tempfile.NamedTemporaryFile("w", suffix=".tsv") as file:
+        for source, target in rules:
+            file.write("\t".join(" ".join(f"{ord(c):X}" for c in x) for x in (source, target)) + "\n")
+        file.flush()
+        model = io.BytesIO()
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(["a b c d e"]), model_writer=model, vocab_size=12,
+            model_type="char", normalization_rule_tsv=file.name, minloglevel=2)
+    spec = dict(fields(model.getvalue()))[3]
+    return base64.b64encode(dict(fields(spec))[2]).decode()
+
+
+RULES = [("ﬁ", "fi"), ("½", "1⁄2"), ("é", "e"), ("e\u0301", "E"), ("\u200d", ""), ("\t", " "), ("\n", " "),
+         ("\u3000", " "), ("漢", "汉"), ("--", "—"), ("1", "one"), ("1b", "X"), ("…", "..."), ("\u0301", ""),
+         ("각", "\u1100\u1161\u11a8"), ("👩", "woman")]
+case("bytes", normalizer={"type": "Precompiled", "precompiled_charsmap": charsmap(RULES)},
+     pre_tokenizer=BYTES)
 
 
 def added(id, content, **more):

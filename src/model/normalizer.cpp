@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "model/precompiled.h"
 #include "model/settings.h"
 
 namespace attn {
@@ -138,6 +139,10 @@ Normalizer make_normalizer(const Json& part, const std::string& place) {
     made = replace(settings);
   } else if (type == "Prepend") {
     made = prepend(settings);
+  } else if (type == "Precompiled") {
+    const PrecompiledRules rules(settings.optional_text("precompiled_charsmap").value_or(""),
+                                 settings.place() + ": precompiled_charsmap");
+    made = [rules](std::vector<Character>& text) { rules.normalize(text); };
   } else if (type == "BertNormalizer") {
     made = bert(settings);
   } else {

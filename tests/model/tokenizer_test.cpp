@@ -201,8 +201,8 @@ TEST(Tokenizer, NamesWhatItDoesNotKnow) {
   EXPECT_THAT(refused(R"("flavour":1)"), HasSubstr("t.json: flavour is not a known setting"));
   EXPECT_THAT(refused(R"("normalizer":{"type":"Nmt"})"),
               HasSubstr("t.json: normalizer: Nmt: is not a known normalizer"));
-  EXPECT_THAT(refused(R"("normalizer":{"type":"Sequence","normalizers":[{"type":"Precompiled"}]})"),
-              HasSubstr("Sequence: Precompiled: is not a known normalizer"));
+  EXPECT_THAT(refused(R"("normalizer":{"type":"Sequence","normalizers":[{"type":"ByteLevel"}]})"),
+              HasSubstr("Sequence: ByteLevel: is not a known normalizer"));
   EXPECT_THAT(refused(R"("normalizer":{"type":"Strip","strip_left":1,"strip_right":true})"),
               HasSubstr("Strip: strip_left is a number, must be true or false"));
   EXPECT_THAT(refused(R"("normalizer":{"type":"NFC","form":"x"})"),
@@ -258,6 +258,20 @@ TEST(Tokenizer, RefusesWhatDoesNotFitTogether) {
   EXPECT_THAT(refused(R"("post_processor":{"type":"TemplateProcessing","single":[{"SpecialToken":)"
                       R"({"id":"[X]","type_id":0}}],"pair":[],"special_tokens":{}})"),
               HasSubstr("\"[X]\" is not one of special_tokens"));
+}
+
+std::string precompiled(const std::string& table) {
+  return R"("normalizer":{"type":"Precompiled","precompiled_charsmap":)" + table + "}";
+}
+
+TEST(Tokenizer, TakesTablesOfRulesOnlyWhole) {
+  EXPECT_THAT(make(precompiled("null")).encode("ab").ids, ElementsAre(2));
+  EXPECT_THAT(refused(precompiled(R"("?")")), HasSubstr("precompiled_charsmap is not base64"));
+  EXPECT_THAT(refused(precompiled(R"("AAAA")")), HasSubstr("has 3 bytes, its trie should have 0"));
+  EXPECT_THAT(refused(precompiled(R"("BAEAAAAAAAA=")")), HasSubstr("should have 260"));
+  EXPECT_THAT(refused(precompiled(R"("BAAAAAAAAAD/")")), HasSubstr("texts that are not UTF-8"));
+  // Units that point past the end match nothing.
+  EXPECT_THAT(make(precompiled(R"("BAAAAP////9h")")).encode("ab").ids, ElementsAre(2));
 }
 
 std::string split_by(const std::string& pattern) {
