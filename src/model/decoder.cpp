@@ -57,11 +57,13 @@ Decoder replace(Settings& settings) {
   const std::string content = settings.text("content");
   Settings inner(settings.needed("pattern"), settings.place() + ": pattern");
   const Pattern pattern = make_pattern(inner);
+  const std::string place = settings.place();
   return [=](Pieces& pieces, bool /*within*/) {
     for (std::string& piece : pieces) {
       std::string out;
       for (const PatternPart& part : pattern.parts(piece)) {
         out += part.match ? content : piece.substr(part.begin, part.end - part.begin);
+        check_growth(piece.size(), out.size(), place);
       }
       piece = std::move(out);
     }

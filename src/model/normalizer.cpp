@@ -46,6 +46,7 @@ Normalizer replace(Settings& settings) {
   const std::vector<Character> content = escape_bytes(settings.text("content"));
   Settings pattern(settings.needed("pattern"), settings.place() + ": pattern");
   const Pattern matcher = make_pattern(pattern);
+  const std::string place = settings.place();
   return [=](std::vector<Character>& text) {
     std::string bytes;
     std::vector<std::size_t> starts;  // byte of each character
@@ -67,6 +68,7 @@ Normalizer replace(Settings& settings) {
       out.resize(before);
       const Character source = at > 0 ? text[at - 1] : Character{};
       for (const Character& c : content) out.push_back({c.value, source.begin, source.end});
+      check_growth(text.size(), out.size(), place);
     }
     text = std::move(out);
   };
@@ -116,8 +118,12 @@ Normalizer make_normalizer(const Json& part, const std::string& place) {
     for (const Json& step : settings.array("normalizers")) {
       steps.push_back(make_normalizer(step, settings.place()));
     }
-    made = [steps](std::vector<Character>& text) {
-      for (const Normalizer& step : steps) step(text);
+    made = [steps, where = settings.place()](std::vector<Character>& text) {
+      for (const Normalizer& step : steps) {
+        const std::size_t before = text.size();
+        step(text);
+        check_growth(before, text.size(), where);
+      }
     };
   } else if (type == "NFC") {
     made = form(NormalForm::nfc);

@@ -97,6 +97,13 @@ std::string part_type(const Json& part, const std::string& place) {
   return Settings(part, place).text("type");
 }
 
+void check_growth(std::size_t before, std::size_t after, const std::string& place) {
+  constexpr std::size_t kMost = std::size_t{1} << 24;
+  if (after > before && after > kMost) {
+    throw Error(place + ": makes more than " + std::to_string(kMost) + " characters of a text");
+  }
+}
+
 Pattern make_pattern(Settings& settings) {
   const auto expression = settings.optional_text("Regex");
   const auto literal = settings.optional_text("String");

@@ -2,6 +2,7 @@
 // setting is ignored.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -46,6 +47,11 @@ class Settings {
 
 // The member "type" of an object: what kind of part it is.
 std::string part_type(const Json& part, const std::string& place);
+
+// Steps that make more of a text, one after the other, could make far too much of it. Throws
+// attn::Error "<place>: ..." when one left more than 16,777,216 (characters, bytes) and more than
+// before.
+void check_growth(std::size_t before, std::size_t after, const std::string& place);
 
 // {"Regex": ...} or {"String": ...}: a pattern, or a text to be matched as it is.
 Pattern make_pattern(Settings& settings);

@@ -45,7 +45,7 @@ class Tokenizer {
                             bool special_tokens = true) const;
 
   // The bytes that the tokens stand for; special ones are left out on demand. Throws
-  // std::invalid_argument for an id without a piece.
+  // std::invalid_argument for an id without a piece, attn::Error as encode() does.
   std::string decode(std::span<const std::int32_t> ids, bool skip_special = true) const;
   // The bytes of one token within a text. Joined, they are the text, but for what decode() leaves
   // out at its beginning; a character may begin in one token and end in another.

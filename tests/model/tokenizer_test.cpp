@@ -260,6 +260,18 @@ TEST(Tokenizer, RefusesWhatDoesNotFitTogether) {
               HasSubstr("\"[X]\" is not one of special_tokens"));
 }
 
+TEST(Tokenizer, StopsStepsThatMakeTooMuchOfAText) {
+  const std::string step =
+      R"({"type":"Replace","pattern":{"String":"a"},"content":")" + std::string(400, 'a') + "\"}";
+  const std::string steps = step + "," + step + "," + step + "," + step;
+  const Tokenizer growing = make(R"("normalizer":{"type":"Sequence","normalizers":[)" + steps +
+                                 R"(]},"decoder":{"type":"Sequence","decoders":[)" + steps + "]}");
+  EXPECT_THAT(message_of<Error>([&] { growing.encode("a"); }),
+              HasSubstr("normalizer: Sequence: Replace: makes more than 16777216 characters"));
+  EXPECT_THAT(message_of<Error>([&] { growing.decode(Ids{0}); }),
+              HasSubstr("decoder: Sequence: Replace: makes more than 16777216 characters"));
+}
+
 std::string precompiled(const std::string& table) {
   return R"("normalizer":{"type":"Precompiled","precompiled_charsmap":)" + table + "}";
 }
