@@ -12,6 +12,7 @@ namespace {
 constexpr const char* kExamples = R"eg(Examples:
   attn run minilm "A cat sleeps." "A kitten naps." "Stocks fell."
   attn look minilm "The animal did not cross the street because it was tired." -o page.html
+  attn generate smollm2 "The capital of France is"
   attn explain --shape 1,32,8,8192,8192,128 --mask causal --score alibi
   attn bench --shape 1,32,8,4096,4096,128 --mask causal
   attn get minilm

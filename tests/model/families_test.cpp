@@ -87,7 +87,8 @@ class Family : public testing::TestWithParam<std::size_t> {
 TEST_P(Family, AgreesWithTransformers) {
   SCOPED_TRACE(name());
   const TestFolder folder;
-  Weights weights(folder.write("model.safetensors", made_weights(shapes_of(*given().find("tensors")))));
+  Weights weights(
+      folder.write("model.safetensors", made_weights(shapes_of(*given().find("tensors")))));
   DescribedModel loaded = load_described(written(*given().find("config")), "config.json", weights);
   const Transformer model(loaded.config, std::move(loaded.weights));
   const auto width = static_cast<std::size_t>(model.config().width),
@@ -113,7 +114,8 @@ TEST_P(Family, AgreesWithTransformers) {
 TEST_P(Family, GreedyContinuationIsTheSame) {
   SCOPED_TRACE(name());
   const TestFolder folder;
-  Weights weights(folder.write("model.safetensors", made_weights(shapes_of(*given().find("tensors")))));
+  Weights weights(
+      folder.write("model.safetensors", made_weights(shapes_of(*given().find("tensors")))));
   DescribedModel loaded = load_described(written(*given().find("config")), "config.json", weights);
   const Transformer model(loaded.config, std::move(loaded.weights));
   const Context context({.threads = 1});
@@ -144,7 +146,8 @@ std::string message_with(const std::string& name, const std::string& from, const
   if (at == std::string::npos) throw std::logic_error(from + " is not in " + config);
   config.replace(at, from.size(), to);
   const TestFolder folder;
-  Weights weights(folder.write("model.safetensors", made_weights(shapes_of(*given.find("tensors")))));
+  Weights weights(
+      folder.write("model.safetensors", made_weights(shapes_of(*given.find("tensors")))));
   return message_of<Error>([&] { load_described(config, "config.json", weights); });
 }
 
@@ -181,7 +184,8 @@ TEST(FamilyConfigs, NothingIsGuessed) {
 TEST(FamilyConfigs, EarlierSpellingsOfRotationMeanTheSame) {
   const Json& given = *golden().find("cases")->find("llama, linear");
   const TestFolder folder;
-  Weights weights(folder.write("model.safetensors", made_weights(shapes_of(*given.find("tensors")))));
+  Weights weights(
+      folder.write("model.safetensors", made_weights(shapes_of(*given.find("tensors")))));
   std::string config = written(*given.find("config"));
   const std::size_t at = config.find("\"rope_parameters\":"), end = config.find('}', at) + 1;
   config.replace(at, end - at,

@@ -45,8 +45,7 @@ class LanguageModels : public testing::Test {
   void SetUp() override {
     folder_.write("config.json", kConfig);
     folder_.write("model.safetensors", weights());
-    folder_.write("tokenizer.json",
-                  slurp(std::string(ATTN_TEST_DATA) + "/tokenizers/gpt2.json"));
+    folder_.write("tokenizer.json", slurp(std::string(ATTN_TEST_DATA) + "/tokenizers/gpt2.json"));
   }
   LanguageModel load() const {
     return LanguageModel::load(folder_.path(), Context({.threads = 1}));
@@ -70,9 +69,8 @@ TEST_F(LanguageModels, TextInTextOut) {
   EXPECT_EQ(model.decode(ids), text);
 
   std::string shown;
-  const Generation got = model.generate(ids, {.max_tokens = 12}, [&](std::string_view part) {
-    shown += part;
-  });
+  const Generation got =
+      model.generate(ids, {.max_tokens = 12}, [&](std::string_view part) { shown += part; });
   EXPECT_EQ(got.prompt_tokens, static_cast<std::int64_t>(ids.size()));
   EXPECT_EQ(got.text, shown);
   EXPECT_EQ(got.text, model.decode(got.ids));
@@ -103,8 +101,8 @@ TEST_F(LanguageModels, EndsWhereTheModelEnds) {
   const Generation whole = load().generate(ids, {.max_tokens = 10});
   ASSERT_EQ(whole.ids.size(), 10U);
   const std::int32_t third = whole.ids[2];
-  const auto first = static_cast<std::size_t>(
-      std::find(whole.ids.begin(), whole.ids.end(), third) - whole.ids.begin());
+  const auto first = static_cast<std::size_t>(std::find(whole.ids.begin(), whole.ids.end(), third) -
+                                              whole.ids.begin());
   folder_.write("generation_config.json",
                 R"({"eos_token_id":[999999,)" + std::to_string(third) + "]}");
   const Generation ended = load().generate(ids, {.max_tokens = 10});
