@@ -2,9 +2,10 @@
 
     pip install tokenizers sentencepiece && python tools/golden_tokenizers.py FOLDER_OF_TEXTS
 
-The folder holds tinyshakespeare.txt and wikitext2-valid.txt. `torture.txt` is written here; golden.json
-has ids and offsets (bytes) of it, hashes of those of the two texts, and ids and offsets of many short
-texts for each part of a tokenizer.json by itself. Made with tokenizers 0.23.3, sentencepiece 0.2.3.
+The folder holds tinyshakespeare.txt and wikitext2-valid.txt. `torture.txt` is written here;
+golden.json has ids and offsets (bytes) of it, hashes of those of the two texts, and ids and offsets
+of many short texts for each part of a tokenizer.json by itself. Training breaks ties by chance, so
+another run makes other tokenizers. Made with tokenizers 0.23.3, sentencepiece 0.2.3.
 """
 
 import base64
@@ -66,7 +67,6 @@ def digest(numbers):
 texts = {name: (TEXTS / name).read_bytes().decode()
          for name in ("tinyshakespeare.txt", "wikitext2-valid.txt")}
 corpus = [text[i:i + 1000] for text in texts.values() for i in range(0, 200_000, 1000)] + TORTURE
-# As the longest of them come in one piece, they also try long words.
 golden = {"tokenizers": {}, "models": {}, "cases": []}
 
 

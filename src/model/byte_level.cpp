@@ -10,8 +10,6 @@
 namespace attn {
 namespace {
 
-constexpr const char* kGpt2 =
-    "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 constexpr const char* kLlama3 =
     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}|"
     " ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
@@ -23,10 +21,10 @@ enum TokenType : std::int32_t { kNormal = 1, kControl = 3, kUserDefined = 4, kUn
 
 // The patterns that cut one after the other.
 std::vector<const char*> patterns(const std::string& pre, const std::string& source) {
-  if (pre == "gpt-2") return {kGpt2};
+  if (pre == "gpt-2") return {kGpt2Pattern};
   if (pre == "llama-bpe") return {kLlama3};
   if (pre == "qwen2") return {kQwen2};
-  if (pre == "smollm") return {"\\p{N}", kGpt2};
+  if (pre == "smollm") return {"\\p{N}", kGpt2Pattern};
   throw Error(source + ": pre-tokenizer \"" + pre +
               "\" is not known (gpt-2, llama-bpe, qwen2, smollm)");
 }

@@ -81,11 +81,7 @@ PreTokenizer byte_level(Settings& settings) {
   settings.flag("trim_offsets");  // means something to the post-processor of this name only
   PreTokenizer words;
   if (settings.flag("use_regex", true)) {
-    words = cut_by_pattern(
-        Pattern(
-            "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+",
-            settings.place()),
-        Delimiter::isolated, false);
+    words = cut_by_pattern(Pattern(kGpt2Pattern, settings.place()), Delimiter::isolated, false);
   }
   return [=](SplitText& text) {
     if (prefix) {

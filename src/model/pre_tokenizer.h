@@ -20,6 +20,10 @@ PreTokenizer cut_by_pattern(Pattern pattern, Delimiter delimiter, bool invert);
 // Every byte to its letter.
 void to_alphabet(SplitText& text);
 
+// What GPT-2 cuts words by (openai/gpt-2, encoder.py).
+inline constexpr const char* kGpt2Pattern =
+    "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
+
 // GPT-2's alphabet, which has a printable character for each byte (openai/gpt-2, encoder.py).
 char32_t byte_to_letter(unsigned char byte);
 // The byte of a letter; -1 for a character outside the alphabet.

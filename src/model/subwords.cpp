@@ -12,6 +12,17 @@ namespace {
 constexpr std::size_t kLongestCached = 256;
 constexpr std::size_t kMostCached = 1 << 16;
 
+// Files of 2020, GPT-2's among them, do not say which model theirs is; each has a member of its
+// own.
+std::string model_type(const Json& part, const std::string& place) {
+  if (part.is(Json::Kind::object) && part.find("type") == nullptr) {
+    if (part.find("merges") != nullptr) return "BPE";
+    if (part.find("max_input_chars_per_word") != nullptr) return "WordPiece";
+    if (part.find("unk_id") != nullptr) return "Unigram";
+  }
+  return part_type(part, place);
+}
+
 int hexadecimal(char c) {
   if (c >= '0' && c <= '9') return c - '0';
   if (c >= 'A' && c <= 'F') return c - 'A' + 10;
@@ -46,7 +57,7 @@ int piece_byte(std::string_view piece) {
 }
 
 std::unique_ptr<const Subwords> make_subwords(const Json& part, const std::string& place) {
-  const std::string type = part_type(part, place);
+  const std::string type = model_type(part, place);
   Settings settings(part, place + ": " + type);
   std::unique_ptr<const Subwords> made;
   if (type == "BPE") {

@@ -169,6 +169,18 @@ TEST(Tokenizer, MergesTheEarliestLearntFirst) {
   EXPECT_THAT(tokenizer.encode("axb").ids, ElementsAre(2));
 }
 
+TEST(Tokenizer, KnowsModelsThatDoNotSayWhatTheyAre) {
+  EXPECT_THAT(make(R"("model":{"vocab":{"a":0,"b":1,"ab":2},"merges":["a b"]})").encode("ab").ids,
+              ElementsAre(2));
+  EXPECT_THAT(make(R"("model":{"vocab":{"?":0,"a":1,"##b":2},"unk_token":"?",)"
+                   R"("continuing_subword_prefix":"##","max_input_chars_per_word":9})")
+                  .encode("ab")
+                  .ids,
+              ElementsAre(1, 2));
+  EXPECT_THAT(make(R"("model":{"unk_id":0,"vocab":[["?",0],["ab",-1]]})").encode("ab").ids,
+              ElementsAre(1));
+}
+
 TEST(ByteLevel, RefusesArraysThatDoNotFitTogether) {
   const ByteLevelArrays good{{"a", "b", "ab", "<s>"}, {"a b"}, {1, 1, 1, 3}, "gpt-2", 3};
   EXPECT_THAT(make_byte_level_tokenizer(good, "x.gguf").encode("ab<s>").ids, ElementsAre(3, 2, 3));
