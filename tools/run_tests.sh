@@ -56,10 +56,12 @@ else
 fi
 build_end=$(date +%s)
 
-# The model of the parity tests: fetched once, then from the cache; tests skip without it.
+# The models of the parity tests: fetched once, then from the cache; tests skip without them.
 if [ -n "$have_release" ]; then
-  build/release/bin/attn get minilm --path >/dev/null 2>"$results/get.log" ||
-    phase "No MiniLM, its tests are skipped: $(tail -n 1 "$results/get.log")"
+  for model in minilm smollm2; do
+    build/release/bin/attn get "$model" --path >/dev/null 2>"$results/get.log" ||
+      phase "No $model, its tests are skipped: $(tail -n 1 "$results/get.log")"
+  done
 fi
 
 # run_ctest PRESET: all its tests, results to PRESET.xml.

@@ -68,6 +68,53 @@ TEST(Run, WhatIsNoModelIsAWrongArgument) {
   }
 }
 
+// An encoder has no text to continue.
+TEST(Generate, WantsALanguageModel) {
+  const Ran ran = attn({"generate", "demo", "Once upon a time"});
+  EXPECT_EQ(ran.code, 1);
+  EXPECT_EQ(ran.out, "");
+  EXPECT_TRUE(is_one_line(ran.err)) << ran.err;
+  EXPECT_THAT(ran.err, HasSubstr("model_type \"bert\" is not known"));
+  EXPECT_EQ(attn({"generate", "frobnicate", "Once upon a time"}).code, 2);
+}
+
+// What it says is not judged, but that it says it, in which shape, and that a seed decides.
+TEST(Generate, ContinuesAText) {
+  if (attn({"get", "smollm2", "--path", "--offline"}).code != 0)
+    GTEST_SKIP() << "SmolLM2 is not in the cache (attn get smollm2)";
+  const std::string prompt = "The capital of France is";
+  const Ran plain = attn({"generate", "smollm2", prompt, "-n", "8", "--threads", "1"});
+  EXPECT_EQ(plain.code, 0) << plain.err;
+  EXPECT_THAT(plain.out, HasSubstr("Paris"));
+  EXPECT_EQ(plain.out.back(), '\n');
+  EXPECT_THAT(plain.err, HasSubstr("tokens/s"));
+  const auto generated = [&](std::vector<std::string> more) {
+    std::vector<std::string> arguments = {"generate",  "smollm2", "-n",    "8",
+                                          "--threads", "1",       "--json"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const Ran ran = attn(arguments);
+    EXPECT_EQ(ran.code, 0) << ran.err;
+    return nlohmann::json::parse(ran.out);
+  };
+  const auto greedy = generated({prompt});
+  EXPECT_EQ(greedy.at("text").get<std::string>() + "\n", plain.out);
+  EXPECT_EQ(greedy.at("ids").size(), 8U);
+  EXPECT_EQ(greedy.at("end"), "max tokens");
+  EXPECT_EQ(greedy.at("prompt_tokens"), 5);
+  EXPECT_GT(greedy.at("tokens_per_second"), 0.0);
+  EXPECT_EQ(generated({prompt, "--temperature", "1", "--seed", "3"}).at("ids"),
+            generated({prompt, "--temperature", "1", "--seed", "3"}).at("ids"));
+  EXPECT_EQ(generated({prompt, "--stop", "Par"}).at("end"), "stop text");
+  EXPECT_EQ(generated({"--chat", "What is the capital of France?"}).at("prompt_tokens"), 15);
+
+  const std::string file = temporary("prompt.txt");
+  std::ofstream(file) << prompt << "\n";
+  EXPECT_EQ(generated({"-f", file}).at("ids"), greedy.at("ids"));
+  const Ran long_one = attn({"generate", "smollm2", prompt, "-n", "8190"});
+  EXPECT_EQ(long_one.code, 2);
+  EXPECT_THAT(long_one.err, HasSubstr("more than the model's 8192 positions"));
+}
+
 TEST(Run, JsonHasEmbeddingsAndSimilarities) {
   const Ran ran = attn({"run", "demo", "a cat", "a dog, \"quoted\"", "a cat", "--json"});
   ASSERT_EQ(ran.code, 0) << ran.err;
