@@ -15,6 +15,7 @@
 #include "attn/error.h"
 #include "model/config.h"
 #include "model/gguf.h"
+#include "model/llama2c.h"
 #include "model/safetensors.h"
 #include "model/tokenizer.h"
 #include "model/weight_type.h"
@@ -54,6 +55,28 @@ inline void safetensors_index(Bytes bytes) {
       require(tensor.shard.find('/') == std::string::npos && tensor.shard.ends_with("safetensors"));
       before = &tensor.name;
     }
+  } catch (const Error&) {
+  }
+}
+
+// As a model, whose weights all lie in the file, and as a vocabulary.
+inline void llama2c(Bytes bytes) {
+  try {
+    const Llama2c model = parse_llama2c(std::as_bytes(bytes), "fuzz");
+    const auto* const begin = reinterpret_cast<const float*>(bytes.data());
+    const auto* const end = reinterpret_cast<const float*>(bytes.data() + bytes.size());
+    require(static_cast<std::int64_t>(model.weights.layers.size()) == model.config.layers);
+    for (const TransformerWeights::Layer& layer : model.weights.layers) {
+      const float* const down =
+          layer.down.weight + model.config.width * model.config.feed_forward_width;
+      require(begin < layer.attention_norm.weight && down <= end);
+    }
+  } catch (const Error&) {
+  }
+  try {
+    const std::int64_t count = bytes.empty() ? 0 : bytes[0];
+    const auto pieces = parse_llama2c_vocabulary(std::as_bytes(bytes), count, "fuzz");
+    require(static_cast<std::int64_t>(pieces.size()) == count);
   } catch (const Error&) {
   }
 }
