@@ -49,6 +49,10 @@ struct Generation {
   double prompt_seconds = 0, seconds = 0;  // until the first token; after it
 };
 
+// Does a folder or file hold a language model, and not an encoder for Model? By model_type of its
+// config.json; a GGUF file does. Throws attn::Error when it has neither.
+bool is_language_model(const std::string& path);
+
 // Immutable and cheap to copy, but copies share the context given to load(): one calling thread at
 // a time.
 class LanguageModel {
@@ -63,6 +67,9 @@ class LanguageModel {
 
   // Special tokens that the model's texts begin with included. Any bytes are taken.
   std::vector<std::int32_t> encode(const std::string& text) const;
+  // The vocabulary's spelling of a token, as "Ġthe". Throws std::invalid_argument for an id
+  // without.
+  std::string piece(std::int32_t id) const;
   // The bytes that tokens stand for, without special tokens.
   std::string decode(std::span<const std::int32_t> ids) const;
   // A conversation's beginning in ChatML, up to where the model answers; `system` may be empty.

@@ -7,10 +7,13 @@
 #include <cmath>
 #include <cstring>
 #include <deque>
+#include <filesystem>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 
 #include "attn/inspect.h"
+#include "attn/language_model.h"
 #include "attn/model.h"
 #include "bindings.h"
 
@@ -372,15 +375,27 @@ belongs to, as a number.)");
       });
   m.def(
       "load",
-      [](nb::handle path, int threads, const std::string& isa, bool offline) {
+      [](nb::handle path, int threads, const std::string& isa, bool offline) -> nb::object {
         const auto name = nb::cast<std::string>(nb::module_::import_("os").attr("fspath")(path));
         const Context own({.threads = threads, .isa = isa_from_name(isa)});
-        nb::gil_scoped_release release;
-        return PyModel{Model::load(resolve_model(name, {.offline = offline}), own)};
+        std::string place;
+        std::optional<PyModel> encoder;
+        {
+          nb::gil_scoped_release release;
+          place = std::filesystem::is_regular_file(name)
+                      ? name
+                      : resolve_model(name, {.offline = offline});
+          if (!is_language_model(place)) encoder.emplace(PyModel{Model::load(place, own)});
+        }
+        return encoder ? nb::cast(std::move(*encoder)) : load_language_model(place, own);
       },
       "path"_a, nb::kw_only(), "threads"_a = 0, "isa"_a = "automatic", "offline"_a = false,
-      "A model from a folder in Hugging Face layout, or by a known name such as minilm, which is "
-      "obtained when it is not in the cache (offline: only the cache).");
+      nb::sig("def load(path: object, *, threads: int = 0, isa: str = 'automatic', "
+              "offline: bool = False) -> Model | LanguageModel"),
+      "A model from a folder in Hugging Face layout, a GGUF file, or by a known name such as "
+      "minilm "
+      "or smollm2, which is obtained when it is not in the cache (offline: only the cache). An "
+      "encoder is a Model, a language model a LanguageModel.");
 }
 
 }  // namespace attn::python

@@ -29,5 +29,6 @@ NB_MODULE(_attn, m) {
   attn::python::bind_gradient(m);
   attn::python::bind_observe(m);
   attn::python::bind_positions(m);
+  attn::python::bind_language_models(m);
   attn::python::bind_models(m);
 }

@@ -133,6 +133,17 @@ struct LanguageModel::Impl {
   ModelInfo info;
 };
 
+bool is_language_model(const std::string& path) {
+  const std::string source = path + "/config.json";
+  if (std::filesystem::is_directory(path)) {
+    if (const auto text = read_file_if_present(source)) {
+      const Json config = Json::parse(*text, source);
+      return Fields(config, source).needed_text("model_type") != "bert";
+    }
+  }
+  return Weights(path).gguf() != nullptr;
+}
+
 LanguageModel LanguageModel::load(const std::string& path, const Context& context) {
   return LanguageModel(std::make_shared<const Impl>(path, context));
 }
@@ -142,6 +153,8 @@ const ModelInfo& LanguageModel::info() const { return impl_->info; }
 std::vector<std::int32_t> LanguageModel::encode(const std::string& text) const {
   return impl_->tokenizer.encode(text).ids;
 }
+
+std::string LanguageModel::piece(std::int32_t id) const { return impl_->tokenizer.piece(id); }
 
 std::string LanguageModel::decode(std::span<const std::int32_t> ids) const {
   return impl_->tokenizer.decode(ids);

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -67,6 +68,8 @@ TEST_F(LanguageModels, TextInTextOut) {
   const std::string text = "The king is not here,\n and the night is dark.";
   const auto ids = model.encode(text);
   EXPECT_EQ(model.decode(ids), text);
+  EXPECT_EQ(model.piece(0), "<|endoftext|>");
+  EXPECT_THROW(model.piece(-1), std::invalid_argument);
 
   std::string shown;
   const Generation got =
@@ -84,6 +87,16 @@ TEST_F(LanguageModels, TextInTextOut) {
     EXPECT_EQ(std::max_element(last, logits.end()) - last, id);
     all.push_back(id);
   }
+}
+
+TEST_F(LanguageModels, AreToldFromEncoders) {
+  EXPECT_TRUE(is_language_model(folder_.path()));
+  folder_.write("config.json", R"({"model_type":"bert"})");
+  EXPECT_FALSE(is_language_model(folder_.path()));
+  std::filesystem::remove(folder_.file("config.json"));
+  EXPECT_FALSE(is_language_model(folder_.path()));
+  EXPECT_TRUE(is_language_model(std::string(ATTN_TEST_DATA) + "/golden.gguf"));
+  EXPECT_THROW(is_language_model(folder_.file("nothing")), Error);
 }
 
 // Bytes in, the same bytes out.

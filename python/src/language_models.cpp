@@ -1,0 +1,172 @@
+// attn.LanguageModel and attn.Generation.
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <stdexcept>
+
+#include "attn/language_model.h"
+#include "bindings.h"
+
+namespace attn::python {
+
+using namespace nb::literals;
+
+// A context serves one caller at a time, and so does a model.
+struct PyLanguageModel {
+  LanguageModel model;
+  std::mutex busy;
+};
+
+nb::object load_language_model(const std::string& path, const Context& context) {
+  std::shared_ptr<PyLanguageModel> model;
+  {
+    nb::gil_scoped_release release;
+    model = std::make_shared<PyLanguageModel>(LanguageModel::load(path, context));
+  }
+  return nb::cast(model);
+}
+
+namespace {
+
+using Ids = std::vector<std::int32_t>;
+
+// Bytes as text; a part of a character becomes U+FFFD.
+nb::str text_of(std::string_view bytes) {
+  PyObject* text =
+      PyUnicode_DecodeUTF8(bytes.data(), static_cast<Py_ssize_t>(bytes.size()), "replace");
+  if (text == nullptr) throw nb::python_error();
+  return nb::steal<nb::str>(text);
+}
+
+// A text or token ids.
+Ids ids_of(const PyLanguageModel& m, nb::handle text_or_ids) {
+  if (nb::isinstance<nb::str>(text_or_ids))
+    return m.model.encode(nb::cast<std::string>(text_or_ids));
+  Ids ids;
+  if (!nb::try_cast(text_or_ids, ids)) throw nb::type_error("give a text, or a list of token ids");
+  return ids;
+}
+
+nb::any logits(PyLanguageModel& m, nb::handle text_or_ids) {
+  const Ids ids = ids_of(m, text_or_ids);
+  std::vector<float> values;
+  {
+    nb::gil_scoped_release release;
+    const std::lock_guard one_at_a_time(m.busy);
+    values = m.model.logits(ids);
+  }
+  const Output out = new_output(Kind::numpy, DType::f32,
+                                {static_cast<std::int64_t>(ids.size()), m.model.info().vocabulary});
+  if (!values.empty()) std::memcpy(out.view.data, values.data(), values.size() * sizeof(float));
+  return nb::borrow<nb::any>(out.object());
+}
+
+DType cache_type(const std::string& name) {
+  if (name == "float32") return DType::f32;
+  if (name == "bfloat16") return DType::bf16;
+  if (name == "int8") return DType::i8;
+  throw std::invalid_argument("[generate] kv_cache is '" + name +
+                              "', must be float32, bfloat16 or int8");
+}
+
+Generation generate(PyLanguageModel& m, nb::handle prompt, std::int64_t max_tokens,
+                    double temperature, std::int64_t top_k, double top_p, double min_p,
+                    double repetition_penalty, std::uint64_t seed,
+                    const std::vector<std::string>& stop, bool chat, const std::string& system,
+                    const std::string& kv_cache, nb::handle on_text) {
+  if (!system.empty() && !chat) throw std::invalid_argument("[generate] system needs chat=True");
+  const Ids ids =
+      chat ? m.model.encode_chat(system, nb::cast<std::string>(prompt)) : ids_of(m, prompt);
+  GenerationOptions options;
+  options.max_tokens = max_tokens;
+  options.sampler = {.repetition_penalty = repetition_penalty,
+                     .temperature = temperature,
+                     .top_k = top_k,
+                     .top_p = top_p,
+                     .min_p = min_p,
+                     .seed = seed};
+  options.stop = stop;
+  options.cache = cache_type(kv_cache);
+  nb::gil_scoped_release release;
+  const std::lock_guard one_at_a_time(m.busy);
+  return m.model.generate(ids, options, [&](std::string_view part) {
+    nb::gil_scoped_acquire acquire;
+    if (PyErr_CheckSignals() != 0) throw nb::python_error();  // Ctrl-C
+    if (!on_text.is_none()) on_text(text_of(part));
+  });
+}
+
+}  // namespace
+
+void bind_language_models(nb::module_& m) {
+  nb::class_<Generation>(m, "Generation", "What a language model added to a prompt.")
+      .def_prop_ro("text", [](const Generation& g) { return text_of(g.text); })
+      .def_ro("ids", &Generation::ids, "Its tokens, without the one that ended it.")
+      .def_prop_ro(
+          "end",
+          [](const Generation& g) {
+            constexpr const char* kEnds[] = {"end token", "stop text", "max tokens"};
+            return kEnds[static_cast<int>(g.end)];
+          },
+          "Why it ended: \"end token\", \"stop text\" or \"max tokens\".")
+      .def_ro("prompt_tokens", &Generation::prompt_tokens)
+      .def_ro("prompt_seconds", &Generation::prompt_seconds, "Until the first token.")
+      .def_ro("seconds", &Generation::seconds, "After the first token.")
+      .def("__repr__", [](const Generation& g) {
+        return "Generation(" + std::to_string(g.ids.size()) + " tokens)";
+      });
+
+  nb::class_<PyLanguageModel>(m, "LanguageModel", "A language model, loaded by attn.load().")
+      .def(
+          "encode",
+          [](const PyLanguageModel& x, const std::string& text) { return x.model.encode(text); },
+          "text"_a, "The text's token ids, special ones that texts begin with included.")
+      .def(
+          "decode",
+          [](const PyLanguageModel& x, const Ids& ids) { return text_of(x.model.decode(ids)); },
+          "ids"_a, "The text that tokens stand for, without special ones.")
+      .def(
+          "tokens",
+          [](const PyLanguageModel& x, nb::handle text_or_ids) {
+            nb::list pieces;
+            for (const std::int32_t id : ids_of(x, text_or_ids))
+              pieces.append(text_of(x.model.piece(id)));
+            return pieces;
+          },
+          "text_or_ids"_a, "The vocabulary's spelling of each token.")
+      .def("logits", &logits, "text_or_ids"_a, "[tokens, vocabulary] float32.")
+      .def("generate", &generate, "prompt"_a, nb::kw_only(), "max_tokens"_a = 128,
+           "temperature"_a = 0.0, "top_k"_a = 0, "top_p"_a = 1.0, "min_p"_a = 0.0,
+           "repetition_penalty"_a = 1.0, "seed"_a = 0, "stop"_a = std::vector<std::string>{},
+           "chat"_a = false, "system"_a = "", "kv_cache"_a = "float32", "on_text"_a = nb::none(),
+           R"(Continues a prompt, a text or token ids; returns a Generation.
+
+temperature 0 takes the most probable token each time; above, tokens are drawn, from the top_k most
+probable (0: all), the fewest that have top_p probability together, those with min_p of the most
+probable's probability. repetition_penalty above 1 makes tokens less probable that are there
+already. stop: texts that end the text where they begin. chat: the prompt is a question to an
+instruct model (ChatML), system what it is told first. kv_cache: float32, bfloat16 or int8. on_text
+is called with each piece of text as soon as it is certain.)")
+      .def_prop_ro("path", [](const PyLanguageModel& x) { return x.model.info().path; })
+      .def_prop_ro("family", [](const PyLanguageModel& x) { return x.model.info().family; })
+      .def_prop_ro("layers", [](const PyLanguageModel& x) { return x.model.info().layers; })
+      .def_prop_ro("heads", [](const PyLanguageModel& x) { return x.model.info().heads; })
+      .def_prop_ro("kv_heads", [](const PyLanguageModel& x) { return x.model.info().kv_heads; })
+      .def_prop_ro("width", [](const PyLanguageModel& x) { return x.model.info().width; })
+      .def_prop_ro("vocabulary", [](const PyLanguageModel& x) { return x.model.info().vocabulary; })
+      .def_prop_ro("max_length", [](const PyLanguageModel& x) { return x.model.info().max_length; })
+      .def_prop_ro("parameters", [](const PyLanguageModel& x) { return x.model.info().parameters; })
+      .def("__repr__", [](const PyLanguageModel& x) {
+        const ModelInfo& i = x.model.info();
+        return "LanguageModel(" + i.family + ", " + std::to_string(i.layers) + " layers, " +
+               std::to_string(i.heads) + " heads, " + i.path + ")";
+      });
+}
+
+}  // namespace attn::python

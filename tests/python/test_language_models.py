@@ -1,0 +1,151 @@
+"""Language models from Python: a small folder with weights by formula, and SmolLM2 where it is."""
+
+import json
+import struct
+from pathlib import Path
+
+import attn
+import numpy as np
+import pytest
+
+DATA = Path(__file__).parent.parent / "data"
+CONFIG = {
+    "model_type": "llama",
+    "hidden_size": 48,
+    "intermediate_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 3,
+    "num_key_value_heads": 1,
+    "vocab_size": 1000,
+    "hidden_act": "silu",
+    "max_position_embeddings": 64,
+    "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": True,
+    "eos_token_id": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("llama")
+    layer = "model.layers.0."
+    shapes = {
+        "model.embed_tokens.weight": (1000, 48),
+        "model.norm.weight": (48,),
+        layer + "input_layernorm.weight": (48,),
+        layer + "post_attention_layernorm.weight": (48,),
+        layer + "self_attn.q_proj.weight": (48, 48),
+        layer + "self_attn.k_proj.weight": (16, 48),
+        layer + "self_attn.v_proj.weight": (16, 48),
+        layer + "self_attn.o_proj.weight": (48, 48),
+        layer + "mlp.gate_proj.weight": (64, 48),
+        layer + "mlp.up_proj.weight": (64, 48),
+        layer + "mlp.down_proj.weight": (48, 64),
+    }
+    rng = np.random.default_rng(5)
+    header, data = {}, b""
+    for name, shape in shapes.items():
+        values = rng.standard_normal(shape).astype(np.float32)
+        values = values / 7 if len(shape) == 2 else 1 + values / 10
+        begin = len(data)
+        data += values.astype(np.float32).tobytes()
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [begin, len(data)]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    (path / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + data)
+    (path / "config.json").write_text(json.dumps(CONFIG))
+    (path / "tokenizer.json").write_bytes((DATA / "tokenizers/gpt2.json").read_bytes())
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return attn.load(folder, threads=1)
+
+
+def test_says_what_it_is(model, folder):
+    assert isinstance(model, attn.LanguageModel)
+    assert (model.family, model.layers, model.heads, model.kv_heads) == ("llama", 1, 3, 1)
+    assert (model.width, model.vocabulary, model.max_length) == (48, 1000, 64)
+    assert model.path == str(folder)
+    assert repr(model).startswith("LanguageModel(llama, 1 layers, 3 heads")
+    assert isinstance(attn.load("demo"), attn.Model)
+
+
+def test_text_to_tokens_and_back(model):
+    text = "The king's night — is dark.\n"
+    ids = model.encode(text)
+    assert model.decode(ids) == text
+    pieces = model.tokens(text)
+    assert len(pieces) == len(ids) and pieces == model.tokens(ids)
+    assert model.encode("") == []
+    # A part of a character is no text.
+    assert model.decode(model.encode("—")[:1]) == "\ufffd"
+
+
+def test_greedy_text_follows_the_logits(model):
+    ids = model.encode("The king")
+    parts = []
+    got = model.generate("The king", max_tokens=8, on_text=parts.append)
+    assert got.text == "".join(parts) == model.decode(got.ids)
+    assert got.prompt_tokens == len(ids) and got.end in ("max tokens", "end token")
+    for token in got.ids:
+        logits = model.logits(ids)
+        assert logits.shape == (len(ids), 1000) and logits.dtype == np.float32
+        assert logits[-1].argmax() == token
+        ids.append(token)
+    assert model.generate(model.encode("The king"), max_tokens=8).ids == got.ids
+
+
+def test_settings(model):
+    def ids(**settings):
+        return model.generate("The king", max_tokens=8, **settings).ids
+
+    assert ids(temperature=1.0, seed=3) == ids(temperature=1.0, seed=3)
+    assert ids(temperature=5.0, seed=3) != ids(temperature=5.0, seed=4)
+    assert ids(temperature=1.0, top_k=1) == ids()
+    assert len(ids(kv_cache="int8")) == len(ids(kv_cache="bfloat16"))
+    text = model.generate("The king", max_tokens=8).text
+    stopped = model.generate("The king", max_tokens=8, stop=[text[2:5]])
+    assert stopped.end == "stop text" and text[2:5] not in stopped.text
+
+
+def test_mistakes_say_what_is_wrong(model, folder):
+    with pytest.raises(ValueError, match="top_p is 2"):
+        model.generate("x", max_tokens=4, top_p=2.0)
+    with pytest.raises(ValueError, match="more than the model's 64 positions"):
+        model.generate("x", max_tokens=64)
+    with pytest.raises(ValueError, match="no tokens"):
+        model.generate("")
+    with pytest.raises(ValueError, match="im_start"):
+        model.generate("x", max_tokens=4, chat=True)
+    with pytest.raises(ValueError, match="system needs chat"):
+        model.generate("x", system="be kind")
+    with pytest.raises(ValueError, match="kv_cache is 'int4'"):
+        model.generate("x", max_tokens=4, kv_cache="int4")
+    with pytest.raises(ValueError, match="outside"):
+        model.logits([1000])
+    with pytest.raises(TypeError, match="a text, or a list of token ids"):
+        model.logits(1.5)
+    with pytest.raises(attn.Error, match="config.json"):
+        attn.load(folder / "model.safetensors")
+
+
+def test_what_on_text_raises_ends_it(model):
+    def stop(_):
+        raise KeyError("enough")
+
+    with pytest.raises(KeyError, match="enough"):
+        model.generate("The king", max_tokens=8, on_text=stop)
+    assert model.generate("The king", max_tokens=2).prompt_tokens > 0
+
+
+def test_smollm2():
+    try:
+        model = attn.load("smollm2", offline=True)
+    except attn.Error as error:
+        pytest.skip(f"SmolLM2 is not in the cache: {error}")
+    assert model.kv_heads == 3 and model.max_length == 8192
+    assert "Paris" in model.generate("The capital of France is", max_tokens=4).text
+    chat = model.generate("What is the capital of France?", chat=True, max_tokens=30)
+    assert "Paris" in chat.text and chat.end == "end token"
