@@ -102,7 +102,7 @@ TEST_F(SmolLm2, AgreesWithTransformers) {
   };
   DescribedModel loaded = load_gguf(*weights_);
   const Transformer model(loaded.config, std::move(loaded.weights));
-  const Context context;
+  const Context context({.threads = 1});
   KvCache cache(model.cache_options(64), context);
   const auto logits = model.logits(model.hidden(prompt, cache, cache.create(), context), context);
   ASSERT_EQ(logits.size(), 64U * 49152);
