@@ -23,6 +23,18 @@ DescribedModel load_described(const std::string& config_json, const std::string&
                                 "gpt_neox, gptj, bloom, mpt)");
 }
 
+TransformerWeights::Linear read_linear(Weights& weights, const std::string& name, std::int64_t out,
+                                       std::int64_t in, bool bias) {
+  return {weights.floats(name + ".weight", {out, in}),
+          bias ? weights.floats(name + ".bias", {out}) : nullptr};
+}
+
+TransformerWeights::Norm read_norm(Weights& weights, const std::string& name, std::int64_t width,
+                                   bool bias) {
+  return {weights.floats(name + ".weight", {width}),
+          bias ? weights.floats(name + ".bias", {width}) : nullptr};
+}
+
 nn::Activation activation_named(const Fields& fields, const char* name) {
   const std::string value = fields.needed_text(name);
   if (value == "gelu") return nn::Activation::gelu;
@@ -94,15 +106,20 @@ RopeOptions read_rope(const Fields& fields, std::int64_t positions) {
   return rope;
 }
 
-const float* part_of_heads(TransformerWeights& weights, const float* from, int part,
-                           std::int64_t heads, std::int64_t head_width, std::int64_t in) {
-  std::vector<float>& to = weights.made.emplace_back();
-  to.reserve(static_cast<std::size_t>(heads * head_width * in));
-  for (std::int64_t h = 0; h < heads; ++h) {
-    const float* rows = from + (3 * h + part) * head_width * in;
-    to.insert(to.end(), rows, rows + head_width * in);
-  }
-  return to.data();
+TransformerWeights::Linear part_of_heads(TransformerWeights& weights,
+                                         const TransformerWeights::Linear& all, int part,
+                                         const TransformerConfig& config) {
+  const auto copy = [&](const float* from, std::int64_t in) {
+    const std::int64_t each = config.head_width * in;
+    std::vector<float>& to = weights.made.emplace_back();
+    to.reserve(static_cast<std::size_t>(config.heads * each));
+    for (std::int64_t h = 0; h < config.heads; ++h) {
+      const float* rows = from + (3 * h + part) * each;
+      to.insert(to.end(), rows, rows + each);
+    }
+    return to.data();
+  };
+  return {copy(all.weight, config.width), copy(all.bias, 1)};
 }
 
 void require(const Fields& fields, const char* name, bool value) {

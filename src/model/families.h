@@ -38,13 +38,20 @@ DescribedModel load_mpt(const Fields& fields, Weights& weights);
 constexpr std::int64_t kLargestSize = 1 << 24;
 constexpr std::int64_t kLargestLayers = 1 << 12;
 
+// name.weight [out][in] and, with one, name.bias [out].
+TransformerWeights::Linear read_linear(Weights& weights, const std::string& name, std::int64_t out,
+                                       std::int64_t in, bool bias);
+// name.weight [width] and, for layer norms, name.bias [width].
+TransformerWeights::Norm read_norm(Weights& weights, const std::string& name, std::int64_t width,
+                                   bool bias);
 nn::Activation activation_named(const Fields& fields, const char* name);
 // rope_parameters, or rope_theta and rope_scaling of earlier versions.
 RopeOptions read_rope(const Fields& fields, std::int64_t positions);
-// Rows of part 0, 1 or 2 (queries, keys, values) of a matrix or bias whose rows are [heads][3][rows
-// of a head], as a copy in `made`.
-const float* part_of_heads(TransformerWeights& weights, const float* from, int part,
-                           std::int64_t heads, std::int64_t head_width, std::int64_t in);
+// Part 0, 1 or 2 (queries, keys, values) of a product whose rows are [heads][3][head_width], copied
+// to `made`.
+TransformerWeights::Linear part_of_heads(TransformerWeights& weights,
+                                         const TransformerWeights::Linear& all, int part,
+                                         const TransformerConfig& config);
 // The setting `name` changes what the model computes in a way that we do not run, unless it is
 // `value` or absent.
 void require(const Fields& fields, const char* name, bool value);

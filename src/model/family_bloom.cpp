@@ -33,17 +33,10 @@ DescribedModel load_bloom(const Fields& fields, Weights& weights) {
   const std::string prefix =
       weights.has("transformer.word_embeddings.weight") ? "transformer." : "";
   const auto linear = [&](const std::string& name, std::int64_t out, std::int64_t in) {
-    return TransformerWeights::Linear{weights.floats(name + ".weight", {out, in}),
-                                      weights.floats(name + ".bias", {out})};
+    return read_linear(weights, name, out, in, true);
   };
   const auto norm = [&](const std::string& name) {
-    return TransformerWeights::Norm{weights.floats(name + ".weight", {c.width}),
-                                    weights.floats(name + ".bias", {c.width})};
-  };
-  const auto part = [&](const TransformerWeights::Linear& all, int index) {
-    return TransformerWeights::Linear{
-        part_of_heads(w, all.weight, index, c.heads, c.head_width, c.width),
-        part_of_heads(w, all.bias, index, c.heads, c.head_width, 1)};
+    return read_norm(weights, name, c.width, true);
   };
   w.embedding = weights.floats(prefix + "word_embeddings.weight", {c.vocabulary, c.width});
   w.embedding_norm = norm(prefix + "word_embeddings_layernorm");
@@ -52,9 +45,9 @@ DescribedModel load_bloom(const Fields& fields, Weights& weights) {
     TransformerWeights::Layer layer;
     layer.attention_norm = norm(name + "input_layernorm");
     const auto all = linear(name + "self_attention.query_key_value", 3 * c.width, c.width);
-    layer.query = part(all, 0);
-    layer.key = part(all, 1);
-    layer.value = part(all, 2);
+    layer.query = part_of_heads(w, all, 0, c);
+    layer.key = part_of_heads(w, all, 1, c);
+    layer.value = part_of_heads(w, all, 2, c);
     layer.output = linear(name + "self_attention.dense", c.width, c.width);
     layer.feed_forward_norm = norm(name + "post_attention_layernorm");
     layer.up = linear(name + "mlp.dense_h_to_4h", c.feed_forward_width, c.width);

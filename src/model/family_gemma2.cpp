@@ -52,7 +52,7 @@ DescribedModel load_gemma2(const Fields& fields, Weights& weights) {
 
   TransformerWeights& w = model.weights;
   const auto linear = [&](const std::string& name, std::int64_t out, std::int64_t in) {
-    return TransformerWeights::Linear{weights.floats(name + ".weight", {out, in}), nullptr};
+    return read_linear(weights, name, out, in, false);
   };
   const auto norm = [&](const std::string& name) {
     const float* from = weights.floats(name + ".weight", {c.width});

@@ -78,12 +78,10 @@ DescribedModel load_gguf(Weights& weights) {
 
   TransformerWeights& w = model.weights;
   const auto linear = [&](const std::string& name, std::int64_t out, std::int64_t width) {
-    return TransformerWeights::Linear{
-        weights.floats(name + ".weight", {out, width}),
-        weights.has(name + ".bias") ? weights.floats(name + ".bias", {out}) : nullptr};
+    return read_linear(weights, name, out, width, weights.has(name + ".bias"));
   };
   const auto norm = [&](const std::string& name) {
-    return TransformerWeights::Norm{weights.floats(name + ".weight", {c.width}), nullptr};
+    return read_norm(weights, name, c.width, false);
   };
   const auto tokens = gguf.texts("tokenizer.ggml.tokens");
   c.vocabulary = static_cast<std::int64_t>(tokens.size());

@@ -39,8 +39,7 @@ DescribedModel load_gpt2(const Fields& fields, Weights& weights) {
     return TransformerWeights::Linear{to.data(), weights.floats(name + ".bias", {all}) + first};
   };
   const auto norm = [&](const std::string& name) {
-    return TransformerWeights::Norm{weights.floats(name + ".weight", {c.width}),
-                                    weights.floats(name + ".bias", {c.width})};
+    return read_norm(weights, name, c.width, true);
   };
   w.embedding = weights.floats(prefix + "wte.weight", {c.vocabulary, c.width});
   w.positions = weights.floats(prefix + "wpe.weight", {c.positions, c.width});

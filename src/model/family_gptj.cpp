@@ -31,15 +31,13 @@ DescribedModel load_gptj(const Fields& fields, Weights& weights) {
 
   TransformerWeights& w = model.weights;
   const auto matrix = [&](const std::string& name, std::int64_t out, std::int64_t in) {
-    return TransformerWeights::Linear{weights.floats(name + ".weight", {out, in}), nullptr};
+    return read_linear(weights, name, out, in, false);
   };
   const auto linear = [&](const std::string& name, std::int64_t out, std::int64_t in) {
-    return TransformerWeights::Linear{weights.floats(name + ".weight", {out, in}),
-                                      weights.floats(name + ".bias", {out})};
+    return read_linear(weights, name, out, in, true);
   };
   const auto norm = [&](const std::string& name) {
-    return TransformerWeights::Norm{weights.floats(name + ".weight", {c.width}),
-                                    weights.floats(name + ".bias", {c.width})};
+    return read_norm(weights, name, c.width, true);
   };
   w.embedding = weights.floats("transformer.wte.weight", {c.vocabulary, c.width});
   for (std::int64_t i = 0; i < c.layers; ++i) {

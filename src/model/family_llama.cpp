@@ -52,11 +52,10 @@ DescribedModel load_llama(const Fields& fields, const std::string& type, Weights
   refuse_others(fields, {"max_window_layers"});
 
   const auto linear = [&](const std::string& name, std::int64_t out, std::int64_t in, bool bias) {
-    return TransformerWeights::Linear{weights.floats(name + ".weight", {out, in}),
-                                      bias ? weights.floats(name + ".bias", {out}) : nullptr};
+    return read_linear(weights, name, out, in, bias);
   };
   const auto norm = [&](const std::string& name, std::int64_t width) {
-    return TransformerWeights::Norm{weights.floats(name + ".weight", {width}), nullptr};
+    return read_norm(weights, name, width, false);
   };
   const std::int64_t q_width = c.heads * c.head_width, kv_width = c.kv_heads * c.head_width;
   const std::string prefix = weights.has("model.embed_tokens.weight") ? "model." : "";

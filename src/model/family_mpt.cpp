@@ -41,7 +41,7 @@ DescribedModel load_mpt(const Fields& fields, Weights& weights) {
   TransformerWeights& w = model.weights;
   const float* zeros = w.made.emplace_back(static_cast<std::size_t>(c.width)).data();
   const auto linear = [&](const std::string& name, std::int64_t out, std::int64_t in) {
-    return TransformerWeights::Linear{weights.floats(name + ".weight", {out, in}), nullptr};
+    return read_linear(weights, name, out, in, false);
   };
   const auto norm = [&](const std::string& name) {
     return TransformerWeights::Norm{weights.floats(name + ".weight", {c.width}), zeros};
