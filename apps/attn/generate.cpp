@@ -45,10 +45,14 @@ void generate(const GenerateOptions& options) {
     return;
   }
   print("\n");
-  const auto count = static_cast<double>(got.ids.size());
-  note(fmt::format("{} tokens of prompt in {}, then {:.1f} tokens/s", got.prompt_tokens,
-                   duration_text(got.prompt_seconds * 1e3),
-                   got.seconds > 0 ? (count - 1) / got.seconds : 0));
+  std::string line = fmt::format("{} tokens of prompt in {}", got.prompt_tokens,
+                                 duration_text(got.prompt_seconds * 1e3));
+  // The first token belongs to the prompt's time.
+  if (got.ids.size() > 1 && got.seconds > 0) {
+    line += fmt::format(", then {:.1f} tokens/s",
+                        static_cast<double>(got.ids.size() - 1) / got.seconds);
+  }
+  note(line);
 }
 
 }  // namespace attn::cli
