@@ -357,6 +357,7 @@ Command parse(int argc, const char* const* argv) {
   }
   if (command == "bench") {
     bench.standard = standard->count() > 0;
+    std::erase(bench.groups, "");  // what CLI11 makes of no group
     if (bench.standard && !bench.plain()) {
       reject(command, "--standard brings its own shapes and options");
     }

@@ -208,7 +208,6 @@ void write_rows(const std::vector<Measured>& rows, const std::string& path) {
 }  // namespace
 
 void bench(const BenchOptions& options) {
-  if (!options.output.empty()) check_output(options.output);
   const std::vector<int> counts = thread_counts(options.common);
   std::vector<Setting> settings;
   for (const Isa isa : vector_isas(options.common, options.standard)) {
@@ -222,6 +221,7 @@ void bench(const BenchOptions& options) {
     total += work.back().size();
     for (const Workload& w : work.back()) check(w);
   }
+  if (!options.output.empty()) check_output(options.output);
 
   Progress progress;
   BenchReport report;
