@@ -179,9 +179,9 @@ std::vector<Workload> standard_workloads(const BenchOptions& options, bool once)
   return list;
 }
 
-std::string bar(std::size_t done, std::size_t of) {
+std::string bar(double done) {
   constexpr std::size_t kCells = 20;
-  const std::size_t full = kCells * done / std::max<std::size_t>(of, 1);
+  const auto full = static_cast<std::size_t>(kCells * done);
   return "[" + std::string(full, '#') + std::string(kCells - full, '.') + "]";
 }
 
@@ -265,13 +265,14 @@ void bench(const BenchOptions& options) {
         .samples = options.samples > 0 ? options.samples
                    : options.quick     ? 5
                                        : 15,
-        .progress = [&](std::size_t at) {
+        .progress = [&](std::size_t at, double part) {
           const Workload& w = work[i][at];
-          progress.show(fmt::format("{} {}/{} {}: {} {}", bar(done, total), done + 1, total,
-                                    setting, shape_text(w.shape), what(w)));
-          ++done;
+          const double all = static_cast<double>(done) + part * static_cast<double>(work[i].size());
+          progress.show(fmt::format("{} {}: {} {}", bar(all / static_cast<double>(total)), setting,
+                                    shape_text(w.shape), what(w)));
         }};
     const std::vector<Measured> rows = measure(work[i], how);
+    done += work[i].size();
     say(table(rows));
     report.rows.insert(report.rows.end(), rows.begin(), rows.end());
   }

@@ -82,14 +82,14 @@ struct MeasureOptions {
   Isa isa = Isa::automatic;
   int threads = 0;   // 0: as many as the process may use
   int samples = 15;  // of each workload
-  // Called before each workload.
-  std::function<void(std::size_t index)> progress = {};
+  // Called before each turn of a workload, with the share of turns that are done.
+  std::function<void(std::size_t index, double done)> progress = {};
 };
 
 // Throws std::invalid_argument for a workload that cannot be run; takes no memory to speak of.
 void check(const Workload& workload, const Context& context = Context());
 
-// Checks all workloads, then times one after the other. One caller at a time: it
+// Checks all workloads, then times one after the other, in three rounds. One caller at a time: it
 // resets the process's mark of peak memory.
 std::vector<Measured> measure(const std::vector<Workload>& workloads,
                               const MeasureOptions& options = {});

@@ -19,6 +19,9 @@ using measuring::Problem;
 constexpr double kCeilingSeconds = 0.01;
 // Short problems are repeated, lest the clock be measured.
 constexpr double kShortest = 0.01;
+// All workloads have their turn this often, so that what else the machine does for a minute does
+// not spoil one of them.
+constexpr int kRounds = 3;
 // A first run that takes longer than this counts as a sample: its warming up no longer shows.
 constexpr double kLong = 1;
 
@@ -64,15 +67,23 @@ double least_seconds(const Measured& row, const Ceilings& c) {
   return row.workload.decode ? std::max(compute, row.bytes * 1e-9 / c.gigabytes) : compute;
 }
 
+// What was taken of one workload.
+struct Samples {
+  std::vector<double> seconds;
+  std::vector<Ceilings> ceilings;  // beside each
+  double flops = 0, bytes = 0, peak_bytes = 0;
+
+  double fastest() const { return *std::min_element(seconds.begin(), seconds.end()); }
+};
+
 // What is timed in turns with others: one problem, or several one after the other.
 struct Contestant {
   std::vector<std::unique_ptr<Problem>> problems;
-  std::vector<double> seconds;
-  std::vector<Ceilings> ceilings;
-  double flops = 0, bytes = 0, peak_bytes = 0;
+  Samples& samples;
   double first = 0;  // seconds of the first run
 
-  Contestant(const std::vector<Workload>& parts, const Context& context) {
+  Contestant(const std::vector<Workload>& parts, const Context& context, Samples& into)
+      : samples(into) {
     for (const Workload& part : parts) {
       problems.push_back(std::make_unique<Problem>(part, context));
     }
@@ -81,31 +92,34 @@ struct Contestant {
     const double start = now();
     run();
     first = now() - start;
-    peak_bytes = std::max(0.0, measuring::peak_bytes() - before);
+    samples.peak_bytes =
+        std::max(samples.peak_bytes, std::max(0.0, measuring::peak_bytes() - before));
+    samples.flops = samples.bytes = 0;
     for (const auto& problem : problems) {
-      flops += problem->flops();
-      bytes += problem->bytes();
+      samples.flops += problem->flops();
+      samples.bytes += problem->bytes();
     }
   }
   void run() {
     for (const auto& problem : problems) problem->run();
   }
-  double fastest() const { return *std::min_element(seconds.begin(), seconds.end()); }
 };
 
+// Until each has `count`.
 void take_samples(const std::vector<Contestant*>& contestants, Limits& limits,
-                  const Workload& workload, int samples) {
+                  const Workload& workload, int count) {
   const DType dtype = arithmetic(workload.shape.dtype);
+  const auto wants = [&](const Samples& s) { return static_cast<int>(s.seconds.size()) < count; };
   Ceilings before = limits.measure(dtype, workload.decode);
   for (Contestant* c : contestants) {
-    if (c->first < kLong) continue;
-    c->seconds.push_back(c->first);
-    c->ceilings.push_back(before);
+    if (c->first < kLong || !wants(c->samples)) continue;
+    c->samples.seconds.push_back(c->first);
+    c->samples.ceilings.push_back(before);
   }
   for (bool more = true; more;) {
     more = false;
     for (Contestant* c : contestants) {
-      if (static_cast<int>(c->seconds.size()) >= samples) continue;
+      if (!wants(c->samples)) continue;
       int repeats = 0;
       const double start = now();
       double seconds;
@@ -115,8 +129,8 @@ void take_samples(const std::vector<Contestant*>& contestants, Limits& limits,
         seconds = now() - start;
       } while (seconds < kShortest);
       const Ceilings after = limits.measure(dtype, workload.decode);
-      c->seconds.push_back(seconds / repeats);
-      c->ceilings.push_back(better(before, after));
+      c->samples.seconds.push_back(seconds / repeats);
+      c->samples.ceilings.push_back(better(before, after));
       before = after;
       more = true;
     }
@@ -144,20 +158,33 @@ std::vector<Workload> plain_form(const Workload& workload) {
   return parts;
 }
 
-Measured measure_one(const Workload& workload, const Context& context, Limits& limits,
-                     int samples) {
-  // Each on a workspace of its own, whose memory counts.
-  const auto fresh = [&] { return Context({.threads = context.threads(), .isa = context.isa()}); };
-  Contestant own({workload}, fresh());
-  std::vector<Contestant*> contestants = {&own};
-  std::unique_ptr<Contestant> plain;
-  if (!workload.alone && !workload.compared_with().empty()) {
-    plain = std::make_unique<Contestant>(plain_form(workload), fresh());
-    contestants.push_back(plain.get());
-  }
-  take_samples(contestants, limits, workload,
-               workload.samples > 0 ? std::min(workload.samples, samples) : samples);
+// A workload and, beside it, its plain form.
+struct Row {
+  const Workload& workload;
+  int samples;  // wanted
+  Samples own, plain = {};
 
+  bool compared() const { return !workload.alone && !workload.compared_with().empty(); }
+  // Until there are `count`.
+  void sample(const Context& context, Limits& limits, int count) {
+    if (static_cast<int>(own.seconds.size()) >= count) return;
+    // Each on a workspace of its own, whose memory counts.
+    const auto fresh = [&] {
+      return Context({.threads = context.threads(), .isa = context.isa()});
+    };
+    Contestant mine({workload}, fresh(), own);
+    std::vector<Contestant*> contestants = {&mine};
+    std::unique_ptr<Contestant> beside;
+    if (compared()) {
+      beside = std::make_unique<Contestant>(plain_form(workload), fresh(), plain);
+      contestants.push_back(beside.get());
+    }
+    take_samples(contestants, limits, workload, count);
+  }
+  Measured measured(const Context& context) const;
+};
+
+Measured Row::measured(const Context& context) const {
   Measured row;
   row.workload = workload;
   row.isa = context.isa();
@@ -176,7 +203,7 @@ Measured measure_one(const Workload& workload, const Context& context, Limits& l
   }
   row.median_share = median(shares);
   row.peak_bytes = own.peak_bytes;
-  if (plain) row.relative_time = row.seconds / plain->fastest();
+  if (compared()) row.relative_time = row.seconds / plain.fastest();
   return row;
 }
 
@@ -258,13 +285,24 @@ std::vector<Measured> measure(const std::vector<Workload>& workloads,
   const Context context({.threads = options.threads, .isa = options.isa});
   for (const Workload& workload : workloads) check(workload, context);
   Limits limits(context.isa(), context.threads());
-  std::vector<Measured> rows;
-  for (std::size_t i = 0; i < workloads.size(); ++i) {
-    if (options.progress) options.progress(i);
-    rows.push_back(measure_one(workloads[i], context, limits, std::max(1, options.samples)));
+  std::vector<Row> rows;
+  for (const Workload& w : workloads) {
+    const int samples = std::max(1, options.samples);
+    rows.push_back({w, w.samples > 0 ? std::min(w.samples, samples) : samples, {}});
   }
-  judge(rows);
-  return rows;
+  for (int round = 1; round <= kRounds; ++round) {
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      const double visits = static_cast<double>(kRounds) * static_cast<double>(rows.size());
+      const double visit = static_cast<double>(round - 1) * static_cast<double>(rows.size()) +
+                           static_cast<double>(i);
+      if (options.progress) options.progress(i, visit / visits);
+      rows[i].sample(context, limits, (rows[i].samples * round + kRounds - 1) / kRounds);
+    }
+  }
+  std::vector<Measured> all;
+  for (const Row& row : rows) all.push_back(row.measured(context));
+  judge(all);
+  return all;
 }
 
 }  // namespace attn
