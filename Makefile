@@ -43,7 +43,11 @@ bench: packages-build ## measure attention against the machine's ceiling; writes
 
 .PHONY: bench-peers
 bench-peers: packages-python ## attention beside PyTorch, ONNX Runtime and OpenBLAS; writes build/bench/peers.json
-	@tools/bench_peers.sh $(ARGS)
+	@tools/bench_peers.sh peers $(ARGS)
+
+.PHONY: bench-models
+bench-models: packages-python ## language models and encoders beside Transformers; writes build/bench/models.json
+	@tools/bench_peers.sh models $(ARGS)
 
 .PHONY: fuzz
 fuzz: packages-test ## fuzz the file parsers for a minute each

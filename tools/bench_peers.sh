@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# bench_peers.sh [OPTION...]: what `make bench-peers` does once the packages are there. Obtains the
-# peers, builds the wheel, runs bench/peers.py with these options. A peer that cannot be had is
-# named and left out.
+# bench_peers.sh peers|models [OPTION...]: what `make bench-peers` and `make bench-models` do once the
+# packages are there. Obtains the peers, builds the wheel, runs bench/peers.py or bench/models.py
+# with these options. A peer of attention that cannot be had is named and left out.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+what=$1
+shift
 logs=build/bench
 mkdir -p "$logs"
 note() { printf '%s\n' "$*" >&2; }
@@ -18,13 +20,16 @@ tools/torch_venv.sh >"$logs/torch-venv.log" 2>&1 &  # downloads while compilers 
 torch_venv=$!
 tools/venv.sh >"$logs/venv.log" 2>&1 || fail 'build/venv cannot be made' "$logs/venv.log"
 tools/wheel.sh "$logs/wheel" >"$logs/wheel.log" 2>&1 || fail 'the wheel does not build' "$logs/wheel.log"
-cmake --preset release >"$logs/openblas.log" 2>&1 &&
-  cmake --build --preset release --target attn_openblas >>"$logs/openblas.log" 2>&1 ||
-  note "OpenBLAS cannot be called, see $logs/openblas.log"
+if [ "$what" = peers ]; then
+  cmake --preset release >"$logs/openblas.log" 2>&1 &&
+    cmake --build --preset release --target attn_openblas >>"$logs/openblas.log" 2>&1 ||
+    note "OpenBLAS cannot be called, see $logs/openblas.log"
+fi
 if wait "$torch_venv"; then
   python=$(tail -n 1 "$logs/torch-venv.log")/bin/python
 else
   note "No PyTorch: $(tail -n 1 "$logs/torch-venv.log")"
+  [ "$what" = peers ] || exit 1
   python=build/venv/bin/python
 fi
 
@@ -34,6 +39,9 @@ install() {
 }
 install --no-index --target "$logs/site" "$logs"/wheel/*.whl >"$logs/site.log" 2>&1 ||
   fail 'the wheel cannot be installed' "$logs/site.log"
+if [ "$what" = models ]; then
+  PYTHONPATH=$PWD/$logs/site PYTHONDONTWRITEBYTECODE=1 exec "$python" bench/models.py "$@"
+fi
 
 # ONNX Runtime, beside the environment that the tests use: only this needs it.
 onnx=${XDG_CACHE_HOME:-${HOME:?no home folder}/.cache}/attn/onnxruntime-site

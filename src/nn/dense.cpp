@@ -5,6 +5,7 @@
 #include <stdexcept>
 
 #include "base/threads.h"
+#include "nn/few_rows.h"
 
 namespace attn::nn {
 
@@ -33,7 +34,12 @@ void dense(const DenseParams& params, const Context& context) {
     // Below this many multiply-adds a second thread costs more than it brings.
     constexpr std::int64_t kWorthThreads = 1 << 18;
     const bool small = p.rows < kWorthThreads / p.in / p.out;
-    dense_product(p, small ? 1 : threads_to_start(context.threads()));
+    const int threads = small ? 1 : threads_to_start(context.threads());
+    if (p.rows <= kFewRows) {
+      few_rows_product(p, threads);
+    } else {
+      dense_product(p, threads);
+    }
   }
   bias_activate(p.rows, p.out, p.y, p.y_stride, p.bias, p.activation, context);
 }

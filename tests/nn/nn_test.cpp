@@ -94,12 +94,41 @@ TEST_P(Dense, MatchesDoubleLoopsAndStaysInItsRows) {
 
 INSTANTIATE_TEST_SUITE_P(Sizes, Dense,
                          testing::Values(DenseCase{1, 1, 1}, DenseCase{1, 384, 384},
-                                         DenseCase{7, 33, 65, 3},
+                                         DenseCase{1, 576, 1537, 0, true, Activation::silu, 2},
+                                         DenseCase{2, 37, 9, 1}, DenseCase{3, 100, 7, 2, false},
+                                         DenseCase{4, 15, 3}, DenseCase{7, 33, 65, 3},
+                                         DenseCase{16, 65, 34, 1}, DenseCase{17, 65, 34, 1},
                                          DenseCase{9, 384, 1536, 0, true, Activation::gelu, 2},
                                          DenseCase{31, 129, 17, 5, false, Activation::gelu_tanh, 2},
                                          DenseCase{64, 32, 384, 352, false},
                                          DenseCase{127, 64, 63, 1, true, Activation::relu},
                                          DenseCase{3, 0, 5}, DenseCase{0, 4, 5}));
+
+// A step of generation gives the same bits for any threads, alone or in a batch.
+TEST(Dense, FewRowsHaveTheBitsOfEachAlone) {
+  constexpr std::int64_t kRows = 15, kIn = 201, kOut = 1403;
+  const auto x = random(kRows * kIn, 1), w = random(kIn * kOut, 2);
+  const auto product = [&](std::int64_t first, std::int64_t rows, int threads) {
+    std::vector<float> y(static_cast<std::size_t>(rows * kOut));
+    dense({.rows = rows,
+           .in = kIn,
+           .out = kOut,
+           .x = x.data() + first * kIn,
+           .w = w.data(),
+           .y = y.data()},
+          Context({.threads = threads}));
+    return y;
+  };
+  const std::vector<float> together = product(0, kRows, 1);
+  EXPECT_EQ(together, product(0, kRows, 2));
+  EXPECT_EQ(together, product(0, kRows, 3));
+  std::vector<float> alone;
+  for (std::int64_t i = 0; i < kRows; ++i) {
+    const std::vector<float> row = product(i, 1, 1);
+    alone.insert(alone.end(), row.begin(), row.end());
+  }
+  EXPECT_EQ(together, alone);
+}
 
 TEST(Dense, RefusesWhatItCannotDo) {
   const Context context;
