@@ -83,6 +83,22 @@ void rope(const Tensor& x, std::span<const std::int64_t> positions, const RopeOp
 void rope_inverse(const Tensor& x, std::span<const std::int64_t> positions,
                   const RopeOptions& options = {}, std::int64_t sequence_length = 0);
 
+// Cosines and sines of some positions, computed once where many tensors stand there, as in every
+// layer of a model. Arguments as of rope(); 8 bytes for each position and dimension that rotates.
+class RopeAngles {
+ public:
+  RopeAngles(std::span<const std::int64_t> positions, std::int64_t width,
+             const RopeOptions& options = {}, std::int64_t sequence_length = 0);
+
+  // x [B, H, L, D] in place: the bits of rope(x, positions, options, sequence_length).
+  void rotate(const Tensor& x) const;
+
+ private:
+  RopeLayout layout_;
+  std::int64_t length_, width_, pairs_;
+  std::vector<double> cosines_, sines_;  // [length][pairs]
+};
+
 // ALiBi slopes of n heads (arXiv 2108.12409); max_bias 8 in the paper, `alibi_bias_max` in MPT.
 std::vector<float> alibi_slopes(std::int64_t heads, double max_bias = 8.0);
 

@@ -27,6 +27,7 @@ struct Transformer::Buffers {
 
   std::int64_t tokens;
   std::vector<float> x, normed, q, k, v, attended, branch, gate, wide;
+  std::optional<RopeAngles> angles;  // of the tokens
 };
 
 namespace {
@@ -156,8 +157,8 @@ void Transformer::attend(std::int64_t index, const Plan& plan, const KvBatch& ba
   if (rotates_late()) {
     cache.rotate(q, batch);
   } else if (config_.rope) {
-    rope(q, batch.q_positions(), *config_.rope);
-    rope(k, batch.q_positions(), *config_.rope);
+    b.angles->rotate(q);
+    b.angles->rotate(k);
   }
   cache.write(index, batch, k, ConstTensor::blhd(b.v.data(), of_keys));
   plan.run(q, cache.view(index, batch), Tensor::blhd(b.attended.data(), of_queries));
@@ -190,6 +191,8 @@ std::vector<float> Transformer::hidden(std::span<const std::int32_t> ids, KvCach
   try {
     const KvBatch batch = cache.batch({sequence}, {tokens});
     const std::vector<Plan> attention = plans(batch, context);
+    if (config_.rope && !rotates_late())
+      b.angles.emplace(batch.q_positions(), config_.head_width, *config_.rope);
     const auto add_branch = [&](const TransformerWeights::Norm& after) {
       if (after.weight != nullptr)
         normalise(after, tokens, config_.width, b.branch.data(), b.branch.data(), context);

@@ -6,6 +6,7 @@
 #include <numbers>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "attn/position.h"
 
@@ -138,25 +139,30 @@ void rotate_position(const Tensor& x, std::int64_t l, RopeLayout layout, const s
   }
 }
 
-template <class T>
-void rotate(const Tensor& x, std::span<const std::int64_t> positions, RopeLayout layout,
-            const RopeTable& table, bool inverse) {
-  const double magnitude = inverse ? 1 / table.magnitude : table.magnitude;
-  const double direction = inverse ? -1 : 1;
-  std::vector<T> cos(table.frequency.size()), sin(table.frequency.size());
+// angles(l, i) is a pair (cosine, sine) in double, times the magnitude.
+template <class T, class Angles>
+void rotate(const Tensor& x, RopeLayout layout, std::size_t pairs, const Angles& angles) {
+  std::vector<T> cos(pairs), sin(pairs);
   for (std::int64_t l = 0; l < x.length(); ++l) {
-    const auto position =
-        static_cast<double>(positions.empty() ? l : positions[static_cast<std::size_t>(l)]);
-    for (std::size_t i = 0; i < cos.size(); ++i) {
-      const double angle = position * table.frequency[i];
-      cos[i] = static_cast<T>(magnitude * std::cos(angle));
-      sin[i] = static_cast<T>(magnitude * direction * std::sin(angle));
+    for (std::size_t i = 0; i < pairs; ++i) {
+      const std::pair<double, double> angle = angles(l, i);
+      cos[i] = static_cast<T>(angle.first);
+      sin[i] = static_cast<T>(angle.second);
     }
     rotate_position(x, l, layout, cos, sin);
   }
 }
 
-void check_tensor(const Tensor& x, std::span<const std::int64_t> positions) {
+template <class Angles>
+void rotate(const Tensor& x, RopeLayout layout, std::size_t pairs, const Angles& angles) {
+  if (x.dtype == DType::f32) {
+    rotate<float>(x, layout, pairs, angles);
+  } else {
+    rotate<double>(x, layout, pairs, angles);
+  }
+}
+
+void check_tensor(const Tensor& x) {
   if (x.dtype != DType::f32 && x.dtype != DType::f64) {
     fail(std::string("x is ") + name(x.dtype) + ", must be float32 or float64");
   }
@@ -173,27 +179,32 @@ void check_tensor(const Tensor& x, std::span<const std::int64_t> positions) {
            ": rows overlap");
     }
   }
-  if (!positions.empty() && static_cast<std::int64_t>(positions.size()) != x.length()) {
-    fail(std::to_string(positions.size()) + " positions for length " + std::to_string(x.length()));
+}
+
+void check_count(std::int64_t positions, const Tensor& x) {
+  if (positions != x.length()) {
+    fail(std::to_string(positions) + " positions for length " + std::to_string(x.length()));
   }
+}
+
+std::int64_t length_of(std::span<const std::int64_t> positions) {
+  return std::max<std::int64_t>(*std::max_element(positions.begin(), positions.end()), -1) + 1;
 }
 
 void apply(const Tensor& x, std::span<const std::int64_t> positions, const RopeOptions& options,
            std::int64_t sequence_length, bool inverse) {
-  check_tensor(x, positions);
-  if (sequence_length == 0) {
-    sequence_length = x.length();
-    if (!positions.empty()) {
-      sequence_length =
-          std::max<std::int64_t>(*std::max_element(positions.begin(), positions.end()), -1) + 1;
-    }
-  }
+  check_tensor(x);
+  if (!positions.empty()) check_count(static_cast<std::int64_t>(positions.size()), x);
+  if (sequence_length == 0) sequence_length = positions.empty() ? x.length() : length_of(positions);
   const RopeTable table = rope_table(options, x.width(), sequence_length);
-  if (x.dtype == DType::f32) {
-    rotate<float>(x, positions, options.layout, table, inverse);
-  } else {
-    rotate<double>(x, positions, options.layout, table, inverse);
-  }
+  const double magnitude = inverse ? 1 / table.magnitude : table.magnitude;
+  const double direction = inverse ? -1 : 1;
+  rotate(x, options.layout, table.frequency.size(), [&](std::int64_t l, std::size_t i) {
+    const auto position =
+        static_cast<double>(positions.empty() ? l : positions[static_cast<std::size_t>(l)]);
+    const double angle = position * table.frequency[i];
+    return std::pair(magnitude * std::cos(angle), magnitude * direction * std::sin(angle));
+  });
 }
 
 }  // namespace
@@ -269,6 +280,40 @@ void rope(const Tensor& x, std::span<const std::int64_t> positions, const RopeOp
 void rope_inverse(const Tensor& x, std::span<const std::int64_t> positions,
                   const RopeOptions& options, std::int64_t sequence_length) {
   apply(x, positions, options, sequence_length, true);
+}
+
+RopeAngles::RopeAngles(std::span<const std::int64_t> positions, std::int64_t width,
+                       const RopeOptions& options, std::int64_t sequence_length)
+    : layout_(options.layout),
+      length_(static_cast<std::int64_t>(positions.size())),
+      width_(width),
+      pairs_(0) {
+  if (sequence_length == 0 && length_ > 0) sequence_length = length_of(positions);
+  const RopeTable table = rope_table(options, width, sequence_length);
+  pairs_ = static_cast<std::int64_t>(table.frequency.size());
+  cosines_.reserve(static_cast<std::size_t>(length_ * pairs_));
+  sines_.reserve(cosines_.capacity());
+  for (const std::int64_t position : positions) {
+    for (const double frequency : table.frequency) {
+      const double angle = static_cast<double>(position) * frequency;
+      cosines_.push_back(table.magnitude * std::cos(angle));
+      sines_.push_back(table.magnitude * std::sin(angle));
+    }
+  }
+}
+
+void RopeAngles::rotate(const Tensor& x) const {
+  check_tensor(x);
+  check_count(length_, x);
+  if (x.width() != width_) {
+    fail("x has width " + std::to_string(x.width()) + ", the angles are of " +
+         std::to_string(width_));
+  }
+  const auto pairs = static_cast<std::size_t>(pairs_);
+  attn::rotate(x, layout_, pairs, [&](std::int64_t l, std::size_t i) {
+    const std::size_t at = static_cast<std::size_t>(l) * pairs + i;
+    return std::pair(cosines_[at], sines_[at]);
+  });
 }
 
 }  // namespace attn

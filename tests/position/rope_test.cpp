@@ -192,6 +192,48 @@ TEST(Rope, InverseRestores) {
   }
 }
 
+TEST(RopeAngles, RotateToTheBitsOfRope) {
+  const std::vector<std::int64_t> positions = {0, 1, -5, 70000, 12};
+  const auto check = [&]<class T>(const RopeOptions& options, T /*type*/) {
+    const std::vector<double> from = random_values(2 * 3 * 5 * 16);
+    std::vector<T> x(from.begin(), from.end()), expected = x;
+    rope(Tensor(expected.data(), {2, 3, 5, 16}), positions, options, 5000);
+    const RopeAngles angles(positions, 16, options, 5000);
+    angles.rotate(Tensor(x.data(), {2, 3, 5, 16}));
+    EXPECT_EQ(x, expected);
+    angles.rotate(Tensor(x.data(), {2, 3, 5, 16}));
+    EXPECT_NE(x, expected);
+  };
+  for (const RopeScaling& scaling : every_scaling()) {
+    for (const RopeLayout layout : {RopeLayout::half, RopeLayout::interleaved}) {
+      check({.layout = layout, .fraction = 0.5, .scaling = scaling}, 1.0);
+      check({.layout = layout, .scaling = scaling}, 1.0F);
+    }
+  }
+  // The length that dynamic NTK takes from the last position.
+  const RopeOptions dynamic = {.scaling = RopeScaling::dynamic_ntk(2, 100)};
+  std::vector<double> x = random_values(5 * 16), expected = x;
+  rope(Tensor(expected.data(), {1, 1, 5, 16}), positions, dynamic);
+  RopeAngles(positions, 16, dynamic).rotate(Tensor(x.data(), {1, 1, 5, 16}));
+  EXPECT_EQ(x, expected);
+}
+
+TEST(RopeAngles, AreOfTheirWidthAndLength) {
+  std::vector<double> data(4 * 16);
+  const RopeAngles angles(std::vector<std::int64_t>{0, 1, 2}, 16);
+  EXPECT_THAT(
+      [&] {
+        angles.rotate(Tensor(data.data(), {1, 1, 4, 16}));
+      },
+      ThrowsMessage<std::invalid_argument>(HasSubstr("3 positions for length 4")));
+  EXPECT_THAT(
+      [&] {
+        angles.rotate(Tensor(data.data(), {1, 1, 3, 8}));
+      },
+      ThrowsMessage<std::invalid_argument>(HasSubstr("x has width 8")));
+  RopeAngles({}, 16).rotate(Tensor(data.data(), {1, 1, 0, 16}));
+}
+
 TEST(Rope, DotsDependOnDistanceOnly) {
   for (const RopeScaling& scaling : every_scaling()) {
     const RopeOptions options = {.scaling = scaling};
