@@ -1,6 +1,7 @@
 #include "nn/dense.h"
 
 #include <algorithm>
+#include <exception>
 #include <limits>
 #include <stdexcept>
 
@@ -28,20 +29,39 @@ void dense(const DenseParams& params, const Context& context) {
                                 ", y " + std::to_string(p.y_stride));
   }
   if (p.rows == 0 || p.out == 0) return;
-  if (p.in == 0) {
-    for (std::int64_t r = 0; r < p.rows; ++r) std::fill_n(p.y + r * p.y_stride, p.out, 0.0F);
-  } else {
-    // Below this many multiply-adds a second thread costs more than it brings.
-    constexpr std::int64_t kWorthThreads = 1 << 18;
-    const bool small = p.rows < kWorthThreads / p.in / p.out;
-    const int threads = small ? 1 : threads_to_start(context.threads());
-    if (p.rows <= kFewRows) {
-      few_rows_product(p, threads);
+  const auto rows = [&](std::int64_t begin, std::int64_t count, int threads) {
+    DenseParams part = p;
+    part.rows = count;
+    part.x += begin * p.x_stride;
+    part.y += begin * p.y_stride;
+    if (p.in == 0) {
+      for (std::int64_t r = 0; r < count; ++r) std::fill_n(part.y + r * p.y_stride, p.out, 0.0F);
+    } else if (count <= kFewRows) {
+      few_rows_product(part, threads);
     } else {
-      dense_product(p, threads);
+      dense_product(part, threads);
+    }
+    bias_activate(count, p.out, part.y, p.y_stride, p.bias, p.activation, context);
+  };
+  // Below this many multiply-adds a second thread costs more than it brings.
+  constexpr std::int64_t kWorthThreads = 1 << 18;
+  const bool small = p.in == 0 || p.rows < kWorthThreads / p.in / p.out;
+  const int threads = small ? 1 : threads_to_start(context.threads());
+  // Of many rows each thread takes blocks: the activation finds them in its cache, and nobody waits
+  // for a thread that something else delays, as inside a library's call.
+  constexpr std::int64_t kBlock = 256;
+  if (threads == 1 || p.rows < 2 * kBlock) return rows(0, p.rows, threads);
+  std::exception_ptr failure;  // may not leave a thread
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
+  for (std::int64_t begin = 0; begin < p.rows; begin += kBlock) {
+    try {
+      rows(begin, std::min(kBlock, p.rows - begin), 1);
+    } catch (...) {
+#pragma omp critical(attn_dense)
+      failure = std::current_exception();
     }
   }
-  bias_activate(p.rows, p.out, p.y, p.y_stride, p.bias, p.activation, context);
+  if (failure) std::rethrow_exception(failure);
 }
 
 }  // namespace attn::nn

@@ -102,6 +102,8 @@ INSTANTIATE_TEST_SUITE_P(Sizes, Dense,
                                          DenseCase{31, 129, 17, 5, false, Activation::gelu_tanh, 2},
                                          DenseCase{64, 32, 384, 352, false},
                                          DenseCase{127, 64, 63, 1, true, Activation::relu},
+                                         DenseCase{521, 65, 34, 3, true, Activation::gelu, 2},
+                                         DenseCase{771, 96, 70, 0, false, Activation::none, 3},
                                          DenseCase{3, 0, 5}, DenseCase{0, 4, 5}));
 
 // A step of generation gives the same bits for any threads, alone or in a batch.
