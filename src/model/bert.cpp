@@ -8,16 +8,6 @@
 
 namespace attn {
 
-void PackedTexts::add(std::span<const std::int32_t> text_ids,
-                      std::span<const std::int32_t> text_type_ids) {
-  for (std::size_t i = 0; i < text_ids.size(); ++i) {
-    ids.push_back(text_ids[i]);
-    type_ids.push_back(text_type_ids[i]);
-    positions.push_back(static_cast<std::int32_t>(i));
-  }
-  lengths.push_back(static_cast<std::int64_t>(text_ids.size()));
-}
-
 Bert::Bert(const BertConfig& config, Weights& weights) : config_(config) {
   const std::int64_t width = config.width;
   const std::string prefix = weights.has("bert.embeddings.word_embeddings.weight") ? "bert." : "";
@@ -117,8 +107,12 @@ std::vector<float> Bert::run(const PackedTexts& texts, const Context& context,
                              const Observer& observer) const {
   const std::int64_t width = config_.width;
   Buffers buffers(texts.tokens(), config_);
+  std::vector<std::int32_t> positions;
+  for (const std::int64_t length : texts.lengths) {
+    for (std::int64_t i = 0; i < length; ++i) positions.push_back(static_cast<std::int32_t>(i));
+  }
   nn::embedding_sum(width, {words_, config_.vocabulary}, texts.ids, {positions_, config_.positions},
-                    texts.positions, {types_, config_.types}, texts.type_ids, buffers.x.data());
+                    positions, {types_, config_.types}, texts.type_ids, buffers.x.data());
   nn::layer_norm({.rows = buffers.tokens,
                   .width = width,
                   .x = buffers.x.data(),

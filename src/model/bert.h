@@ -12,18 +12,10 @@
 #include "attn/context.h"
 #include "attn/mask.h"
 #include "model/config.h"
+#include "model/transformer.h"
 #include "model/weights.h"
 
 namespace attn {
-
-// Texts one after another.
-struct PackedTexts {
-  std::vector<std::int32_t> ids, type_ids, positions;
-  std::vector<std::int64_t> lengths;
-
-  void add(std::span<const std::int32_t> text_ids, std::span<const std::int32_t> text_type_ids);
-  std::int64_t tokens() const { return static_cast<std::int64_t>(ids.size()); }
-};
 
 class Bert {
  public:

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -10,12 +11,20 @@
 
 namespace attn {
 
-// What a layer works in; x is the residual stream.
-struct Transformer::Buffers {
-  Buffers(std::int64_t count, const TransformerConfig& c)
+void PackedTexts::add(std::span<const std::int32_t> text_ids,
+                      std::span<const std::int32_t> text_type_ids) {
+  ids.insert(ids.end(), text_ids.begin(), text_ids.end());
+  type_ids.insert(type_ids.end(), text_type_ids.begin(), text_type_ids.end());
+  lengths.push_back(static_cast<std::int64_t>(text_ids.size()));
+}
+
+// One pass of tokens through the layers: what those work in, and what they share.
+struct Transformer::Pass {
+  Pass(std::int64_t count, const TransformerConfig& c, const Context& where)
       : tokens(count),
+        context(where),
         x(size(c.width)),
-        normed(size(c.width)),
+        normed(c.post_norm ? 0 : size(c.width)),
         q(size(c.heads * c.head_width)),
         k(size(c.kv_heads * c.head_width)),
         v(size(c.kv_heads * c.head_width)),
@@ -24,10 +33,19 @@ struct Transformer::Buffers {
         gate(c.gated ? size(c.feed_forward_width) : 0),
         wide(size(c.feed_forward_width)) {}
   std::size_t size(std::int64_t width) const { return static_cast<std::size_t>(tokens * width); }
+  // What a branch reads.
+  const float* input() const { return normed.empty() ? x.data() : normed.data(); }
 
   std::int64_t tokens;
-  std::vector<float> x, normed, q, k, v, attended, branch, gate, wide;
-  std::optional<RopeAngles> angles;  // of the tokens
+  const Context& context;
+  std::vector<float> x;  // the residual stream
+  std::vector<float> normed, q, k, v, attended, branch, gate, wide;
+  std::vector<Plan> plans;              // as attention_
+  std::optional<RopeAngles> angles;     // that rotate queries and keys
+  // Where keys and values are kept; null: nowhere, the pass has them all.
+  KvCache* cache = nullptr;
+  const KvBatch* batch = nullptr;
+  const AttentionObserver* observer = nullptr;
 };
 
 namespace {
@@ -50,27 +68,21 @@ void product(const TransformerWeights::Linear& linear, std::int64_t rows, const 
 
 Transformer::Transformer(const TransformerConfig& config, TransformerWeights weights)
     : config_(config), weights_(std::move(weights)) {
+  std::vector<std::int64_t> windows;  // those that differ
   for (std::int64_t i = 0; i < config_.layers; ++i) {
     const std::int64_t window =
         config_.windows.empty() ? 0 : config_.windows[static_cast<std::size_t>(i)];
-    const auto known = std::find(windows_.begin(), windows_.end(), window);
-    window_index_.push_back(static_cast<std::size_t>(known - windows_.begin()));
-    if (known == windows_.end()) windows_.push_back(window);
-  }
-}
-
-// One for each window.
-std::vector<Plan> Transformer::plans(const KvBatch& batch, const Context& context) const {
-  std::vector<Plan> all;
-  for (const std::int64_t window : windows_) {
-    AttentionOptions options;
-    options.mask = window > 0 ? Mask::causal() & Mask::window(window - 1, 0) : Mask::causal();
+    const auto known = std::find(windows.begin(), windows.end(), window);
+    attention_index_.push_back(static_cast<std::size_t>(known - windows.begin()));
+    if (known != windows.end()) continue;
+    windows.push_back(window);
+    AttentionOptions& options = attention_.emplace_back();
+    if (window > 0) options.mask = Mask::window(window - 1, config_.causal ? 0 : window - 1);
+    if (config_.causal) options.mask = window > 0 ? Mask::causal() & options.mask : Mask::causal();
     if (config_.attention_scale > 0) options.score.scale = config_.attention_scale;
     options.score.soft_cap = config_.attention_cap;
     if (config_.alibi) options.score.alibi_slopes = alibi_slopes(config_.heads, config_.alibi_max);
-    all.push_back(plan(batch.shape(config_.heads), batch.options(options), context));
   }
-  return all;
 }
 
 bool Transformer::rotates_late() const {
@@ -89,32 +101,38 @@ KvCacheOptions Transformer::cache_options(std::int64_t tokens, DType dtype) cons
   return options;
 }
 
-void Transformer::embed(std::span<const std::int32_t> ids, std::int64_t first, float* x,
-                        const Context& context) const {
-  const auto width = static_cast<std::size_t>(config_.width);
-  for (const std::int32_t id : ids) {
-    if (id < 0 || id >= config_.vocabulary) {
-      throw std::invalid_argument("[transformer] token " + std::to_string(id) + " is outside [0, " +
-                                  std::to_string(config_.vocabulary) + ")");
+void Transformer::embed(std::span<const std::int32_t> ids, std::span<const std::int32_t> type_ids,
+                        std::span<const std::int64_t> positions, Pass& p) const {
+  const auto check = [](const char* what, std::span<const std::int32_t> list, std::int64_t limit) {
+    for (const std::int32_t id : list) {
+      if (id < 0 || id >= limit) {
+        throw std::invalid_argument("[transformer] " + std::string(what) + " " +
+                                    std::to_string(id) + " is outside [0, " +
+                                    std::to_string(limit) + ")");
+      }
     }
-  }
-  if (weights_.positions != nullptr) {
-    std::vector<std::int64_t> positions(ids.size());
-    for (std::size_t i = 0; i < ids.size(); ++i)
-      positions[i] = first + static_cast<std::int64_t>(i);
-    learned_positions(weights_.positions, config_.positions, config_.width, positions, x);
-  } else {
-    std::fill_n(x, ids.size() * width, 0.0F);
-  }
+  };
+  check("token", ids, config_.vocabulary);
+  const auto width = static_cast<std::size_t>(config_.width);
+  if (weights_.positions != nullptr)
+    learned_positions(weights_.positions, config_.positions, config_.width, positions, p.x.data());
   const auto scale = static_cast<float>(config_.embedding_scale);
-  float* to = x;
+  float* to = p.x.data();
   for (const std::int32_t id : ids) {
     const float* row = weights_.embedding + static_cast<std::size_t>(id) * width;
     for (std::size_t j = 0; j < width; ++j) *to++ += row[j] * scale;
   }
+  if (weights_.types != nullptr) {
+    check("type", type_ids, config_.types);
+    to = p.x.data();
+    for (std::size_t i = 0; i < ids.size(); ++i) {
+      const auto type = static_cast<std::size_t>(type_ids.empty() ? 0 : type_ids[i]);
+      const float* row = weights_.types + type * width;
+      for (std::size_t j = 0; j < width; ++j) *to++ += row[j];
+    }
+  }
   if (weights_.embedding_norm.weight != nullptr) {
-    normalise(weights_.embedding_norm, static_cast<std::int64_t>(ids.size()), config_.width, x, x,
-              context);
+    normalise(weights_.embedding_norm, p.tokens, config_.width, p.x.data(), p.x.data(), p.context);
   }
 }
 
@@ -136,90 +154,154 @@ void Transformer::normalise(const TransformerWeights::Norm& norm, std::int64_t r
   }
 }
 
-// Of b.normed, into b.branch.
-void Transformer::attend(std::int64_t index, const Plan& plan, const KvBatch& batch, KvCache& cache,
-                         Buffers& b, const Context& context) const {
-  const TransformerWeights::Layer& layer = weights_.layers[static_cast<std::size_t>(index)];
-  const std::int64_t width = config_.width, q_width = config_.heads * config_.head_width,
-                     kv_width = config_.kv_heads * config_.head_width;
-  product(layer.query, b.tokens, b.normed.data(), width, b.q.data(), q_width, context);
-  product(layer.key, b.tokens, b.normed.data(), width, b.k.data(), kv_width, context);
-  product(layer.value, b.tokens, b.normed.data(), width, b.v.data(), kv_width, context);
-  const Shape of_queries{1, config_.heads, b.tokens, config_.head_width},
-      of_keys{1, config_.kv_heads, b.tokens, config_.head_width};
-  const Tensor q = Tensor::blhd(b.q.data(), of_queries), k = Tensor::blhd(b.k.data(), of_keys);
-  if (layer.query_norm.weight != nullptr) {
-    normalise(layer.query_norm, b.tokens * config_.heads, config_.head_width, b.q.data(),
-              b.q.data(), context);
-    normalise(layer.key_norm, b.tokens * config_.kv_heads, config_.head_width, b.k.data(),
-              b.k.data(), context);
-  }
-  if (rotates_late()) {
-    cache.rotate(q, batch);
-  } else if (config_.rope) {
-    b.angles->rotate(q);
-    b.angles->rotate(k);
-  }
-  cache.write(index, batch, k, ConstTensor::blhd(b.v.data(), of_keys));
-  plan.run(q, cache.view(index, batch), Tensor::blhd(b.attended.data(), of_queries));
-  product(layer.output, b.tokens, b.attended.data(), q_width, b.branch.data(), width, context);
+void Transformer::begin_branch(const TransformerWeights::Norm& norm, Pass& p) const {
+  if (!config_.post_norm)
+    normalise(norm, p.tokens, config_.width, p.x.data(), p.normed.data(), p.context);
 }
 
-// Of b.normed, into b.branch.
-void Transformer::feed_forward(const TransformerWeights::Layer& layer, Buffers& b,
-                               const Context& context) const {
-  const std::int64_t width = config_.width, wide = config_.feed_forward_width;
-  const float* x = b.normed.data();
-  if (config_.gated) {
-    product(layer.gate, b.tokens, x, width, b.gate.data(), wide, context);
-    product(layer.up, b.tokens, x, width, b.wide.data(), wide, context);
-    nn::gate(b.tokens * wide, b.gate.data(), b.wide.data(), config_.activation, context);
-  } else {
-    product(layer.up, b.tokens, x, width, b.wide.data(), wide, context, config_.activation);
+void Transformer::end_branch(const TransformerWeights::Norm& norm,
+                             const TransformerWeights::Norm& after, Pass& p) const {
+  if (after.weight != nullptr)
+    normalise(after, p.tokens, config_.width, p.branch.data(), p.branch.data(), p.context);
+  if (config_.post_norm && config_.norm == NormKind::layer) {
+    nn::layer_norm({.rows = p.tokens,
+                    .width = config_.width,
+                    .x = p.branch.data(),
+                    .residual = p.x.data(),
+                    .weight = norm.weight,
+                    .bias = norm.bias,
+                    .epsilon = static_cast<float>(config_.norm_epsilon),
+                    .y = p.x.data()},
+                   p.context);
+    return;
   }
-  product(layer.down, b.tokens, b.wide.data(), wide, b.branch.data(), width, context);
+  nn::add(p.tokens * config_.width, p.branch.data(), p.x.data(), p.context);
+  if (config_.post_norm)
+    normalise(norm, p.tokens, config_.width, p.x.data(), p.x.data(), p.context);
+}
+
+void Transformer::attend(std::int64_t index, Pass& p) const {
+  const TransformerWeights::Layer& layer = weights_.layers[static_cast<std::size_t>(index)];
+  const Context& context = p.context;
+  const std::int64_t width = config_.width, q_width = config_.heads * config_.head_width,
+                     kv_width = config_.kv_heads * config_.head_width;
+  product(layer.query, p.tokens, p.input(), width, p.q.data(), q_width, context);
+  product(layer.key, p.tokens, p.input(), width, p.k.data(), kv_width, context);
+  product(layer.value, p.tokens, p.input(), width, p.v.data(), kv_width, context);
+  const Shape of_queries{1, config_.heads, p.tokens, config_.head_width},
+      of_keys{1, config_.kv_heads, p.tokens, config_.head_width};
+  const Tensor q = Tensor::blhd(p.q.data(), of_queries), k = Tensor::blhd(p.k.data(), of_keys);
+  const ConstTensor v = ConstTensor::blhd(p.v.data(), of_keys);
+  const Tensor attended = Tensor::blhd(p.attended.data(), of_queries);
+  if (layer.query_norm.weight != nullptr) {
+    normalise(layer.query_norm, p.tokens * config_.heads, config_.head_width, p.q.data(),
+              p.q.data(), context);
+    normalise(layer.key_norm, p.tokens * config_.kv_heads, config_.head_width, p.k.data(),
+              p.k.data(), context);
+  }
+  if (p.cache != nullptr && rotates_late()) {
+    p.cache->rotate(q, *p.batch);
+  } else if (config_.rope) {
+    p.angles->rotate(q);
+    p.angles->rotate(k);
+  }
+  if (p.observer != nullptr && *p.observer)
+    (*p.observer)({index, p.q.data(), p.k.data(), p.v.data(), layer.output.weight});
+  const Plan& plan = p.plans[attention_index_[static_cast<std::size_t>(index)]];
+  if (p.cache != nullptr) {
+    p.cache->write(index, *p.batch, k, v);
+    plan.run(q, p.cache->view(index, *p.batch), attended);
+  } else {
+    plan.run(q, k, v, attended);
+  }
+  product(layer.output, p.tokens, p.attended.data(), q_width, p.branch.data(), width, context);
+}
+
+void Transformer::feed_forward(const TransformerWeights::Layer& layer, Pass& p) const {
+  const std::int64_t width = config_.width, wide = config_.feed_forward_width;
+  const float* x = p.input();
+  if (config_.gated) {
+    product(layer.gate, p.tokens, x, width, p.gate.data(), wide, p.context);
+    product(layer.up, p.tokens, x, width, p.wide.data(), wide, p.context);
+    nn::gate(p.tokens * wide, p.gate.data(), p.wide.data(), config_.activation, p.context);
+  } else {
+    product(layer.up, p.tokens, x, width, p.wide.data(), wide, p.context, config_.activation);
+  }
+  product(layer.down, p.tokens, p.wide.data(), wide, p.branch.data(), width, p.context);
+}
+
+// Embedded tokens through all layers and the last norm.
+std::vector<float> Transformer::run(Pass& p) const {
+  for (std::int64_t i = 0; i < config_.layers; ++i) {
+    const TransformerWeights::Layer& layer = weights_.layers[static_cast<std::size_t>(i)];
+    begin_branch(layer.attention_norm, p);
+    attend(i, p);
+    // Side by side, the feed-forward reads what attention has not been added to.
+    if (config_.parallel) begin_branch(layer.feed_forward_norm, p);
+    end_branch(layer.attention_norm, layer.after_attention, p);
+    if (!config_.parallel) begin_branch(layer.feed_forward_norm, p);
+    feed_forward(layer, p);
+    end_branch(layer.feed_forward_norm, layer.after_feed_forward, p);
+  }
+  if (weights_.final_norm.weight != nullptr) {
+    normalise(weights_.final_norm, p.tokens, config_.width, p.x.data(), p.x.data(), p.context);
+  }
+  return std::move(p.x);
 }
 
 std::vector<float> Transformer::hidden(std::span<const std::int32_t> ids, KvCache& cache,
                                        SequenceId sequence, const Context& context) const {
   if (ids.empty()) return {};
   const auto tokens = static_cast<std::int64_t>(ids.size());
-  Buffers b(tokens, config_);
-  embed(ids, cache.seen(sequence), b.x.data(), context);
+  Pass p(tokens, config_, context);
+  std::vector<std::int64_t> positions(ids.size());
+  std::iota(positions.begin(), positions.end(), cache.seen(sequence));
+  embed(ids, {}, positions, p);
   const std::int64_t before = cache.length(sequence);
   cache.append(sequence, tokens);
   try {
     const KvBatch batch = cache.batch({sequence}, {tokens});
-    const std::vector<Plan> attention = plans(batch, context);
+    for (const AttentionOptions& options : attention_)
+      p.plans.push_back(plan(batch.shape(config_.heads), batch.options(options), context));
     if (config_.rope && !rotates_late())
-      b.angles.emplace(batch.q_positions(), config_.head_width, *config_.rope);
-    const auto add_branch = [&](const TransformerWeights::Norm& after) {
-      if (after.weight != nullptr)
-        normalise(after, tokens, config_.width, b.branch.data(), b.branch.data(), context);
-      nn::add(tokens * config_.width, b.branch.data(), b.x.data(), context);
-    };
-    for (std::int64_t i = 0; i < config_.layers; ++i) {
-      const TransformerWeights::Layer& layer = weights_.layers[static_cast<std::size_t>(i)];
-      normalise(layer.attention_norm, tokens, config_.width, b.x.data(), b.normed.data(), context);
-      attend(i, attention[window_index_[static_cast<std::size_t>(i)]], batch, cache, b, context);
-      if (config_.parallel) {
-        normalise(layer.feed_forward_norm, tokens, config_.width, b.x.data(), b.normed.data(),
-                  context);
-        add_branch(layer.after_attention);
-      } else {
-        add_branch(layer.after_attention);
-        normalise(layer.feed_forward_norm, tokens, config_.width, b.x.data(), b.normed.data(),
-                  context);
-      }
-      feed_forward(layer, b, context);
-      add_branch(layer.after_feed_forward);
-    }
+      p.angles.emplace(batch.q_positions(), config_.head_width, *config_.rope);
+    p.cache = &cache;
+    p.batch = &batch;
+    return run(p);
   } catch (...) {
     cache.truncate(sequence, before);
     throw;
   }
-  normalise(weights_.final_norm, tokens, config_.width, b.x.data(), b.x.data(), context);
-  return std::move(b.x);
+}
+
+std::vector<float> Transformer::hidden(const PackedTexts& texts, const Context& context,
+                                       const AttentionObserver& observer) const {
+  if (texts.ids.empty()) return {};
+  Pass p(texts.tokens(), config_, context);
+  std::vector<std::int64_t> offsets = {0}, positions;
+  for (const std::int64_t length : texts.lengths) {
+    for (std::int64_t i = 0; i < length; ++i) positions.push_back(i);
+    offsets.push_back(offsets.back() + length);
+  }
+  if (offsets.back() != p.tokens ||
+      (!texts.type_ids.empty() && texts.type_ids.size() != texts.ids.size())) {
+    throw std::invalid_argument("[transformer] " + std::to_string(p.tokens) + " tokens, " +
+                                std::to_string(offsets.back()) + " in all texts, " +
+                                std::to_string(texts.type_ids.size()) + " types");
+  }
+  embed(texts.ids, texts.type_ids, positions, p);
+  if (config_.rope) p.angles.emplace(positions, config_.head_width, *config_.rope);
+  AttentionShape shape;
+  shape.q_heads = config_.heads;
+  shape.kv_heads = config_.kv_heads;
+  shape.q_len = shape.k_len = p.tokens;
+  shape.width = config_.head_width;
+  for (AttentionOptions options : attention_) {
+    options.ragged = Ragged{.q_offsets = offsets, .k_offsets = offsets};
+    p.plans.push_back(plan(shape, options, context));
+  }
+  p.observer = &observer;
+  return run(p);
 }
 
 std::vector<float> Transformer::logits(std::span<const float> hidden,

@@ -1,11 +1,12 @@
-// The decoder-only transformer that language models are variants of (arXiv 1706.03762; GPT-2), as a
-// description and weights: norm, then attention to what came before, then norm and feed-forward,
-// each added to the residual stream. A family of models fills in the two structures; nothing here
-// knows its name.
+// The transformer that encoders and language models are variants of (arXiv 1706.03762, 1810.04805;
+// GPT-2), as a description and weights: layers of attention and feed-forward, each a branch that is
+// added to the residual stream, with a norm before it or after the sum. A family of models fills in
+// the two structures; nothing here knows its name.
 #pragma once
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <optional>
 #include <span>
 #include <vector>
@@ -25,8 +26,12 @@ struct TransformerConfig {
   std::int64_t heads = 0, kv_heads = 0, head_width = 0;
   std::int64_t feed_forward_width = 0, vocabulary = 0;
   std::int64_t positions = 0;  // tokens that it was made for
+  std::int64_t types = 0;      // of tokens, as the two texts of a pair; 0: none
+  bool causal = true;          // false: a token sees those after it too, as in an encoder
   NormKind norm = NormKind::layer;
   double norm_epsilon = 1e-5;
+  // x = norm(x + branch(x)) (BERT, BART), not x + branch(norm(x)).
+  bool post_norm = false;
   // Attention and feed-forward read the same residual stream, side by side (GPT-J, GPT-NeoX), not
   // one after the other.
   bool parallel = false;
@@ -37,7 +42,8 @@ struct TransformerConfig {
   double attention_cap = 0;    // soft cap of scores; 0: none
   double logit_cap = 0;        // soft cap of logits; 0: none
   double embedding_scale = 1;  // of token embeddings
-  // [layers]: keys that a query sees, its own included; 0: all before it. Empty: 0 everywhere.
+  // [layers]: keys that a query sees, its own included, and as many after it when not causal; 0:
+  // all. Empty: 0 everywhere.
   std::vector<std::int64_t> windows = {};
   nn::Activation activation = nn::Activation::gelu;
   bool gated = false;  // the feed-forward is down(activation(gate(x)) * up(x))
@@ -54,23 +60,44 @@ struct TransformerWeights {
     const float* bias = nullptr;  // of layer norms
   };
   struct Layer {
-    Norm attention_norm;
+    Norm attention_norm;  // of what attention reads, or of the sum after it (post_norm)
     Linear query, key, value, output;
-    Norm query_norm, key_norm;  // of each head, [head_width]; null: none
-    Norm feed_forward_norm;
+    Norm query_norm, key_norm;                 // of each head, [head_width]; null: none
+    Norm feed_forward_norm;                    // likewise
     Linear gate, up, down;                     // gate: only when gated
     Norm after_attention, after_feed_forward;  // of a branch before it is added; null: none
   };
 
   const float* embedding = nullptr;  // [vocabulary][width]
-  const float* positions = nullptr;  // [positions][width]; null: not learned
+  const float* positions = nullptr;  // [positions][width]; null: no table
+  const float* types = nullptr;      // [types][width]; null: none
   Norm embedding_norm;               // of the embeddings; null: none
   std::vector<Layer> layers;
-  Norm final_norm;
-  Linear head;  // [vocabulary][width]; the embedding itself where they are tied
+  Norm final_norm;  // null: none
+  Linear head;      // [vocabulary][width]; the embedding itself where they are tied; null: none
   // What a family had to rearrange.
   std::deque<std::vector<float>> made = {};
 };
+
+// Texts one after another.
+struct PackedTexts {
+  std::vector<std::int32_t> ids;
+  std::vector<std::int32_t> type_ids;  // of each token; empty: 0
+  std::vector<std::int64_t> lengths;
+
+  void add(std::span<const std::int32_t> text_ids, std::span<const std::int32_t> text_type_ids);
+  std::int64_t tokens() const { return static_cast<std::int64_t>(ids.size()); }
+};
+
+// One layer's attention as it ran: heads side by side in a token's row. Valid during the call.
+struct SeenAttention {
+  std::int64_t layer = 0;
+  const float* q = nullptr;              // [tokens][heads * head_width], rotated
+  const float* k = nullptr;              // [tokens][kv_heads * head_width], rotated
+  const float* v = nullptr;              // [tokens][kv_heads * head_width]
+  const float* output_weight = nullptr;  // [width][heads * head_width]
+};
+using AttentionObserver = std::function<void(const SeenAttention&)>;
 
 class Transformer {
  public:
@@ -88,18 +115,25 @@ class Transformer {
   std::vector<float> hidden(std::span<const std::int32_t> ids, KvCache& cache, SequenceId sequence,
                             const Context& context) const;
 
+  // Hidden states [tokens][width] of whole texts, each of which sees itself alone; nothing is
+  // padded or kept. Throws std::invalid_argument as above, and for a type id outside its table.
+  std::vector<float> hidden(const PackedTexts& texts, const Context& context,
+                            const AttentionObserver& observer = {}) const;
+
   // Logits [rows][vocabulary] of hidden states [rows][width].
   std::vector<float> logits(std::span<const float> hidden, const Context& context) const;
 
  private:
-  struct Buffers;
-  void embed(std::span<const std::int32_t> ids, std::int64_t first, float* x,
-             const Context& context) const;
-  std::vector<Plan> plans(const KvBatch& batch, const Context& context) const;
-  void attend(std::int64_t layer, const Plan& plan, const KvBatch& batch, KvCache& cache,
-              Buffers& b, const Context& context) const;
-  void feed_forward(const TransformerWeights::Layer& layer, Buffers& b,
-                    const Context& context) const;
+  struct Pass;
+  void embed(std::span<const std::int32_t> ids, std::span<const std::int32_t> type_ids,
+             std::span<const std::int64_t> positions, Pass& p) const;
+  std::vector<float> run(Pass& p) const;
+  // A branch reads Pass::input() and leaves what is to be added in Pass::branch.
+  void begin_branch(const TransformerWeights::Norm& norm, Pass& p) const;
+  void end_branch(const TransformerWeights::Norm& norm, const TransformerWeights::Norm& after,
+                  Pass& p) const;
+  void attend(std::int64_t layer, Pass& p) const;
+  void feed_forward(const TransformerWeights::Layer& layer, Pass& p) const;
   void normalise(const TransformerWeights::Norm& norm, std::int64_t rows, std::int64_t width,
                  const float* x, float* y, const Context& context) const;
   // Keys are cached as they were before the rotation, because its base moves with the length.
@@ -107,8 +141,8 @@ class Transformer {
 
   TransformerConfig config_;
   TransformerWeights weights_;
-  std::vector<std::int64_t> windows_;      // those that differ
-  std::vector<std::size_t> window_index_;  // [layers]
+  std::vector<AttentionOptions> attention_;   // one for each window that differs
+  std::vector<std::size_t> attention_index_;  // [layers]
 };
 
 }  // namespace attn
