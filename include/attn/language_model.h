@@ -12,6 +12,7 @@
 #include "attn/context.h"
 #include "attn/error.h"
 #include "attn/model.h"
+#include "attn/record.h"
 #include "attn/tensor.h"
 
 namespace attn {
@@ -33,6 +34,7 @@ struct GenerationOptions {
   std::vector<std::string> stop = {};  // texts that end the text where they begin
   DType cache = DType::f32;            // of keys and values: float32, bfloat16 or int8
   std::int64_t chunk = 512;            // tokens of the prompt that run together
+  std::int64_t top_keys = 0;           // above 0: report where heads look, so many keys of each
 };
 
 enum class GenerationEnd : std::uint8_t {
@@ -41,12 +43,22 @@ enum class GenerationEnd : std::uint8_t {
   max_tokens
 };
 
+// Where every head looked when a token was chosen: the row of the token before it, as it ran. Keys
+// count from the first token of the prompt.
+struct TokenAttention {
+  std::vector<float> entropy;      // [layers][heads], nats
+  std::vector<float> sink;         // [layers][heads]: mass on the first token
+  std::vector<std::int32_t> keys;  // [layers][heads][top_keys], largest weight first; -1: no more
+  std::vector<float> weights;      // [layers][heads][top_keys]
+};
+
 struct Generation {
   std::vector<std::int32_t> ids;  // generated, without the end token
   std::string text;
   GenerationEnd end = GenerationEnd::max_tokens;
   std::int64_t prompt_tokens = 0;
   double prompt_seconds = 0, seconds = 0;  // until the first token; after it
+  std::vector<TokenAttention> attention;   // [ids]; empty unless asked for by top_keys
 };
 
 // Does a folder or file hold a language model, and not an encoder for Model? By model_type of its
@@ -72,12 +84,21 @@ class LanguageModel {
   std::string piece(std::int32_t id) const;
   // The bytes that tokens stand for, without special tokens.
   std::string decode(std::span<const std::int32_t> ids) const;
+  // Tokens for people and pages: joined, their texts are the text, special ones by their names.
+  std::vector<RecordToken> tokens(std::span<const std::int32_t> ids) const;
   // A conversation's beginning in ChatML, up to where the model answers; `system` may be empty.
   // Throws std::invalid_argument when the model has no such tokens.
   std::vector<std::int32_t> encode_chat(const std::string& system, const std::string& user) const;
 
   // Logits [tokens][vocabulary]. Throws std::invalid_argument for an id outside the vocabulary.
   std::vector<float> logits(std::span<const std::int32_t> ids) const;
+
+  // Runs the tokens and records queries, keys (rotated) and value norms of layers, counted from 0;
+  // none named: of all. The tokens from `generated` on are marked as the model's own; below 0: none
+  // are. Throws std::invalid_argument for no token, for more than the model has positions, and for
+  // a layer that is not there.
+  AttentionRecord record(std::span<const std::int32_t> ids, std::vector<std::int64_t> layers = {},
+                         std::int64_t generated = -1) const;
 
   // Continues a prompt; `show` takes text as soon as it is certain, never a part of a character.
   // Throws std::invalid_argument for an empty prompt, a setting without meaning, and when prompt

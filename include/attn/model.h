@@ -58,8 +58,9 @@ class Model {
   // One vector a text, pooled and normalised as the model's folder says; [texts][width].
   // Texts of different lengths run together, without padding being computed into results.
   std::vector<std::vector<float>> embed(std::span<const Encoding> texts) const;
-  // Runs the text and records every layer's queries, keys and value norms.
-  AttentionRecord record(const Encoding& text) const;
+  // Runs the text and records queries, keys and value norms of layers, counted from 0; none named:
+  // of all. Throws std::invalid_argument for a layer that is not there.
+  AttentionRecord record(const Encoding& text, std::vector<std::int64_t> layers = {}) const;
 
  private:
   struct Impl;

@@ -16,6 +16,7 @@ struct RecordToken {
   bool special = false;      // [CLS], [SEP], ...
   std::int32_t word = -1;    // index of the word that it belongs to; -1 for special tokens
   std::int32_t segment = 0;  // 0, or 1 for the second text of a pair
+  bool generated = false;    // by the model, after a prompt
 };
 
 struct LayerRecord {
@@ -35,7 +36,16 @@ struct AttentionRecord {
   std::int64_t kv_heads = 0;
   std::int64_t width = 0;  // of a head
   std::vector<LayerRecord> layers;
+  // Which layers of the model `layers` are, ascending, as heads are named by them; empty: 0, 1, ...
+  std::vector<std::int64_t> layer_numbers = {};
+  // Tokens hold their spaces and line breaks: joined, they are the text. A character that begins in
+  // one token and ends in later ones is the first one's, and those may be left empty.
+  bool verbatim = false;
   bool truncated = false;
+
+  std::int64_t layer_number(std::size_t layer) const {
+    return layer_numbers.empty() ? static_cast<std::int64_t>(layer) : layer_numbers[layer];
+  }
 };
 
 }  // namespace attn

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <chrono>
+#include <optional>
 #include <stdexcept>
 #include <utility>
 
+#include "model/head_watch.h"
 #include "model/sampler.h"
 
 namespace attn {
@@ -62,8 +64,8 @@ Generation generate(const Transformer& model, std::span<const std::int32_t> prom
                     const Context& context, const std::function<void(std::string_view)>& show) {
   const auto count = static_cast<std::int64_t>(prompt.size());
   if (count == 0) throw std::invalid_argument("[generate] the prompt has no tokens");
-  if (options.max_tokens < 0 || options.chunk < 1)
-    throw std::invalid_argument("[generate] max_tokens is below 0, or chunk below 1");
+  if (options.max_tokens < 0 || options.chunk < 1 || options.top_keys < 0)
+    throw std::invalid_argument("[generate] max_tokens or top_keys is below 0, or chunk below 1");
   const std::int64_t positions = model.config().positions;
   if (count > positions || options.max_tokens > positions - count) {
     throw std::invalid_argument("[generate] a prompt of " + std::to_string(count) + " tokens and " +
@@ -89,11 +91,16 @@ Generation generate(const Transformer& model, std::span<const std::int32_t> prom
   KvCache cache(model.cache_options(count + options.max_tokens, options.cache), context);
   const SequenceId sequence = cache.create();
   std::vector<std::int32_t> all(prompt.begin(), prompt.end());
+  std::optional<HeadWatch> heads;
+  if (options.top_keys > 0) heads.emplace(model.config(), options.top_keys);
   std::vector<float> hidden;
   for (std::int64_t at = 0; at < count; at += options.chunk) {
     const auto first = static_cast<std::size_t>(at),
                n = static_cast<std::size_t>(std::min(options.chunk, count - at));
-    hidden = model.hidden(prompt.subspan(first, n), cache, sequence, context);
+    // Of the prompt, its last token chooses.
+    const bool watched = heads && first + n == prompt.size();
+    hidden = model.hidden(prompt.subspan(first, n), cache, sequence, context,
+                          watched ? heads->watch(static_cast<std::int64_t>(n)) : AttentionWatch{});
   }
   Clock::time_point first_token;
   while (true) {
@@ -109,6 +116,7 @@ Generation generate(const Transformer& model, std::span<const std::int32_t> prom
       break;
     }
     result.ids.push_back(token);
+    if (heads) result.attention.push_back(heads->last());
     all.push_back(token);
     add_text(stream.push(bytes_of(token)));
     if (stream.stopped()) {
@@ -116,7 +124,8 @@ Generation generate(const Transformer& model, std::span<const std::int32_t> prom
       break;
     }
     if (static_cast<std::int64_t>(result.ids.size()) == options.max_tokens) break;
-    hidden = model.hidden(std::span(&token, 1), cache, sequence, context);
+    hidden = model.hidden(std::span(&token, 1), cache, sequence, context,
+                          heads ? heads->watch(1) : AttentionWatch{});
   }
   result.seconds = seconds_since(first_token);
   add_text(stream.finish());

@@ -1,5 +1,6 @@
 #include "attn/language_model.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <stdexcept>
 #include <utility>
@@ -8,6 +9,8 @@
 #include "model/families.h"
 #include "model/file.h"
 #include "model/generate.h"
+#include "model/record_tokens.h"
+#include "model/recorder.h"
 #include "model/tokenizer.h"
 #include "model/transformer.h"
 #include "model/weights.h"
@@ -181,6 +184,47 @@ std::vector<float> LanguageModel::logits(std::span<const std::int32_t> ids) cons
   const Transformer& model = impl_->transformer;
   KvCache cache(model.cache_options(static_cast<std::int64_t>(ids.size())), impl_->context);
   return model.logits(model.hidden(ids, cache, cache.create(), impl_->context), impl_->context);
+}
+
+std::vector<RecordToken> LanguageModel::tokens(std::span<const std::int32_t> ids) const {
+  const Tokenizer& tokenizer = impl_->tokenizer;
+  std::vector<TokenPiece> pieces;
+  for (const std::int32_t id : ids) {
+    const bool special = tokenizer.is_special(id);
+    pieces.push_back({special ? tokenizer.piece(id) : tokenizer.token_bytes(id), special});
+  }
+  return record_tokens(pieces);
+}
+
+AttentionRecord LanguageModel::record(std::span<const std::int32_t> ids,
+                                      std::vector<std::int64_t> layers,
+                                      std::int64_t generated) const {
+  const auto count = static_cast<std::int64_t>(ids.size());
+  const Transformer& model = impl_->transformer;
+  if (count == 0) throw std::invalid_argument("[record] the text has no tokens");
+  if (count > impl_->info.max_positions) {
+    throw std::invalid_argument("[record] the text has " + std::to_string(count) +
+                                " tokens, the model has " +
+                                std::to_string(impl_->info.max_positions) + " positions");
+  }
+  AttentionRecord record = begin_record(impl_->info);
+  record.layer_numbers = recorded_layers(std::move(layers), impl_->info.layers);
+  record.tokens = tokens(ids);
+  record.verbatim = true;
+  for (std::int64_t i = std::max<std::int64_t>(generated, 0); generated >= 0 && i < count; ++i)
+    record.tokens[static_cast<std::size_t>(i)].generated = true;
+  const auto see = [&](const SeenAttention& seen) {
+    const auto& wanted = record.layer_numbers;
+    if (!std::binary_search(wanted.begin(), wanted.end(), seen.layer)) return;
+    LayerRecord layer = record_layer({count, seen.q, seen.k, seen.v, seen.output_weight},
+                                     impl_->info, impl_->context);
+    layer.mask = model.attention(seen.layer).mask;
+    layer.score = model.attention(seen.layer).score;
+    record.layers.push_back(std::move(layer));
+  };
+  KvCache cache(model.cache_options(count), impl_->context);
+  model.hidden(ids, cache, cache.create(), impl_->context, {.see = see});
+  return record;
 }
 
 Generation LanguageModel::generate(std::span<const std::int32_t> prompt,

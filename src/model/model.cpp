@@ -9,6 +9,7 @@
 #include "model/bert.h"
 #include "model/config.h"
 #include "model/file.h"
+#include "model/recorder.h"
 #include "model/weights.h"
 #include "model/wordpiece.h"
 #include "nn/dense.h"
@@ -42,49 +43,6 @@ std::vector<float> pool(const float* hidden, std::int64_t tokens, std::int64_t w
     for (const float x : out) square += static_cast<double>(x) * x;
     const double length = std::max(std::sqrt(square), 1e-12);
     for (float& x : out) x = static_cast<float>(x / length);
-  }
-  return out;
-}
-
-// ||v_j W_O|| for every head h and token j, W_O restricted to the head's columns: [heads][tokens].
-std::vector<float> value_norms(const Bert::Seen& seen, std::int64_t tokens,
-                               const BertConfig& config, const Context& context) {
-  const std::int64_t width = config.width;
-  const std::int64_t head_width = config.head_width();
-  std::vector<float> norms(static_cast<std::size_t>(config.heads * tokens));
-  std::vector<float> projected(static_cast<std::size_t>(tokens * width));
-  for (std::int64_t h = 0; h < config.heads; ++h) {
-    nn::dense({.rows = tokens,
-               .in = head_width,
-               .out = width,
-               .x = seen.v + h * head_width,
-               .x_stride = width,
-               .w = seen.output_weight + h * head_width,
-               .w_stride = width,
-               .y = projected.data()},
-              context);
-    for (std::int64_t t = 0; t < tokens; ++t) {
-      double square = 0;
-      for (std::int64_t j = 0; j < width; ++j) {
-        const double x = projected[static_cast<std::size_t>(t * width + j)];
-        square += x * x;
-      }
-      norms[static_cast<std::size_t>(h * tokens + t)] = static_cast<float>(std::sqrt(square));
-    }
-  }
-  return norms;
-}
-
-// [tokens][heads * width] to [heads][tokens][width].
-std::vector<float> by_head(const float* x, std::int64_t tokens, std::int64_t heads,
-                           std::int64_t width) {
-  std::vector<float> out;
-  out.reserve(static_cast<std::size_t>(tokens * heads * width));
-  for (std::int64_t h = 0; h < heads; ++h) {
-    for (std::int64_t t = 0; t < tokens; ++t) {
-      const float* const row = x + (t * heads + h) * width;
-      out.insert(out.end(), row, row + width);
-    }
   }
   return out;
 }
@@ -203,15 +161,11 @@ std::vector<std::vector<float>> Model::embed(std::span<const Encoding> texts) co
   return out;
 }
 
-AttentionRecord Model::record(const Encoding& text) const {
+AttentionRecord Model::record(const Encoding& text, std::vector<std::int64_t> layers) const {
   const ModelInfo& info = impl_->info;
-  AttentionRecord record;
-  record.model = std::filesystem::path(info.path).lexically_normal().filename().string();
-  if (record.model.empty() || record.model == ".") record.model = info.family;
+  AttentionRecord record = begin_record(info);
+  record.layer_numbers = recorded_layers(std::move(layers), info.layers);
   record.tokens = text.tokens;
-  record.heads = info.heads;
-  record.kv_heads = info.kv_heads;
-  record.width = info.head_width;
   record.truncated = text.truncated;
   const PackedTexts packed = impl_->pack(text, "record");
   if (text.tokens.size() != text.ids.size()) {
@@ -219,11 +173,10 @@ AttentionRecord Model::record(const Encoding& text) const {
                                 std::to_string(text.tokens.size()) + " tokens");
   }
   impl_->bert.run(packed, impl_->context, [&](const Bert::Seen& seen) {
-    LayerRecord layer;
-    layer.q = by_head(seen.q, packed.tokens(), info.heads, info.head_width);
-    layer.k = by_head(seen.k, packed.tokens(), info.heads, info.head_width);
-    layer.value_norm = value_norms(seen, packed.tokens(), impl_->config.bert, impl_->context);
-    record.layers.push_back(std::move(layer));
+    const auto& wanted = record.layer_numbers;
+    if (!std::binary_search(wanted.begin(), wanted.end(), seen.layer)) return;
+    record.layers.push_back(record_layer(
+        {packed.tokens(), seen.q, seen.k, seen.v, seen.output_weight}, info, impl_->context));
   });
   return record;
 }

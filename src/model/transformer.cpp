@@ -45,7 +45,7 @@ struct Transformer::Pass {
   // Where keys and values are kept; null: nowhere, the pass has them all.
   KvCache* cache = nullptr;
   const KvBatch* batch = nullptr;
-  const AttentionObserver* observer = nullptr;
+  const AttentionWatch* watch = nullptr;
 };
 
 namespace {
@@ -205,14 +205,17 @@ void Transformer::attend(std::int64_t index, Pass& p) const {
     p.angles->rotate(q);
     p.angles->rotate(k);
   }
-  if (p.observer != nullptr && *p.observer)
-    (*p.observer)({index, p.q.data(), p.k.data(), p.v.data(), layer.output.weight});
   const Plan& plan = p.plans[attention_index_[static_cast<std::size_t>(index)]];
+  const Observed observed = p.watch->ask ? p.watch->ask(index) : Observed{};
   if (p.cache != nullptr) {
     p.cache->write(index, *p.batch, k, v);
-    plan.run(q, p.cache->view(index, *p.batch), attended);
+    plan.run(q, p.cache->view(index, *p.batch), attended, observed);
   } else {
-    plan.run(q, k, v, attended);
+    plan.run(q, k, v, attended, observed);
+  }
+  if (p.watch->see) {
+    if (p.cache != nullptr && rotates_late()) p.cache->rotate(k, *p.batch);  // as they were read
+    p.watch->see({index, p.q.data(), p.k.data(), p.v.data(), layer.output.weight});
   }
   product(layer.output, p.tokens, p.attended.data(), q_width, p.branch.data(), width, context);
 }
@@ -250,7 +253,8 @@ std::vector<float> Transformer::run(Pass& p) const {
 }
 
 std::vector<float> Transformer::hidden(std::span<const std::int32_t> ids, KvCache& cache,
-                                       SequenceId sequence, const Context& context) const {
+                                       SequenceId sequence, const Context& context,
+                                       const AttentionWatch& watch) const {
   if (ids.empty()) return {};
   const auto tokens = static_cast<std::int64_t>(ids.size());
   Pass p(tokens, config_, context);
@@ -267,6 +271,7 @@ std::vector<float> Transformer::hidden(std::span<const std::int32_t> ids, KvCach
       p.angles.emplace(batch.q_positions(), config_.head_width, *config_.rope);
     p.cache = &cache;
     p.batch = &batch;
+    p.watch = &watch;
     return run(p);
   } catch (...) {
     cache.truncate(sequence, before);
@@ -275,7 +280,7 @@ std::vector<float> Transformer::hidden(std::span<const std::int32_t> ids, KvCach
 }
 
 std::vector<float> Transformer::hidden(const PackedTexts& texts, const Context& context,
-                                       const AttentionObserver& observer) const {
+                                       const AttentionWatch& watch) const {
   if (texts.ids.empty()) return {};
   Pass p(texts.tokens(), config_, context);
   std::vector<std::int64_t> offsets = {0}, positions;
@@ -300,7 +305,7 @@ std::vector<float> Transformer::hidden(const PackedTexts& texts, const Context& 
     options.ragged = Ragged{.q_offsets = offsets, .k_offsets = offsets};
     p.plans.push_back(plan(shape, options, context));
   }
-  p.observer = &observer;
+  p.watch = &watch;
   return run(p);
 }
 

@@ -97,13 +97,22 @@ struct SeenAttention {
   const float* v = nullptr;              // [tokens][kv_heads * head_width]
   const float* output_weight = nullptr;  // [width][heads * head_width]
 };
-using AttentionObserver = std::function<void(const SeenAttention&)>;
+
+// What a run tells of its attention, layer by layer, on the way.
+struct AttentionWatch {
+  std::function<Observed(std::int64_t layer)> ask = {};  // before it runs: what it is to answer
+  std::function<void(const SeenAttention&)> see = {};    // after
+};
 
 class Transformer {
  public:
   Transformer(const TransformerConfig& config, TransformerWeights weights);
 
   const TransformerConfig& config() const { return config_; }
+  // The mask and the score of a layer.
+  const AttentionOptions& attention(std::int64_t layer) const {
+    return attention_[attention_index_[static_cast<std::size_t>(layer)]];
+  }
 
   // Of a cache for `tokens` tokens, all sequences together. `dtype`: float32, bfloat16 or int8.
   KvCacheOptions cache_options(std::int64_t tokens, DType dtype = DType::f32) const;
@@ -113,12 +122,12 @@ class Transformer {
   // std::invalid_argument for an id outside the vocabulary and for a learned position past the
   // last, attn::Error when the cache is full; the cache then holds what it held.
   std::vector<float> hidden(std::span<const std::int32_t> ids, KvCache& cache, SequenceId sequence,
-                            const Context& context) const;
+                            const Context& context, const AttentionWatch& watch = {}) const;
 
   // Hidden states [tokens][width] of whole texts, each of which sees itself alone; nothing is
   // padded or kept. Throws std::invalid_argument as above, and for a type id outside its table.
   std::vector<float> hidden(const PackedTexts& texts, const Context& context,
-                            const AttentionObserver& observer = {}) const;
+                            const AttentionWatch& watch = {}) const;
 
   // Logits [rows][vocabulary] of hidden states [rows][width].
   std::vector<float> logits(std::span<const float> hidden, const Context& context) const;

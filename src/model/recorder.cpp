@@ -1,0 +1,93 @@
+#include "model/recorder.h"
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <stdexcept>
+#include <utility>
+
+#include "nn/dense.h"
+
+namespace attn {
+
+namespace {
+
+// [tokens][heads * width] to [heads][tokens][width].
+std::vector<float> by_head(const float* x, std::int64_t tokens, std::int64_t heads,
+                           std::int64_t width) {
+  std::vector<float> out;
+  out.reserve(static_cast<std::size_t>(tokens * heads * width));
+  for (std::int64_t h = 0; h < heads; ++h) {
+    for (std::int64_t t = 0; t < tokens; ++t) {
+      const float* const row = x + (t * heads + h) * width;
+      out.insert(out.end(), row, row + width);
+    }
+  }
+  return out;
+}
+
+// ||v_j W_O|| for every head h and token j, W_O restricted to the head's columns: [heads][tokens].
+std::vector<float> value_norms(const RecordedAttention& seen, const ModelInfo& info,
+                               const Context& context) {
+  const std::int64_t group = info.heads / info.kv_heads;
+  std::vector<float> norms(static_cast<std::size_t>(info.heads * seen.tokens));
+  std::vector<float> projected(static_cast<std::size_t>(seen.tokens * info.width));
+  for (std::int64_t h = 0; h < info.heads; ++h) {
+    nn::dense({.rows = seen.tokens,
+               .in = info.head_width,
+               .out = info.width,
+               .x = seen.v + h / group * info.head_width,
+               .x_stride = info.kv_heads * info.head_width,
+               .w = seen.output_weight + h * info.head_width,
+               .w_stride = info.heads * info.head_width,
+               .y = projected.data()},
+              context);
+    for (std::int64_t t = 0; t < seen.tokens; ++t) {
+      double square = 0;
+      for (std::int64_t j = 0; j < info.width; ++j) {
+        const double x = projected[static_cast<std::size_t>(t * info.width + j)];
+        square += x * x;
+      }
+      norms[static_cast<std::size_t>(h * seen.tokens + t)] = static_cast<float>(std::sqrt(square));
+    }
+  }
+  return norms;
+}
+
+}  // namespace
+
+AttentionRecord begin_record(const ModelInfo& info) {
+  AttentionRecord record;
+  record.model = std::filesystem::path(info.path).lexically_normal().filename().string();
+  if (record.model.empty() || record.model == ".") record.model = info.family;
+  record.heads = info.heads;
+  record.kv_heads = info.kv_heads;
+  record.width = info.head_width;
+  return record;
+}
+
+std::vector<std::int64_t> recorded_layers(std::vector<std::int64_t> asked, std::int64_t layers) {
+  if (asked.empty()) {
+    for (std::int64_t i = 0; i < layers; ++i) asked.push_back(i);
+    return asked;
+  }
+  std::sort(asked.begin(), asked.end());
+  asked.erase(std::unique(asked.begin(), asked.end()), asked.end());
+  for (const std::int64_t i : asked) {
+    if (i >= 0 && i < layers) continue;
+    throw std::invalid_argument("[record] layer " + std::to_string(i) + " is not in 0 ... " +
+                                std::to_string(layers - 1));
+  }
+  return asked;
+}
+
+LayerRecord record_layer(const RecordedAttention& seen, const ModelInfo& info,
+                         const Context& context) {
+  LayerRecord layer;
+  layer.q = by_head(seen.q, seen.tokens, info.heads, info.head_width);
+  layer.k = by_head(seen.k, seen.tokens, info.kv_heads, info.head_width);
+  layer.value_norm = value_norms(seen, info, context);
+  return layer;
+}
+
+}  // namespace attn
