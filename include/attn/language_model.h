@@ -1,4 +1,5 @@
-// Language models: load a folder in Hugging Face layout or a GGUF file, continue a text.
+// Language models: load a folder in Hugging Face layout or a GGUF file, continue a text, say how
+// well the model foresees one.
 #pragma once
 
 #include <cstdint>
@@ -61,6 +62,38 @@ struct Generation {
   std::vector<TokenAttention> attention;   // [ids]; empty unless asked for by top_keys
 };
 
+// Heads whose output is replaced, before the output projection, for every token: what a model loses
+// by it is what they are worth (Michel et al. 2019, arXiv 1905.10650).
+struct HeadAblation {
+  struct Head {
+    std::int64_t layer = 0, head = 0;  // counted from 0
+  };
+  std::vector<Head> heads = {};
+  // What stands in their place: [heads][head_width], as LanguageModel::head_means gives it for mean
+  // ablation; empty: zeros.
+  std::vector<float> means = {};
+};
+
+struct ScoreOptions {
+  // A token is foreseen from those before it in its window. The first window begins with the text,
+  // each other one `step` later; a token counts in the first window that holds it, as in
+  // Transformers' guide to perplexity. Small steps give tokens more to look back on, and cost more.
+  std::int64_t window = 0;  // tokens; 0: 2048, or the model's positions where those are fewer
+  std::int64_t step = 0;    // below `window`; 0: half of it
+  HeadAblation ablation = {};
+  DType cache = DType::f32;  // of keys and values: float32, bfloat16 or int8
+  // Told now and then how many of the tokens are done.
+  std::function<void(std::int64_t done, std::int64_t all)> progress = {};
+};
+
+// Of a text of n tokens; entry i belongs to token i + 1, as the first has nothing before it.
+struct TextScore {
+  std::vector<float> losses;      // [n - 1]: -ln of the probability that the model gave the token
+  std::vector<std::int32_t> top;  // [n - 1]: the token that it held for the most probable
+  double mean_loss = 0;           // nats a token
+  double perplexity = 0;          // e^mean_loss
+};
+
 // Does a folder or file hold a language model, and not an encoder for Model? By model_type of its
 // config.json; a GGUF file does. Throws attn::Error when it has neither.
 bool is_language_model(const std::string& path);
@@ -90,8 +123,20 @@ class LanguageModel {
   // Throws std::invalid_argument when the model has no such tokens.
   std::vector<std::int32_t> encode_chat(const std::string& system, const std::string& user) const;
 
-  // Logits [tokens][vocabulary]. Throws std::invalid_argument for an id outside the vocabulary.
-  std::vector<float> logits(std::span<const std::int32_t> ids) const;
+  // Logits [tokens][vocabulary]. Throws std::invalid_argument for an id outside the vocabulary, a
+  // head that is not there, or means of another size.
+  std::vector<float> logits(std::span<const std::int32_t> ids,
+                            const HeadAblation& ablation = {}) const;
+
+  // How well the model foresees a text. Memory grows with the window, not with the text. Throws
+  // std::invalid_argument for fewer than two tokens, a window of more tokens than the model has
+  // positions, and as logits().
+  TextScore score(std::span<const std::int32_t> ids, const ScoreOptions& options = {}) const;
+  // The mean of what each head puts out, before the output projection, [layers][heads][head_width]:
+  // over all tokens of the text but the last, each in the window where score() reads its successor
+  // off it. `options.ablation` holds in this run too.
+  std::vector<float> head_means(std::span<const std::int32_t> ids,
+                                const ScoreOptions& options = {}) const;
 
   // Runs the tokens and records queries, keys (rotated) and value norms of layers, counted from 0;
   // none named: of all. The tokens from `generated` on are marked as the model's own; below 0: none

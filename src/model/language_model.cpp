@@ -5,12 +5,14 @@
 #include <stdexcept>
 #include <utility>
 
+#include "model/ablation.h"
 #include "model/byte_level.h"
 #include "model/families.h"
 #include "model/file.h"
 #include "model/generate.h"
 #include "model/record_tokens.h"
 #include "model/recorder.h"
+#include "model/score.h"
 #include "model/tokenizer.h"
 #include "model/transformer.h"
 #include "model/weights.h"
@@ -180,10 +182,23 @@ std::vector<std::int32_t> LanguageModel::encode_chat(const std::string& system,
   return encode(text + "<|im_start|>assistant\n");
 }
 
-std::vector<float> LanguageModel::logits(std::span<const std::int32_t> ids) const {
+std::vector<float> LanguageModel::logits(std::span<const std::int32_t> ids,
+                                         const HeadAblation& ablation) const {
   const Transformer& model = impl_->transformer;
-  KvCache cache(model.cache_options(static_cast<std::int64_t>(ids.size())), impl_->context);
-  return model.logits(model.hidden(ids, cache, cache.create(), impl_->context), impl_->context);
+  const Context& context = impl_->context;
+  KvCache cache(model.cache_options(static_cast<std::int64_t>(ids.size())), context);
+  const AttentionWatch watch{.outputs = ablate(ablation, model.config())};
+  return model.logits(model.hidden(ids, cache, cache.create(), context, watch), context);
+}
+
+TextScore LanguageModel::score(std::span<const std::int32_t> ids,
+                               const ScoreOptions& options) const {
+  return attn::score(impl_->transformer, ids, options, impl_->context);
+}
+
+std::vector<float> LanguageModel::head_means(std::span<const std::int32_t> ids,
+                                             const ScoreOptions& options) const {
+  return attn::head_means(impl_->transformer, ids, options, impl_->context);
 }
 
 std::vector<RecordToken> LanguageModel::tokens(std::span<const std::int32_t> ids) const {

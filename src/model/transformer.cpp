@@ -217,6 +217,7 @@ void Transformer::attend(std::int64_t index, Pass& p) const {
     if (p.cache != nullptr && rotates_late()) p.cache->rotate(k, *p.batch);  // as they were read
     p.watch->see({index, p.q.data(), p.k.data(), p.v.data(), layer.output.weight});
   }
+  if (p.watch->outputs) p.watch->outputs(index, p.tokens, p.attended.data());
   product(layer.output, p.tokens, p.attended.data(), q_width, p.branch.data(), width, context);
 }
 

@@ -98,10 +98,15 @@ struct SeenAttention {
   const float* output_weight = nullptr;  // [width][heads * head_width]
 };
 
+// Reads, and may change, what the heads of a layer put out, before the output projection:
+// [tokens][heads][head_width].
+using HeadOutputs = std::function<void(std::int64_t layer, std::int64_t tokens, float* outputs)>;
+
 // What a run tells of its attention, layer by layer, on the way.
 struct AttentionWatch {
   std::function<Observed(std::int64_t layer)> ask = {};  // before it runs: what it is to answer
   std::function<void(const SeenAttention&)> see = {};    // after
+  HeadOutputs outputs = {};                              // then
 };
 
 class Transformer {

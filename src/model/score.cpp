@@ -1,0 +1,134 @@
+#include "model/score.h"
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+#include <string>
+
+#include "model/ablation.h"
+#include "nn/cross_entropy.h"
+
+namespace attn {
+
+namespace {
+
+[[noreturn]] void fail(const std::string& what) { throw std::invalid_argument("[score] " + what); }
+
+// With the defaults filled in; throws for what cannot be.
+ScoreOptions checked(ScoreOptions o, std::span<const std::int32_t> ids,
+                     const TransformerConfig& config) {
+  const auto text = [](std::int64_t n) { return std::to_string(n); };
+  const std::int64_t positions = config.positions;
+  if (ids.size() < 2) {
+    fail("a text of " + std::to_string(ids.size()) + (ids.size() == 1 ? " token" : " tokens") +
+         " has none that follows another: it takes two or more");
+  }
+  for (const std::int32_t id : ids) {
+    if (id < 0 || id >= config.vocabulary) {
+      fail("token " + text(id) + " is outside [0, " + text(config.vocabulary) + ")");
+    }
+  }
+  if (o.window == 0) o.window = std::min<std::int64_t>(2048, positions);
+  if (o.window < 2) fail("window is " + text(o.window) + ", must be 2 or more");
+  if (o.window > positions) {
+    fail("a window of " + text(o.window) + " tokens is more than the model's " + text(positions) +
+         " positions: take a smaller one");
+  }
+  if (o.step == 0) o.step = o.window / 2;
+  if (o.step < 1 || o.step >= o.window) {
+    fail("step is " + text(o.step) + ", must be 1 to " + text(o.window - 1) +
+         ": a token is foreseen from one before it or more");
+  }
+  return o;
+}
+
+// Runs a text. `heads(chunk)` makes what reads or changes the heads' outputs; `rows(chunk, hidden)`
+// gets the hidden states of its unskipped tokens.
+template <class Heads, class Rows>
+void run(const Transformer& model, std::span<const std::int32_t> ids, const ScoreOptions& options,
+         const Context& context, const Heads& heads, const Rows& rows) {
+  const auto tokens = static_cast<std::int64_t>(ids.size());
+  KvCache cache(model.cache_options(std::min(options.window, tokens), options.cache), context);
+  const SequenceId sequence = cache.create();
+  for (const TextChunk& chunk : text_chunks(tokens, options.window, options.step)) {
+    if (chunk.fresh) cache.truncate(sequence, 0);
+    const auto some =
+        ids.subspan(static_cast<std::size_t>(chunk.first), static_cast<std::size_t>(chunk.count));
+    const std::vector<float> hidden =
+        model.hidden(some, cache, sequence, context, {.outputs = heads(chunk)});
+    const auto skipped = static_cast<std::size_t>(chunk.skip * model.config().width);
+    rows(chunk, std::span<const float>(hidden).subspan(skipped));
+    if (options.progress) options.progress(chunk.first + chunk.count + 1, tokens);
+  }
+}
+
+}  // namespace
+
+std::vector<TextChunk> text_chunks(std::int64_t tokens, std::int64_t window, std::int64_t step,
+                                   std::int64_t most) {
+  std::vector<TextChunk> chunks;
+  std::int64_t next = 0;  // the first token whose successor is not scored
+  for (std::int64_t begin = 0; next < tokens - 1; begin += step) {
+    // A window's last token is foreseen, and need not run.
+    const std::int64_t end = std::min(begin + window, tokens) - 1;
+    for (std::int64_t first = begin; first < end; first += most) {
+      const std::int64_t count = std::min(most, end - first);
+      chunks.push_back({.first = first,
+                        .count = count,
+                        .skip = std::clamp<std::int64_t>(next - first, 0, count),
+                        .fresh = first == begin});
+    }
+    next = end;
+  }
+  return chunks;
+}
+
+TextScore score(const Transformer& model, std::span<const std::int32_t> ids,
+                const ScoreOptions& given, const Context& context) {
+  const TransformerConfig& config = model.config();
+  const ScoreOptions options = checked(given, ids, config);
+  const HeadOutputs ablation = ablate(options.ablation, config);
+  TextScore result;
+  result.losses.resize(ids.size() - 1);
+  result.top.resize(ids.size() - 1);
+  const auto losses = [&](const TextChunk& chunk, std::span<const float> hidden) {
+    constexpr std::size_t kRows = 32;  // whose logits are there at a time
+    const auto width = static_cast<std::size_t>(config.width);
+    auto at = static_cast<std::size_t>(chunk.first + chunk.skip);
+    for (std::size_t n = 0; !hidden.empty(); hidden = hidden.subspan(n * width), at += n) {
+      n = std::min(kRows, hidden.size() / width);
+      const std::vector<float> logits = model.logits(hidden.first(n * width), context);
+      nn::cross_entropy({.rows = static_cast<std::int64_t>(n),
+                         .classes = config.vocabulary,
+                         .logits = logits.data(),
+                         .targets = ids.data() + at + 1,
+                         .losses = result.losses.data() + at,
+                         .top = result.top.data() + at},
+                        context);
+    }
+  };
+  run(
+      model, ids, options, context, [&](const TextChunk&) { return ablation; }, losses);
+  double sum = 0;
+  for (const float loss : result.losses) sum += static_cast<double>(loss);
+  result.mean_loss = sum / static_cast<double>(result.losses.size());
+  result.perplexity = std::exp(result.mean_loss);
+  return result;
+}
+
+std::vector<float> head_means(const Transformer& model, std::span<const std::int32_t> ids,
+                              const ScoreOptions& given, const Context& context) {
+  const ScoreOptions options = checked(given, ids, model.config());
+  const HeadOutputs ablation = ablate(options.ablation, model.config());
+  HeadMeans means(model.config());
+  const auto heads = [&](const TextChunk& chunk) -> HeadOutputs {
+    return [&, skip = chunk.skip](std::int64_t layer, std::int64_t tokens, float* outputs) {
+      if (ablation) ablation(layer, tokens, outputs);
+      means.add(layer, tokens, skip, outputs);
+    };
+  };
+  run(model, ids, options, context, heads, [](const TextChunk&, std::span<const float>) {});
+  return means.means();
+}
+
+}  // namespace attn
