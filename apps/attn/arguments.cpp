@@ -5,6 +5,8 @@
 #include <sstream>
 #include <stdexcept>
 
+#include "head_columns.h"
+
 namespace attn::cli {
 
 namespace {
@@ -13,6 +15,7 @@ constexpr const char* kExamples = R"eg(Examples:
   attn run minilm "A cat sleeps." "A kitten naps." "Stocks fell."
   attn look minilm "The animal did not cross the street because it was tired." -o page.html
   attn generate smollm2 "The capital of France is"
+  attn heads smollm2 book.txt --sort induction
   attn explain --shape 1,32,8,8192,8192,128 --mask causal --score alibi
   attn bench --shape 1,32,8,4096,4096,128 --mask causal
   attn get minilm
@@ -41,6 +44,19 @@ constexpr const char* kGenerateExamples = R"eg(Examples:
 
 Text appears as it is generated, and at the end, on standard error, how fast that was. Without
 --temperature the most probable token is taken each time.)eg";
+
+constexpr const char* kHeadsExamples = R"eg(Examples:
+  attn heads smollm2 book.txt
+  attn heads smollm2 *.txt --sort induction | head -12
+  attn heads smollm2 book.txt --documents 4 --length 256 --ablation --csv > heads.csv
+  attn heads smollm2 book.txt --sinks
+  attn heads minilm letters.txt --json
+
+Masses and entropies are means over the tokens of all documents. 'share' is the entropy over the
+largest possible, 'first' the mass on the first token, 'sink' the share of documents in which that
+is above 0.3, 'distance' in tokens. 'rep-prev', 'duplicate' and 'induction' are the mass on the
+token before, on the same token and on the one that followed it, on 100 random tokens that come
+twice. 'even' is a head that spreads evenly: what the others are to be compared with.)eg";
 
 constexpr const char* kExplainExamples = R"eg(Examples:
   attn explain --shape 1,12,12,2048,2048,64
@@ -119,6 +135,7 @@ Command parse(int argc, const char* const* argv) {
   RunOptions run;
   LookOptions look;
   GenerateOptions generate;
+  HeadsOptions heads;
   ExplainOptions explain;
   BenchOptions bench;
   GetOptions get;
@@ -223,6 +240,32 @@ Command parse(int argc, const char* const* argv) {
   sub->add_option("--system", generate.system, "With --chat: what the model is told first")
       ->type_name("TEXT");
   sub->add_flag("--offline", generate.offline, "Never download; use only the cache");
+
+  sub =
+      add("heads", "Say in numbers what every head of a model does over a corpus", kHeadsExamples);
+  sub->add_option("model", heads.model,
+                  "Folder in Hugging Face layout, GGUF file, or a known name (attn get)")
+      ->required()
+      ->type_name("MODEL");
+  sub->add_option("files", heads.files, "Texts; without any: standard input")->type_name("FILE");
+  sub->add_option("--length", heads.length,
+                  "Tokens of a document (default: 1024, or as many as the model takes; with "
+                  "--sinks: 64)")
+      ->check(CLI::Range(2, 1 << 24).description(""))
+      ->type_name("N");
+  sub->add_option("--documents", heads.documents,
+                  "Read the first N documents at most (default: 20; with --sinks: 100)")
+      ->check(CLI::Range(1, 1 << 24).description(""))
+      ->type_name("N");
+  sub->add_flag("--ablation", heads.ablation,
+                "Also the loss that each head saves: one more run a head and document");
+  sub->add_flag("--sinks", heads.sinks,
+                "Instead: how many heads have a sink at the first token of natural, random and "
+                "repeated tokens");
+  sub->add_option("--sort", heads.sort, "Largest first, by a measure as --csv names it")
+      ->type_name("NAME");
+  sub->add_flag("--csv", heads.csv, "Print CSV instead of a table");
+  sub->add_flag("--offline", heads.offline, "Never download; use only the cache");
 
   sub = add("explain", "Say what an attention call would do and cost", kExplainExamples);
   sub->add_option("--shape", explain.shape,
@@ -330,7 +373,7 @@ Command parse(int argc, const char* const* argv) {
 
   const std::string command = command_name(app);
   if (command.empty())
-    reject("", "a command is needed: run, look, generate, explain, bench, get or doctor");
+    reject("", "a command is needed: run, look, generate, heads, explain, bench, get or doctor");
   isa_from_name(common.isa);
   if (command == "run") {
     if (!run.texts.empty() && !run.file.empty()) reject(command, "give texts or -f, not both");
@@ -349,6 +392,17 @@ Command parse(int argc, const char* const* argv) {
     generate.max_tokens_given = max_tokens->count() > 0;
     generate.common = common;
     return generate;
+  }
+  if (command == "heads") {
+    if (heads.csv && common.json) reject(command, "give --csv or --json, not both");
+    if (heads.sinks && (heads.csv || heads.ablation || !heads.sort.empty()))
+      reject(command, "--sinks has a table of its own, without --csv, --ablation and --sort");
+    if (!heads.sort.empty()) head_column(heads.sort);
+    if (heads.sort == "ablation" && !heads.ablation)
+      reject(command, "--sort ablation needs --ablation");
+    if (heads.files.empty()) heads.files = {"-"};
+    heads.common = common;
+    return heads;
   }
   if (command == "explain") {
     explain.measure = !no_time;

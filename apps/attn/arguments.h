@@ -55,6 +55,19 @@ struct GenerateOptions {
   bool offline = false;
 };
 
+struct HeadsOptions {
+  Common common;
+  std::string model;
+  std::vector<std::string> files;  // "-": standard input
+  std::int64_t length = 0;         // 0: the library's default
+  std::int64_t documents = 0;      // 0: the library's default
+  bool ablation = false;
+  bool sinks = false;
+  std::string sort;  // empty: by layer and head
+  bool csv = false;
+  bool offline = false;
+};
+
 struct ExplainOptions {
   Common common;
   std::string shape;
@@ -106,8 +119,8 @@ struct Answer {
   std::string text;
 };
 
-using Command = std::variant<Answer, RunOptions, LookOptions, GenerateOptions, ExplainOptions,
-                             BenchOptions, GetOptions, DoctorOptions>;
+using Command = std::variant<Answer, RunOptions, LookOptions, GenerateOptions, HeadsOptions,
+                             ExplainOptions, BenchOptions, GetOptions, DoctorOptions>;
 
 // Throws std::invalid_argument with one line that says what is wrong and where help is.
 Command parse(int argc, const char* const* argv);
@@ -115,6 +128,7 @@ Command parse(int argc, const char* const* argv);
 void run(const RunOptions& options);
 void look(const LookOptions& options);
 void generate(const GenerateOptions& options);
+void heads(const HeadsOptions& options);
 void explain(const ExplainOptions& options);
 void bench(const BenchOptions& options);
 void get(const GetOptions& options);

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "head_columns.h"
+
 namespace attn::cli {
 
 namespace {
@@ -93,6 +95,42 @@ std::string json(const LookReport& report) {
                {"truncated", report.truncated},
                {"findings", report.findings},
                {"heads", std::move(heads)}});
+}
+
+std::string json(const HeadsReport& report) {
+  const auto entry = [](Json to, const HeadMeasures& head) {
+    for (const HeadColumn& column : head_columns()) {
+      const auto value = column.value(head);
+      to[column.name] = value ? Json(*value) : Json(nullptr);
+    }
+    return to;
+  };
+  Json heads = Json::array(), even = Json::array();
+  for (const HeadMeasures& h : report.table.heads)
+    heads.push_back(entry({{"layer", h.layer}, {"head", h.head}}, h));
+  for (const HeadMeasures& h : report.table.uniform) even.push_back(entry({{"layer", h.layer}}, h));
+  return text({{"model", report.model},
+               {"documents", report.table.documents},
+               {"tokens", report.table.tokens},
+               {"length", report.table.length},
+               {"seconds", report.seconds},
+               {"heads", std::move(heads)},
+               {"uniform", std::move(even)}});
+}
+
+std::string json(const SinksReport& report) {
+  Json inputs = Json::array();
+  for (const SinkTable::Input& input : report.table.inputs) {
+    inputs.push_back({{"tokens", input.name},
+                      {"sequences", input.sequences},
+                      {"share", input.share},
+                      {"first", input.first}});
+  }
+  return text({{"model", report.model},
+               {"length", report.table.length},
+               {"threshold", kSinkMass},
+               {"uniform", report.table.uniform},
+               {"inputs", std::move(inputs)}});
 }
 
 std::string json(const ExplainReport& report) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "attn/attention.h"
+#include "attn/heads.h"
 #include "attn/inspect.h"
 #include "attn/language_model.h"
 #include "attn/measure.h"
@@ -39,6 +40,17 @@ struct LookReport {
 struct GenerateReport {
   std::string model;
   Generation generation;
+};
+
+struct HeadsReport {
+  std::string model;
+  HeadTable table;
+  double seconds = 0;
+};
+
+struct SinksReport {
+  std::string model;
+  SinkTable table;
 };
 
 struct ExplainReport {
@@ -77,6 +89,8 @@ struct DoctorReport {
 std::string json(const RunReport& report);
 std::string json(const LookReport& report);
 std::string json(const GenerateReport& report);
+std::string json(const HeadsReport& report);
+std::string json(const SinksReport& report);
 std::string json(const ExplainReport& report);
 std::string json(const BenchReport& report);
 std::string json(const std::vector<Measured>& rows);

@@ -38,6 +38,7 @@ int main(int argc, char** argv) {
                    [](const attn::cli::RunOptions& options) { attn::cli::run(options); },
                    [](const attn::cli::LookOptions& options) { attn::cli::look(options); },
                    [](const attn::cli::GenerateOptions& options) { attn::cli::generate(options); },
+                   [](const attn::cli::HeadsOptions& options) { attn::cli::heads(options); },
                    [](const attn::cli::ExplainOptions& options) { attn::cli::explain(options); },
                    [](const attn::cli::BenchOptions& options) { attn::cli::bench(options); },
                    [](const attn::cli::GetOptions& options) { attn::cli::get(options); },

@@ -12,7 +12,9 @@
 
 #include "attn/context.h"
 #include "attn/error.h"
+#include "attn/mask.h"
 #include "attn/model.h"
+#include "attn/observe.h"
 #include "attn/record.h"
 #include "attn/tensor.h"
 
@@ -119,6 +121,8 @@ class LanguageModel {
   std::string decode(std::span<const std::int32_t> ids) const;
   // Tokens for people and pages: joined, their texts are the text, special ones by their names.
   std::vector<RecordToken> tokens(std::span<const std::int32_t> ids) const;
+  // Does the id stand for a piece of text, and not for something special or nothing?
+  bool is_text(std::int32_t id) const;
   // A conversation's beginning in ChatML, up to where the model answers; `system` may be empty.
   // Throws std::invalid_argument when the model has no such tokens.
   std::vector<std::int32_t> encode_chat(const std::string& system, const std::string& user) const;
@@ -144,6 +148,18 @@ class LanguageModel {
   // a layer that is not there.
   AttentionRecord record(std::span<const std::int32_t> ids, std::vector<std::int64_t> layers = {},
                          std::int64_t generated = -1) const;
+
+  // Last hidden states [tokens][width], after the last norm. Throws as logits().
+  std::vector<float> hidden(std::span<const std::int32_t> ids) const;
+  // hidden(), while every head answers questions on the way: float32, as Plan::run does, with
+  // layers in place of the batch: [layers, heads, ...]. value_weighted weighs values before the
+  // output projection. Throws std::invalid_argument too for an answer of another shape.
+  std::vector<float> observe(std::span<const std::int32_t> ids, const Observed& observed) const;
+  // Which keys the queries of a layer may see. Throws std::invalid_argument for no such layer.
+  Mask mask(std::int64_t layer) const;
+  // One vector a text, [texts][width]: the mean of its hidden states, scaled to length 1. Throws
+  // std::invalid_argument for a text without tokens.
+  std::vector<std::vector<float>> embed(std::span<const std::string> texts) const;
 
   // Continues a prompt; `show` takes text as soon as it is certain, never a part of a character.
   // Throws std::invalid_argument for an empty prompt, a setting without meaning, and when prompt

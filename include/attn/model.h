@@ -12,6 +12,7 @@
 
 #include "attn/context.h"
 #include "attn/error.h"
+#include "attn/observe.h"
 #include "attn/record.h"
 
 namespace attn {
@@ -55,6 +56,10 @@ class Model {
                   std::int64_t max_length = 0) const;
   // Last hidden states [tokens][width].
   std::vector<float> hidden(const Encoding& text) const;
+  // hidden(), while every head answers questions on the way: float32, as Plan::run does, with
+  // layers in place of the batch: [layers, heads, ...]. value_weighted weighs values before the
+  // output projection. Throws std::invalid_argument for an answer of another shape.
+  std::vector<float> observe(const Encoding& text, const Observed& observed) const;
   // One vector a text, pooled and normalised as the model's folder says; [texts][width].
   // Texts of different lengths run together, without padding being computed into results.
   std::vector<std::vector<float>> embed(std::span<const Encoding> texts) const;

@@ -95,6 +95,7 @@ void bind_masks(nb::module_& m);
 void bind_scores(nb::module_& m);
 void bind_attention(nb::module_& m);
 void bind_gradient(nb::module_& m);
+void bind_questions(nb::module_& m);
 void bind_observe(nb::module_& m);
 void bind_positions(nb::module_& m);
 void bind_models(nb::module_& m);

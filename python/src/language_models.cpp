@@ -12,6 +12,7 @@
 
 #include "attn/language_model.h"
 #include "bindings.h"
+#include "questions.h"
 
 namespace attn::python {
 
@@ -53,18 +54,43 @@ Ids ids_of(const PyLanguageModel& m, nb::handle text_or_ids) {
   return ids;
 }
 
-nb::any logits(PyLanguageModel& m, nb::handle text_or_ids) {
-  const Ids ids = ids_of(m, text_or_ids);
-  std::vector<float> values;
-  {
-    nb::gil_scoped_release release;
-    const std::lock_guard one_at_a_time(m.busy);
-    values = m.model.logits(ids);
-  }
-  const Output out = new_output(Kind::numpy, DType::f32,
-                                {static_cast<std::int64_t>(ids.size()), m.model.info().vocabulary});
+// f() without the GIL, one caller at a time.
+template <class F>
+auto run(PyLanguageModel& m, const F& f) {
+  nb::gil_scoped_release release;
+  const std::lock_guard one_at_a_time(m.busy);
+  return f();
+}
+
+// [rows, width] float32.
+nb::any matrix(const std::vector<float>& values, std::size_t rows, std::int64_t width) {
+  const Output out = new_output(Kind::numpy, DType::f32, {static_cast<std::int64_t>(rows), width});
   if (!values.empty()) std::memcpy(out.view.data, values.data(), values.size() * sizeof(float));
   return nb::borrow<nb::any>(out.object());
+}
+
+nb::any logits(PyLanguageModel& m, nb::handle text_or_ids) {
+  const Ids ids = ids_of(m, text_or_ids);
+  return matrix(run(m, [&] { return m.model.logits(ids); }), ids.size(), m.model.info().vocabulary);
+}
+
+nb::any hidden(PyLanguageModel& m, nb::handle text_or_ids) {
+  const Ids ids = ids_of(m, text_or_ids);
+  return matrix(run(m, [&] { return m.model.hidden(ids); }), ids.size(), m.model.info().width);
+}
+
+nb::any embed(PyLanguageModel& m, const std::vector<std::string>& texts) {
+  std::vector<float> all;
+  for (const auto& one : run(m, [&] { return m.model.embed(texts); }))
+    all.insert(all.end(), one.begin(), one.end());
+  return matrix(all, texts.size(), m.model.info().width);
+}
+
+Answers observe(PyLanguageModel& m, nb::handle text_or_ids, const nb::kwargs& questions) {
+  const Ids ids = ids_of(m, text_or_ids);
+  const Asked asked(questions_of(questions), m.model.info(), static_cast<std::int64_t>(ids.size()));
+  run(m, [&] { return m.model.observe(ids, asked.observed()); });
+  return asked.answers();
 }
 
 DType cache_type(const std::string& name) {
@@ -141,6 +167,18 @@ void bind_language_models(nb::module_& m) {
           },
           "text_or_ids"_a, "The vocabulary's spelling of each token.")
       .def("logits", &logits, "text_or_ids"_a, "[tokens, vocabulary] float32.")
+      .def("hidden", &hidden, "text_or_ids"_a,
+           "The last hidden states, after the last norm, [tokens, width] float32.")
+      .def("embed", &embed, "texts"_a,
+           "One vector a text, [texts, width] float32: the mean of its hidden states, scaled to "
+           "length 1.")
+      .def("observe", &observe, "text_or_ids"_a, "questions"_a,
+           R"(What every head does, as Answers: [layers, heads, ...]. See Questions.
+
+    seen = model.observe("The cat sat on the mat.", entropy=True, top_k=8)
+    seen.entropy, seen.top_keys, seen.top_weights
+
+value_weighted weighs values before the output projection.)")
       .def("generate", &generate, "prompt"_a, nb::kw_only(), "max_tokens"_a = 128,
            "temperature"_a = 0.0, "top_k"_a = 0, "top_p"_a = 1.0, "min_p"_a = 0.0,
            "repetition_penalty"_a = 1.0, "seed"_a = 0, "stop"_a = std::vector<std::string>{},

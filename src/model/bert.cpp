@@ -58,7 +58,7 @@ struct Bert::Buffers {
 };
 
 void Bert::run_layer(const Layer& layer, std::int64_t index, const Plan& plan, Buffers& buffers,
-                     const Context& context, const Observer& observer) const {
+                     const Context& context, const Observer& observer, const Asker& ask) const {
   const std::int64_t width = config_.width;
   const auto product = [&](const Linear& linear, std::int64_t in, const std::vector<float>& x,
                            std::int64_t out, std::vector<float>& y,
@@ -91,8 +91,8 @@ void Bert::run_layer(const Layer& layer, std::int64_t index, const Plan& plan, B
   product(layer.value, width, buffers.x, width, buffers.v);
   const Shape shape{1, config_.heads, buffers.tokens, config_.head_width()};
   plan.run(ConstTensor::blhd(buffers.q.data(), shape), ConstTensor::blhd(buffers.k.data(), shape),
-           ConstTensor::blhd(buffers.v.data(), shape),
-           Tensor::blhd(buffers.attended.data(), shape));
+           ConstTensor::blhd(buffers.v.data(), shape), Tensor::blhd(buffers.attended.data(), shape),
+           ask ? ask(index) : Observed{});
   if (observer) {
     observer({index, buffers.q.data(), buffers.k.data(), buffers.v.data(), layer.output.weight});
   }
@@ -104,7 +104,7 @@ void Bert::run_layer(const Layer& layer, std::int64_t index, const Plan& plan, B
 }
 
 std::vector<float> Bert::run(const PackedTexts& texts, const Context& context,
-                             const Observer& observer) const {
+                             const Observer& observer, const Asker& ask) const {
   const std::int64_t width = config_.width;
   Buffers buffers(texts.tokens(), config_);
   std::vector<std::int32_t> positions;
@@ -129,7 +129,7 @@ std::vector<float> Bert::run(const PackedTexts& texts, const Context& context,
       shape, {.mask = texts.lengths.size() == 1 ? Mask::full() : Mask::documents(texts.lengths)},
       context);
   for (std::size_t i = 0; i < layers_.size(); ++i) {
-    run_layer(layers_[i], static_cast<std::int64_t>(i), attention, buffers, context, observer);
+    run_layer(layers_[i], static_cast<std::int64_t>(i), attention, buffers, context, observer, ask);
   }
   return std::move(buffers.x);
 }

@@ -11,6 +11,7 @@
 
 #include "attn/context.h"
 #include "attn/mask.h"
+#include "attn/observe.h"
 #include "model/config.h"
 #include "model/transformer.h"
 #include "model/weights.h"
@@ -29,6 +30,8 @@ class Bert {
     const float* output_weight = nullptr;  // [width][width], W_O as PyTorch stores it
   };
   using Observer = std::function<void(const Seen&)>;
+  // What a layer's attention is to answer as it runs.
+  using Asker = std::function<Observed(std::int64_t layer)>;
 
   // Finds every weight, with and without the "bert." prefix; the names LayerNorm.gamma and
   // LayerNorm.beta of early checkpoints too. `weights` must outlive this object.
@@ -36,7 +39,7 @@ class Bert {
 
   // Last hidden states [tokens][width].
   std::vector<float> run(const PackedTexts& texts, const Context& context,
-                         const Observer& observer = {}) const;
+                         const Observer& observer = {}, const Asker& ask = {}) const;
 
  private:
   struct Linear {
@@ -54,7 +57,7 @@ class Bert {
   struct Buffers;
 
   void run_layer(const Layer& layer, std::int64_t index, const class Plan& plan, Buffers& buffers,
-                 const Context& context, const Observer& observer) const;
+                 const Context& context, const Observer& observer, const Asker& ask) const;
 
   BertConfig config_;
   const float* words_ = nullptr;

@@ -10,6 +10,8 @@
 #include "model/families.h"
 #include "model/file.h"
 #include "model/generate.h"
+#include "model/layer_observed.h"
+#include "model/pooling.h"
 #include "model/record_tokens.h"
 #include "model/recorder.h"
 #include "model/score.h"
@@ -161,6 +163,14 @@ std::vector<std::int32_t> LanguageModel::encode(const std::string& text) const {
 
 std::string LanguageModel::piece(std::int32_t id) const { return impl_->tokenizer.piece(id); }
 
+bool LanguageModel::is_text(std::int32_t id) const {
+  try {
+    return !impl_->tokenizer.is_special(id) && !piece(id).empty();
+  } catch (const std::invalid_argument&) {
+    return false;
+  }
+}
+
 std::string LanguageModel::decode(std::span<const std::int32_t> ids) const {
   return impl_->tokenizer.decode(ids);
 }
@@ -240,6 +250,39 @@ AttentionRecord LanguageModel::record(std::span<const std::int32_t> ids,
   KvCache cache(model.cache_options(count), impl_->context);
   model.hidden(ids, cache, cache.create(), impl_->context, {.see = see});
   return record;
+}
+
+std::vector<float> LanguageModel::hidden(std::span<const std::int32_t> ids) const {
+  return observe(ids, {});
+}
+
+std::vector<float> LanguageModel::observe(std::span<const std::int32_t> ids,
+                                          const Observed& observed) const {
+  const Transformer& model = impl_->transformer;
+  KvCache cache(model.cache_options(static_cast<std::int64_t>(ids.size())), impl_->context);
+  const auto ask = [&](std::int64_t i) {
+    return observed_of_layer(observed, i, impl_->info.layers);
+  };
+  return model.hidden(ids, cache, cache.create(), impl_->context, {.ask = ask});
+}
+
+Mask LanguageModel::mask(std::int64_t layer) const {
+  if (layer < 0 || layer >= impl_->info.layers) {
+    throw std::invalid_argument("[mask] layer " + std::to_string(layer) + " of " +
+                                std::to_string(impl_->info.layers));
+  }
+  return impl_->transformer.attention(layer).mask;
+}
+
+std::vector<std::vector<float>> LanguageModel::embed(std::span<const std::string> texts) const {
+  std::vector<std::vector<float>> out;
+  for (const std::string& text : texts) {
+    const std::vector<std::int32_t> ids = encode(text);
+    if (ids.empty()) throw std::invalid_argument("[embed] a text has no tokens");
+    out.push_back(pool(hidden(ids).data(), static_cast<std::int64_t>(ids.size()), impl_->info.width,
+                       {.pooling = Pooling::mean, .normalize = true}));
+  }
+  return out;
 }
 
 Generation LanguageModel::generate(std::span<const std::int32_t> prompt,

@@ -9,6 +9,8 @@
 #include "model/bert.h"
 #include "model/config.h"
 #include "model/file.h"
+#include "model/layer_observed.h"
+#include "model/pooling.h"
 #include "model/recorder.h"
 #include "model/weights.h"
 #include "model/wordpiece.h"
@@ -20,32 +22,6 @@ namespace {
 // Texts run together until a pack has this many tokens: enough to keep the products busy, little
 // enough to stay within some megabytes.
 constexpr std::int64_t kPackTokens = 2048;
-
-std::vector<float> pool(const float* hidden, std::int64_t tokens, std::int64_t width,
-                        const PoolingConfig& config) {
-  std::vector<float> out(hidden, hidden + width);  // the first token, [CLS]
-  if (config.pooling == Pooling::max) {
-    for (std::int64_t t = 1; t < tokens; ++t) {
-      for (std::int64_t j = 0; j < width; ++j) {
-        float& largest = out[static_cast<std::size_t>(j)];
-        largest = std::max(largest, hidden[t * width + j]);
-      }
-    }
-  } else if (config.pooling == Pooling::mean) {
-    for (std::int64_t j = 0; j < width; ++j) {
-      double sum = 0;
-      for (std::int64_t t = 0; t < tokens; ++t) sum += hidden[t * width + j];
-      out[static_cast<std::size_t>(j)] = static_cast<float>(sum / static_cast<double>(tokens));
-    }
-  }
-  if (config.normalize) {
-    double square = 0;
-    for (const float x : out) square += static_cast<double>(x) * x;
-    const double length = std::max(std::sqrt(square), 1e-12);
-    for (float& x : out) x = static_cast<float>(x / length);
-  }
-  return out;
-}
 
 std::string read_vocabulary(const std::string& folder) {
   const std::string path = folder + "/vocab.txt";
@@ -137,6 +113,12 @@ Encoding Model::encode(const std::string& text, const std::optional<std::string>
 
 std::vector<float> Model::hidden(const Encoding& text) const {
   return impl_->bert.run(impl_->pack(text, "hidden"), impl_->context);
+}
+
+std::vector<float> Model::observe(const Encoding& text, const Observed& observed) const {
+  return impl_->bert.run(impl_->pack(text, "observe"), impl_->context, {}, [&](std::int64_t i) {
+    return observed_of_layer(observed, i, impl_->info.layers);
+  });
 }
 
 std::vector<std::vector<float>> Model::embed(std::span<const Encoding> texts) const {

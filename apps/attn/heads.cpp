@@ -1,0 +1,170 @@
+// attn heads: what every head of a model does over a corpus, in one table.
+#include "attn/heads.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <stdexcept>
+
+#include "arguments.h"
+#include "head_columns.h"
+#include "json.h"
+#include "models.h"
+#include "terminal.h"
+
+namespace attn::cli {
+
+namespace {
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+// A bar, and how long the rest will take.
+class RunsProgress {
+ public:
+  void operator()(std::int64_t done, std::int64_t all) {
+    constexpr std::int64_t kWidth = 30;
+    const auto full = static_cast<std::size_t>(done * kWidth / all);
+    const double left =
+        seconds_since(start_) * static_cast<double>(all - done) / static_cast<double>(done);
+    progress_.show(fmt::format("{}{} {} of {} runs, {} left", std::string(full, '#'),
+                               std::string(kWidth - full, '.'), done, all,
+                               duration_text(left * 1e3)));
+  }
+  void clear() { progress_.clear(); }
+
+ private:
+  Progress progress_;
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+std::vector<std::string> read_all(const std::vector<std::string>& files) {
+  std::vector<std::string> texts;
+  for (const std::string& file : files) texts.push_back(read_text(file));
+  return texts;
+}
+
+// Columns that say something about this model.
+std::vector<HeadColumn> shown_columns(const HeadTable& table) {
+  std::vector<HeadColumn> shown;
+  for (const HeadColumn& column : head_columns()) {
+    const bool some = std::any_of(table.heads.begin(), table.heads.end(), [&](const auto& head) {
+      return column.value(head).value_or(0) != 0;
+    });
+    if (some) shown.push_back(column);
+  }
+  return shown;
+}
+
+std::string line(const std::string& name, const HeadMeasures& head,
+                 const std::vector<HeadColumn>& columns) {
+  std::string text = fmt::format("{:>6}", name);
+  for (const HeadColumn& column : columns) {
+    const auto value = column.value(head);
+    const std::string number = value ? fmt::format("{:.{}f}", *value, column.digits) : "";
+    text += fmt::format("  {:>{}}", number, std::max<std::size_t>(column.title.size(), 5));
+  }
+  return text + "\n";
+}
+
+std::string text_of(const HeadTable& table) {
+  const std::vector<HeadColumn> columns = shown_columns(table);
+  std::string header = fmt::format("{:>6}", "head");
+  for (const HeadColumn& column : columns)
+    header += fmt::format("  {:>{}}", column.title, std::max<std::size_t>(column.title.size(), 5));
+  std::string text = bold(header) + "\n";
+  // Even heads of layers that see the same say the same.
+  std::vector<std::string> said;
+  for (const HeadMeasures& even : table.uniform) {
+    const std::string numbers = line("even", even, columns);
+    if (std::find(said.begin(), said.end(), numbers) != said.end()) continue;
+    text += said.empty() ? numbers : line(fmt::format("even {}", even.layer), even, columns);
+    said.push_back(numbers);
+  }
+  for (const HeadMeasures& head : table.heads)
+    text += line(fmt::format("{}.{}", head.layer, head.head), head, columns);
+  return text;
+}
+
+std::string csv_of(const HeadTable& table) {
+  std::string text = "layer,head";
+  for (const HeadColumn& column : head_columns()) text += "," + column.name;
+  text += "\n";
+  const auto add = [&](const HeadMeasures& head, const std::string& name) {
+    text += fmt::format("{},{}", head.layer, name);
+    for (const HeadColumn& column : head_columns()) {
+      const auto value = column.value(head);
+      text += value ? fmt::format(",{}", *value) : ",";
+    }
+    text += "\n";
+  };
+  for (const HeadMeasures& head : table.heads) add(head, std::to_string(head.head));
+  for (const HeadMeasures& even : table.uniform) add(even, "even");
+  return text;
+}
+
+// Largest first, what was not measured last.
+void sort_heads(HeadTable& table, const std::string& by) {
+  if (by.empty()) return;
+  const HeadColumn& column = head_column(by);
+  std::stable_sort(table.heads.begin(), table.heads.end(), [&](const auto& a, const auto& b) {
+    const auto x = column.value(a), y = column.value(b);
+    return x && (!y || *x > *y);
+  });
+}
+
+void print_sinks(const HeadsOptions& options, const LanguageModel& model) {
+  RunsProgress progress;
+  SinkOptions how{.progress = std::ref(progress)};
+  if (options.length > 0) how.length = options.length;
+  if (options.documents > 0) how.sequences = options.documents;
+  const SinkTable table = measure_sinks(model, read_all(options.files), how);
+  progress.clear();
+  if (options.common.json) return print(json(SinksReport{options.model, table}));
+  std::string text =
+      bold(fmt::format("{:<10}{:>10}{:>26}", "tokens", "sequences", "heads with a sink there")) +
+      "\n";
+  for (const SinkTable::Input& input : table.inputs) {
+    text +=
+        fmt::format("{:<10}{:>10}{:>24.2f} %\n", input.name, input.sequences, 100 * input.share);
+  }
+  print(text);
+  note(
+      fmt::format("sequences of {} tokens; a sink: more than {} of the mass on the first token, "
+                  "a mean over queries (an even head: {:.3f})",
+                  table.length, kSinkMass, table.uniform));
+}
+
+}  // namespace
+
+void heads(const HeadsOptions& options) {
+  const std::string path = model_path(options.model, options.offline);
+  const Context context = options.common.context();
+  if (options.sinks) return print_sinks(options, LanguageModel::load(path, context));
+  HeadTable table;
+  double seconds = 0;
+  {
+    RunsProgress progress;
+    HeadOptions how{
+        .length = options.length, .ablation = options.ablation, .progress = std::ref(progress)};
+    if (options.documents > 0) how.documents = options.documents;
+    const auto measure = [&](const auto& model) {
+      const auto start = std::chrono::steady_clock::now();
+      table = measure_heads(model, read_all(options.files), how);
+      seconds = seconds_since(start);
+    };
+    if (is_language_model(path))
+      measure(LanguageModel::load(path, context));
+    else
+      measure(Model::load(path, context));
+  }
+  sort_heads(table, options.sort);
+  if (options.common.json) return print(json(HeadsReport{options.model, table, seconds}));
+  print(options.csv ? csv_of(table) : text_of(table));
+  note(fmt::format("{} documents of up to {} tokens, {} in all, in {}", table.documents,
+                   table.length, table.tokens, duration_text(seconds * 1e3)));
+}
+
+}  // namespace attn::cli
