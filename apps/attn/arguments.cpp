@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "head_columns.h"
+#include "layers.h"
 
 namespace attn::cli {
 
@@ -34,6 +35,8 @@ constexpr const char* kLookExamples = R"eg(Examples:
   attn look minilm "The cat sat on the mat because it was tired."
   attn look minilm "A man plays." --pair "Someone makes music." -o pair.html
   attn look minilm -f letter.txt --max-length 128 --findings 10
+  attn look smollm2 "The capital of France is Paris."
+  attn look smollm2 -f chapter.txt --layers 0,5,10-12
   xdg-open "$(attn look minilm 'What does it look at?')")eg";
 
 constexpr const char* kGenerateExamples = R"eg(Examples:
@@ -41,9 +44,12 @@ constexpr const char* kGenerateExamples = R"eg(Examples:
   attn generate smollm2 --chat "Why is the sky blue?" --temperature 0.7 --top-p 0.9 --seed 1
   attn generate smollm2 -f story.txt --stop "The end" --kv-cache bfloat16
   attn generate model.gguf "Once upon a time" --json
+  attn generate smollm2 "Once upon a time" -n 40 --observe story.html
 
 Text appears as it is generated, and at the end, on standard error, how fast that was. Without
---temperature the most probable token is taken each time.)eg";
+--temperature the most probable token is taken each time. --observe writes where every head looked
+when each token was chosen: as JSON (top keys and their weights, entropy, mass on the first token), or
+as a page that follows the generation.)eg";
 
 constexpr const char* kHeadsExamples = R"eg(Examples:
   attn heads smollm2 book.txt
@@ -175,7 +181,8 @@ Command parse(int argc, const char* const* argv) {
   sub->add_flag("--offline", run.offline, "Never download; use only the cache");
 
   sub = add("look", "Write a page that shows what every head attends to", kLookExamples);
-  sub->add_option("model", look.model, "Folder in Hugging Face layout, or a known name (attn get)")
+  sub->add_option("model", look.model,
+                  "Folder in Hugging Face layout, GGUF file, or a known name (attn get)")
       ->required()
       ->type_name("MODEL");
   sub->add_option("text", look.text, "One text; without it and without -f: standard input")
@@ -187,6 +194,9 @@ Command parse(int argc, const char* const* argv) {
   sub->add_option("--max-length", look.max_length, "Truncate to N tokens (default: the model's)")
       ->check(CLI::Range(1, 1 << 24).description(""))
       ->type_name("N");
+  std::string layers;
+  sub->add_option("--layers", layers, "Only these layers, as 0,5,10-12 (default: all)")
+      ->type_name("LIST");
   sub->add_option("-o,--output", look.output, "The page")->type_name("FILE")->capture_default_str();
   sub->add_option("--findings", look.findings,
                   "Print N findings about the heads on standard output, before the page's path "
@@ -239,6 +249,10 @@ Command parse(int argc, const char* const* argv) {
   sub->add_flag("--chat", generate.chat, "The prompt is a question to an instruct model (ChatML)");
   sub->add_option("--system", generate.system, "With --chat: what the model is told first")
       ->type_name("TEXT");
+  sub->add_option(
+         "--observe", generate.observe,
+         "Write where every head looked at each new token: FILE.json, or the page FILE.html")
+      ->type_name("FILE");
   sub->add_flag("--offline", generate.offline, "Never download; use only the cache");
 
   sub =
@@ -383,12 +397,17 @@ Command parse(int argc, const char* const* argv) {
   }
   if (command == "look") {
     if (look.text && !look.file.empty()) reject(command, "give a text or -f, not both");
+    if (!layers.empty()) look.layers = parse_layers(command, layers);
     look.common = common;
     return look;
   }
   if (command == "generate") {
     if (generate.text && !generate.file.empty()) reject(command, "give a prompt or -f, not both");
     if (!generate.system.empty() && !generate.chat) reject(command, "--system needs --chat");
+    if (!generate.observe.empty() && !generate.observe.ends_with(".json") &&
+        !generate.observe.ends_with(".html")) {
+      reject(command, "--observe '" + generate.observe + "' must end in .json or .html");
+    }
     generate.max_tokens_given = max_tokens->count() > 0;
     generate.common = common;
     return generate;

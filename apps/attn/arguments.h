@@ -37,6 +37,7 @@ struct LookOptions {
   std::string file;
   std::optional<std::string> pair;
   std::int64_t max_length = 0;
+  std::vector<std::int64_t> layers;  // of the model; none: all
   std::string output = "attention.html";
   std::optional<std::size_t> findings;  // given: on standard output, before the path
   bool offline = false;
@@ -51,7 +52,8 @@ struct GenerateOptions {
   bool max_tokens_given = false;  // else fewer where the model has no room for the default
   std::string cache = "float32";
   bool chat = false;
-  std::string system;  // with chat: what the model is told first
+  std::string system;   // with chat: what the model is told first
+  std::string observe;  // file for where heads looked: .json or .html
   bool offline = false;
 };
 

@@ -16,6 +16,7 @@
 #include "attn/measure.h"
 #include "bench_table.h"
 #include "json.h"
+#include "output.h"
 #include "shape.h"
 #include "terminal.h"
 
@@ -185,26 +186,6 @@ std::string bar(double done) {
   return "[" + std::string(full, '#') + std::string(kCells - full, '.') + "]";
 }
 
-// Before minutes of measuring: rows that could not be written.
-void check_output(const std::string& path) {
-  namespace fs = std::filesystem;
-  const fs::path folder = fs::absolute(path).parent_path();
-  std::error_code ignored;
-  if (fs::is_directory(path, ignored)) throw Error("bench: --output '" + path + "' is a folder");
-  if (!fs::is_directory(folder, ignored)) {
-    throw Error("bench: --output '" + path + "' lies in '" + folder.string() +
-                "', which is no folder; make it first");
-  }
-}
-
-void write_rows(const std::vector<Measured>& rows, const std::string& path) {
-  const HeldSignals held;
-  std::ofstream file(path);
-  file << json(rows);
-  file.close();
-  if (!file) throw Error("bench: cannot write --output '" + path + "': " + std::strerror(errno));
-}
-
 }  // namespace
 
 void bench(const BenchOptions& options) {
@@ -221,7 +202,7 @@ void bench(const BenchOptions& options) {
     total += work.back().size();
     for (const Workload& w : work.back()) check(w);
   }
-  if (!options.output.empty()) check_output(options.output);
+  if (!options.output.empty()) check_output("bench: --output", options.output);
 
   Progress progress;
   BenchReport report;
@@ -278,7 +259,7 @@ void bench(const BenchOptions& options) {
   }
   if (options.common.json) print(json(report));
   if (!options.output.empty()) {
-    write_rows(report.rows, options.output);
+    write_output("bench: --output", options.output, json(report.rows));
     say("written: " + std::filesystem::absolute(options.output).string() + "\n");
   }
 }

@@ -74,6 +74,47 @@ std::string json(const GenerateReport& report) {
                 steps > 0 && g.seconds > 0 ? Json(steps / g.seconds) : Json(nullptr)}});
 }
 
+std::string json(const ObserveReport& report) {
+  const Generation& g = report.generation;
+  const std::int64_t heads = report.info.heads;
+  Json tokens = Json::array();
+  for (const RecordToken& token : report.tokens) tokens.push_back(token.text);
+  Json steps = Json::array();
+  for (std::size_t i = 0; i < g.ids.size(); ++i) {
+    const TokenAttention& a = g.attention[i];
+    const std::size_t top = a.keys.size() / a.entropy.size();
+    Json layers = Json::array();
+    for (std::int64_t l = 0; l < report.info.layers; ++l) {
+      Json row = Json::array();
+      for (std::int64_t h = 0; h < heads; ++h) {
+        const auto at = static_cast<std::size_t>(l * heads + h);
+        Json keys = Json::array(), weights = Json::array();
+        for (std::size_t k = at * top; k < (at + 1) * top && a.keys[k] >= 0; ++k) {
+          keys.push_back(a.keys[k]);
+          weights.push_back(number(a.weights[k]));
+        }
+        row.push_back({{"keys", std::move(keys)},
+                       {"weights", std::move(weights)},
+                       {"entropy", number(a.entropy[at])},
+                       {"sink", number(a.sink[at])}});
+      }
+      layers.push_back(std::move(row));
+    }
+    const std::int64_t place = g.prompt_tokens + static_cast<std::int64_t>(i);
+    steps.push_back({{"token", place},
+                     {"id", g.ids[i]},
+                     {"text", report.tokens[static_cast<std::size_t>(place)].text},
+                     {"query", place - 1},
+                     {"layers", std::move(layers)}});
+  }
+  return text({{"model", report.model},
+               {"layers", report.info.layers},
+               {"heads", heads},
+               {"prompt_tokens", g.prompt_tokens},
+               {"tokens", std::move(tokens)},
+               {"generated", std::move(steps)}});
+}
+
 std::string json(const LookReport& report) {
   Json heads = Json::array();
   for (const HeadStatistics& h : report.heads) {

@@ -53,6 +53,14 @@ struct SinksReport {
   SinkTable table;
 };
 
+// Where heads looked while a text was generated.
+struct ObserveReport {
+  std::string model;
+  ModelInfo info;
+  std::vector<RecordToken> tokens;  // of prompt and text
+  Generation generation;            // with its attention
+};
+
 struct ExplainReport {
   AttentionShape shape;
   std::string mask;
@@ -91,6 +99,7 @@ std::string json(const LookReport& report);
 std::string json(const GenerateReport& report);
 std::string json(const HeadsReport& report);
 std::string json(const SinksReport& report);
+std::string json(const ObserveReport& report);
 std::string json(const ExplainReport& report);
 std::string json(const BenchReport& report);
 std::string json(const std::vector<Measured>& rows);

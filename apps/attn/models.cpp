@@ -33,14 +33,17 @@ std::vector<std::string> token_texts(const std::vector<RecordToken>& tokens) {
   return texts;
 }
 
+void warn_of_cut(std::size_t tokens, const std::string& text, std::int64_t limit,
+                 std::int64_t max_length) {
+  const std::string why = max_length > 0 ? fmt::format("--max-length {}", max_length)
+                                         : fmt::format("the model reads up to {}", limit);
+  warn(fmt::format("truncated to {} tokens ({}): {}", tokens, why, shortened(text, 40)));
+}
+
 void warn_if_truncated(const Encoding& encoding, const std::string& text, const Model& model,
                        std::int64_t max_length) {
   if (!encoding.truncated) return;
-  const std::string limit = max_length > 0
-                                ? fmt::format("--max-length {}", max_length)
-                                : fmt::format("the model reads up to {}", model.info().max_length);
-  warn(fmt::format("truncated to {} tokens ({}): {}", encoding.ids.size(), limit,
-                   shortened(text, 40)));
+  warn_of_cut(encoding.ids.size(), text, model.info().max_length, max_length);
 }
 
 }  // namespace attn::cli

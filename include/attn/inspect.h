@@ -12,7 +12,7 @@ namespace attn {
 
 // Means over the queries that see at least one key, of one head.
 struct HeadStatistics {
-  int layer = 0, head = 0;
+  int layer = 0, head = 0;      // as the model counts them
   double entropy = 0;           // nats
   double relative_entropy = 0;  // over ln(visible keys); 0 for a row with one key
   double previous = 0;          // mass on the token before (over queries that have one)
@@ -39,7 +39,8 @@ std::vector<std::string> findings(const AttentionRecord& record,
                                   const std::vector<HeadStatistics>& statistics,
                                   std::size_t count = 3, const Context& context = Context());
 
-// One attention row [tokens], computed from the record (float64 inside).
+// One attention row [tokens] of a layer, as the model counts them; computed from the record
+// (float64 inside).
 std::vector<double> attention_row(const AttentionRecord& record, int layer, int head,
                                   std::int64_t query);
 

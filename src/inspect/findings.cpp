@@ -110,8 +110,9 @@ std::vector<std::string> inspect::findings_above(const AttentionRecord& record,
     }
     add(kBroad, 0.6 * s.relative_entropy, s,
         "spreads widely: its entropy is " +
-            format("%.2f of the largest possible (uniform: 1, mean of all heads: %.2f)",
-                   s.relative_entropy, mean_entropy));
+            format("%.2f of the largest possible (uniform: %.2f, ", s.relative_entropy,
+                   u.relative_entropy) +
+            format("mean of all heads: %.2f)", mean_entropy, 0));
   }
   std::stable_sort(candidates.begin(), candidates.end(),
                    [](const Candidate& a, const Candidate& b) { return a.strength > b.strength; });

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <span>
 #include <stdexcept>
@@ -71,6 +72,15 @@ void check_record(const AttentionRecord& record, const char* function) {
   if (record.heads < 1 || record.kv_heads < 1 || record.heads % record.kv_heads != 0) {
     refuse(function, std::to_string(record.heads) + " heads is not a multiple of " +
                          std::to_string(record.kv_heads) + " key/value heads");
+  }
+  if (!record.layer_numbers.empty()) {
+    const std::vector<std::int64_t>& numbers = record.layer_numbers;
+    if (numbers.size() != record.layers.size() || numbers.front() < 0 ||
+        std::adjacent_find(numbers.begin(), numbers.end(), std::greater_equal<>()) !=
+            numbers.end()) {
+      refuse(function, "layer_numbers must be " + std::to_string(record.layers.size()) +
+                           " ascending numbers");
+    }
   }
   for (std::size_t l = 0; l < record.layers.size(); ++l) {
     const LayerRecord& layer = record.layers[l];

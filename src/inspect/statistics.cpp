@@ -14,7 +14,7 @@ namespace {
 class Means {
  public:
   Means(const AttentionRecord& record, int layer, int head) : record_(record) {
-    result_.layer = layer;
+    result_.layer = static_cast<int>(record.layer_number(static_cast<std::size_t>(layer)));
     result_.head = head;
   }
 
@@ -143,11 +143,21 @@ std::vector<double> attention_row(const AttentionRecord& record, int layer, int 
                                 std::to_string(value) + " is not in 0 ... " +
                                 std::to_string(limit - 1));
   };
-  outside("layer", layer, static_cast<std::int64_t>(record.layers.size()));
+  int place = 0;
+  while (place < static_cast<int>(record.layers.size()) &&
+         record.layer_number(static_cast<std::size_t>(place)) != layer) {
+    ++place;
+  }
+  if (record.layer_numbers.empty()) {
+    outside("layer", layer, static_cast<std::int64_t>(record.layers.size()));
+  } else if (place == static_cast<int>(record.layers.size())) {
+    throw std::invalid_argument("[attention_row] layer " + std::to_string(layer) +
+                                " is not in the record");
+  }
   outside("head", head, record.heads);
   outside("query", query, n);
   std::vector<double> row(static_cast<std::size_t>(n));
-  inspect::HeadRows(record, layer, head).row(query, row.data());
+  inspect::HeadRows(record, place, head).row(query, row.data());
   return row;
 }
 
