@@ -147,12 +147,11 @@ HeadRows::HeadRows(const AttentionRecord& record, int layer, int head)
   }
 }
 
-RowSummary HeadRows::row(std::int64_t q, double* out) {
+void HeadRows::row(std::int64_t q, double* out) {
   const Score& score = layer_.score;
   std::fill(out, out + tokens_, 0.0);
   const std::vector<Interval> intervals = layer_.mask.row(geometry_, 0, head_, q);
-  RowSummary summary;
-  if (intervals.empty()) return summary;
+  if (intervals.empty()) return;
 
   // Products with all keys from the first visible one to the last; hidden ones between are not read
   // afterwards.
@@ -191,38 +190,25 @@ RowSummary HeadRows::row(std::int64_t q, double* out) {
                   .s64 = s + begin});
   }
 
-  const bool sink = !score.sinks.empty();
-  const double sink_logit = sink ? score.sinks[static_cast<std::size_t>(head_)] : -kInfinity;
-  double most = sink_logit;
+  const bool sinks = !score.sinks.empty();
+  const double sink = sinks ? score.sinks[static_cast<std::size_t>(head_)] : -kInfinity;
+  double most = sink;
+  bool any = false;
   for (const Interval& i : intervals) {
     for (std::int64_t j = i.begin; j < i.end; j += i.step) {
-      if (s[j] == -kInfinity) continue;
-      ++summary.entries;
+      any = any || s[j] != -kInfinity;
       most = std::max(most, s[j]);
       if (std::isnan(s[j])) most = s[j];  // a NaN that is seen is shown
     }
   }
-  if (summary.entries == 0) return summary;
-  summary.empty = false;
-
-  double sum = 0, weighted = 0;  // Z and sum of e^(s - m) (s - m)
-  const auto add = [&](double x) {
-    const double e = std::exp(x);
-    sum += e;
-    if (e > 0) weighted += e * x;
-    return e;
-  };
-  if (sink) add(sink_logit - most);
+  if (!any) return;
+  double sum = sinks ? std::exp(sink - most) : 0;
   for (const Interval& i : intervals) {
-    for (std::int64_t j = i.begin; j < i.end; j += i.step) out[j] = add(s[j] - most);
+    for (std::int64_t j = i.begin; j < i.end; j += i.step) sum += out[j] = std::exp(s[j] - most);
   }
   for (const Interval& i : intervals) {
     for (std::int64_t j = i.begin; j < i.end; j += i.step) out[j] /= sum;
   }
-  summary.entries += sink ? 1 : 0;
-  summary.entropy = std::max(0.0, std::log(sum) - weighted / sum);
-  if (std::isnan(sum)) summary.entropy = sum;
-  return summary;
 }
 
 }  // namespace attn::inspect

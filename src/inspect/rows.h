@@ -24,20 +24,13 @@ std::vector<double> relative_bias(const Score& score, std::int64_t head, std::in
 // The additive bias of one pair (0 without one).
 double bias_at(const ConstTensor& bias, std::int64_t head, std::int64_t q, std::int64_t k);
 
-// Score of a row beside its probabilities.
-struct RowSummary {
-  std::int64_t entries = 0;  // visible keys, and the sink
-  double entropy = 0;        // nats
-  bool empty = true;         // sees no key: all probabilities are 0
-};
-
 class HeadRows {
  public:
   // The record is checked before, and outlives this.
   HeadRows(const AttentionRecord& record, int layer, int head);
 
   // Probabilities of query q, [tokens]; 0 where hidden. Not for two threads at once.
-  RowSummary row(std::int64_t q, double* out);
+  void row(std::int64_t q, double* out);
 
  private:
   const LayerRecord& layer_;

@@ -1,0 +1,104 @@
+#include "inspect/layer_rows.h"
+
+#include <cstdlib>
+
+#include "attn/attention.h"
+#include "inspect/rows.h"
+
+namespace attn::inspect {
+
+namespace {
+
+// The bias in double precision, without strides; empty when there is none.
+std::vector<double> dense_bias(const ConstTensor& bias) {
+  std::vector<double> out;
+  if (bias.empty()) return out;
+  const Shape& s = bias.shape;
+  for (std::int64_t h = 0; h < s[1]; ++h) {
+    for (std::int64_t q = 0; q < s[2]; ++q) {
+      for (std::int64_t k = 0; k < s[3]; ++k) out.push_back(bias_at(bias, h, q, k));
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
+LayerRows layer_rows(const AttentionRecord& record, std::size_t layer, const Context& context,
+                     const LayerQuestions& questions) {
+  const LayerRecord& l = record.layers[layer];
+  const auto n = static_cast<std::int64_t>(record.tokens.size()), heads = record.heads,
+             side = questions.side, queries = static_cast<std::int64_t>(questions.queries.size());
+  const auto numbers = [](std::int64_t count) {
+    return std::vector<double>(static_cast<std::size_t>(count));
+  };
+  AttentionOptions options{.mask = l.mask, .score = l.score};
+  const std::vector<double> bias = dense_bias(l.score.bias);
+  if (!bias.empty()) options.score.bias = {bias.data(), l.score.bias.shape};
+  options.score.scale = scale_of(l.score, record.width);
+  const std::vector<double> q(l.q.begin(), l.q.end()), k(l.k.begin(), l.k.end()),
+      v(static_cast<std::size_t>(record.kv_heads * n));
+  std::vector<double> out = numbers(heads * n);
+
+  std::vector<std::int64_t> special, plain;
+  for (std::int64_t t = 0; t < n; ++t)
+    (record.tokens[static_cast<std::size_t>(t)].special ? special : plain).push_back(t);
+  std::vector<double> offsets = numbers(heads * 3), distances = numbers(heads * 2 * n),
+                      sets = numbers(heads * n * 3);
+  LayerRows rows;
+  Observed observed;
+  const Shape row_shape{1, heads, n, 1};
+  const auto row = [&](std::vector<double>& values) {
+    values = numbers(heads * n);
+    return Tensor(values.data(), row_shape);
+  };
+  observed.lse = row(rows.lse);
+  observed.entropy = row(rows.entropy);
+  observed.relative_entropy = row(rows.relative_entropy);
+  observed.max_probability = row(rows.max_probability);
+  observed.offsets = {.offsets = {1, 0, -1}, .mass = {offsets.data(), Shape{1, heads, 1, 3}}};
+  observed.distances = {.first = 1 - n,
+                        .step = 1,
+                        .bins = 2 * n,
+                        .mass = {distances.data(), Shape{1, heads, 1, 2 * n}}};
+  observed.key_sets = {.sets = {{0}, special, plain}, .mass = {sets.data(), Shape{1, heads, n, 3}}};
+  if (side > 0) {
+    rows.picture = numbers(heads * side * side);
+    observed.picture = {.q_end = n,
+                        .k_end = n,
+                        .rows = side,
+                        .columns = side,
+                        .mean = {rows.picture.data(), Shape{1, heads, side, side}}};
+  }
+  if (queries > 0) {
+    rows.exact = numbers(heads * queries * n);
+    observed.rows = {.queries = questions.queries,
+                     .probabilities = {rows.exact.data(), Shape{1, heads, queries, n}}};
+  }
+  const Shape of_queries{1, heads, n, record.width}, of_keys{1, record.kv_heads, n, record.width},
+      of_values{1, record.kv_heads, n, 1};
+  attention({q.data(), of_queries}, {k.data(), of_keys}, {v.data(), of_values},
+            {out.data(), row_shape}, options, context, observed);
+
+  for (std::int64_t h = 0; h < heads; ++h) {
+    const double* const offset = offsets.data() + h * 3;
+    rows.previous.push_back(offset[0]);
+    rows.self.push_back(offset[1]);
+    rows.next.push_back(offset[2]);
+    double distance = 0;  // bin i holds the distance i - n
+    for (std::int64_t i = 1; i < 2 * n; ++i) {
+      distance +=
+          distances[static_cast<std::size_t>(h * 2 * n + i)] * static_cast<double>(std::abs(i - n));
+    }
+    rows.distance.push_back(distance);
+    for (std::int64_t t = 0; t < n; ++t) {
+      const double* const set = sets.data() + (h * n + t) * 3;
+      rows.first.push_back(set[0]);
+      rows.special.push_back(set[1]);
+      rows.plain.push_back(set[2]);
+    }
+  }
+  return rows;
+}
+
+}  // namespace attn::inspect
