@@ -84,11 +84,12 @@ const app = {
     const q = lockedQ.length ? lockedQ : inside(hover.q) ? [hover.q] : [];
     const k = lockedK.length ? lockedK : inside(hover.k) ? [hover.k] : [];
     const frame = { key, view, lockedQ, lockedK, q, k, row: null, column: null, picture: null, waiting: false };
-    if (q.length) frame.row = view.row(q);
+    if (q.length && view.hasRow(q)) frame.row = view.row(q);
     // The row sums of one head are found at once; those of many come from the background.
-    if (k.length && (background.isQuick(view) || view.columnReady())) frame.column = view.column(k);
+    if (k.length && !view.isWhole()) frame.column = null;
+    else if (k.length && (background.isQuick(view) || view.columnReady())) frame.column = view.column(k);
     else if (k.length) frame.waiting = true;
-    frame.pair = q.length === 1 && k.length === 1 ? { q: q[0], k: k[0] } : null;
+    frame.pair = q.length === 1 && k.length === 1 && frame.row ? { q: q[0], k: k[0] } : null;
     const needed = state.view === "heat" || (!frame.row && !frame.column && !(state.view === "text" && state.dir === "at"));
     if (needed) {
       frame.picture = background.picture(view, key, () => this.show());
@@ -124,6 +125,7 @@ const app = {
     $("canvas").hidden = state.view === "text";
     $("text").hidden = state.view !== "text";
     detail.statistics(state.head);
+    steps.update();
     this.describe();
     this.draw(true);
     // What a link or a list has locked is brought into sight.
@@ -173,6 +175,7 @@ const app = {
     if (frame.lockedQ.length) chip("query", "Query", frame.lockedQ, "q");
     if (frame.lockedK.length) chip("key", "Key", frame.lockedK, "k");
     if (!chips.length) chips.push(element("span", { className: "chip", textContent: "nothing locked" }), element("span", { className: "muted small", textContent: HINTS[state.view] }));
+    if (!view.isWhole()) chips.push(element("span", { className: "chip warn", textContent: `a picture, and rows of ${keptUnits(view).length} tokens` }));
     if (state.hide) chips.push(element("span", { className: "chip warn", textContent: "special tokens hidden, the rest renormalised" }));
     if (state.merge) chips.push(element("span", { className: "chip", textContent: "words: keys summed, queries averaged" }));
     if (state.value) chips.push(element("span", { className: "chip", textContent: "weighted by what each value brings" }));
@@ -192,6 +195,11 @@ const app = {
     }
   },
 };
+
+// The units whose rows can be had.
+function keptUnits(view) {
+  return Array.from(view.units.keys()).filter((u) => view.hasRow([u]));
+}
 
 // One of several buttons is pressed.
 function press(id, key, value) {

@@ -54,11 +54,24 @@ const detail = {
     if (frame.column && !(frame.row && frame.q.length && app.state.view === "lines" && !frame.lockedK.length)) {
       add("q", frame.k, frame.column, "is looked at by");
     }
+    if (!parts.length && !view.isWhole() && (frame.q.length || frame.k.length)) parts.push(...this.kept(view));
     if (!parts.length) {
       parts.push(element("h3", { textContent: "Nothing chosen" }),
                  element("p", { className: "muted", textContent: "Hover a token to see where it looks, click to lock it. Choose a query and a key to see why their weight is what it is." }));
     }
     home.replaceChildren(...parts);
+  },
+
+  // What there is of a layer without queries and keys.
+  kept(view) {
+    const list = element("div", { className: "kept" });
+    for (const u of keptUnits(view)) {
+      const button = element("button", { title: "Lock this query", textContent: `${shortText(view.units[u], 12)} #${view.units[u][0]}` });
+      button.addEventListener("click", () => app.go({ q: [view.units[u][0]], k: [] }));
+      list.append(button);
+    }
+    return [element("h3", { textContent: "Not in this file" }),
+            element("p", { className: "muted", textContent: "The queries and keys of this layer did not fit: there is a picture, and where these tokens look:" }), list];
   },
 
   // The pair of tokens inside the chosen units with the largest weight.
@@ -81,6 +94,7 @@ const detail = {
       element("span", { className: "query", textContent: shortText(frame.view.units[frame.pair.q], 12) }), " → ",
       element("span", { className: "key", textContent: shortText(frame.view.units[frame.pair.k], 12) }));
     if (frame.view.heads.length > 1) return home.replaceChildren(title, ...this.whichHeads(frame));
+    if (!frame.view.isWhole()) return home.replaceChildren();
     const [[l, h]] = frame.view.heads, { q, k } = this.strongest(frame, l, h);
     const why = record.explain(l, h, q, k);
     const bySize = app.state.order === "size";
@@ -101,7 +115,7 @@ const detail = {
     for (const { l, h, weight } of rows) {
       const bar = element("i");
       bar.style.width = (100 * weight) / (rows[0].weight || 1) + "%";
-      const button = element("button", { title: `Open head ${l}.${h}` }, element("span", { className: "word", textContent: `head ${l}.${h}` }),
+      const button = element("button", { title: `Open head ${headName({ l, h })}` }, element("span", { className: "word", textContent: `head ${headName({ l, h })}` }),
         element("span", { className: "track" }, bar), element("span", { className: "value", textContent: number(weight) }));
       button.addEventListener("click", () => app.go({ head: { l, h } }));
       list.append(button);

@@ -40,7 +40,8 @@ function exportCsv(frame) {
   const field = (text) => (/[",\n\r]/.test(text) ? '"' + text.replaceAll('"', '""') + '"' : text);
   const names = frame.view.units.map((unit, u) => field(`${u}: ${unitText(unit)}`));
   const lines = [["query \\ key", ...names].join(",")];
-  const queries = frame.lockedQ.length ? frame.lockedQ : Array.from(frame.view.units.keys());
+  const all = frame.lockedQ.length ? frame.lockedQ : Array.from(frame.view.units.keys());
+  const queries = all.filter((u) => frame.view.hasRow([u]));
   for (const u of queries) lines.push([names[u], ...frame.view.row([u])].join(","));
   return lines.join("\r\n") + "\r\n";
 }

@@ -44,7 +44,7 @@ const heatView = {
     const canvas = document.createElement("canvas");
     canvas.width = canvas.height = side;
     const context = canvas.getContext("2d"), image = context.createImageData(side, side), data = image.data;
-    const hidden = pool === 1 ? this.hiddenCells(frame) : null, grey = hiddenRgb();
+    const hidden = this.hiddenCells(frame), grey = hiddenRgb();
     for (let i = 0; i < cells.length; i++) {
       const colour = hidden && hidden[i] ? grey : rampRgb(position(cells[i], most, scale));
       data[4 * i] = colour[0];
@@ -58,19 +58,26 @@ const heatView = {
 
   // Pairs that the mask hides in every head of the view; null when it hides none.
   hiddenCells(frame) {
-    const { view } = frame, side = view.count;
+    const { view } = frame, { side, pool } = frame.picture;
     const isFull = ([l, h]) => {
       const mask = record.meta.layers[l].mask, runs = record.meta.masks[Array.isArray(mask) ? mask[h] : mask];
       return runs.length === 1 && String(runs[0][1]) === `0,0,${record.n},0,1`;
     };
     if (view.heads.some(isFull)) return null;
     const hidden = new Uint8Array(side * side).fill(1);
+    const masks = new Map();  // number -> a head that has it
     for (const [l, h] of view.heads) {
+      const mask = record.meta.layers[l].mask;
+      masks.set(Array.isArray(mask) ? mask[h] : mask, [l, h]);
+    }
+    for (const [l, h] of masks.values()) {
       for (let q = 0; q < record.n; q++) {
         if (view.of[q] < 0) continue;
-        const spans = record.intervals(l, h, q), base = view.of[q] * side;
+        const spans = record.intervals(l, h, q), base = Math.floor(view.of[q] / pool) * side;
         for (let i = 0; i < spans.length; i += 3) {
-          for (let k = spans[i]; k < spans[i + 1]; k += spans[i + 2]) if (view.of[k] >= 0) hidden[base + view.of[k]] = 0;
+          for (let k = spans[i]; k < spans[i + 1]; k += spans[i + 2]) {
+            if (view.of[k] >= 0) hidden[base + Math.floor(view.of[k] / pool)] = 0;
+          }
         }
       }
     }
@@ -129,6 +136,11 @@ const heatView = {
       if (rows) painter.text(box.x + this.shift + this.left - 7, y0 + at, text, { align: "right", ...options });
       else painter.text(x0 + at, box.y + this.top - 7, text, { turn: -90, ...options });
     };
+    for (let u = first; u <= last; u++) {
+      if (!tokens.generated[frame.view.units[u][0]]) continue;
+      if (rows) painter.rect(x0 - 4, y0 + u * cell, 2, cell, cssColour("generated"));
+      else painter.rect(x0 + u * cell, y0 - 4, cell, 2, cssColour("generated"));
+    }
     if (this.labelled) {
       for (let u = first; u <= last; u++) {
         const on = chosen.includes(u), special = frame.view.special(u);

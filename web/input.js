@@ -12,6 +12,7 @@ function tip(event, text) {
 
 function pairText(frame, q, k) {
   const { view } = frame, unit = (u) => `${shortText(view.units[u], 14)} #${view.units[u][0]}`;
+  if (!view.hasRow([q])) return `${unit(q)} → ${unit(k)}`;
   const row = frame.q.length === 1 && frame.q[0] === q ? frame.row : view.row([q]);
   return `${unit(q)} → ${unit(k)}   ${number(row[k])}`;
 }
@@ -239,16 +240,29 @@ document.addEventListener("keydown", (event) => {
   else if (event.key === "t") $("theme").click();
   else if (event.key === "c") copyLink();
   else if (event.key === "o") app.go({ head: null });
+  else if (event.key === "n") steps.go(1);
+  else if (event.key === "p") steps.go(-1);
+  else if (event.key === " " && steps.first > 0 && event.target === document.body) { event.preventDefault(); steps.play(); }
   else if (step && event.target.tagName !== "BUTTON") {
     event.preventDefault();
     if (state.head) app.go({ head: overview.neighbour(state.head, ...step) }, { replace: true });
-    else overview.cells.get("0.0").focus();
+    else overview.cells.get(headName({ l: 0, h: 0 })).focus();
   } else if (!state.head) return;
   else if (event.key === "a") app.go({ head: { l: state.head.l, h: -1 } });
   else if (event.key === "l") app.go({ scale: state.scale === "log" ? "linear" : "log" });
   else if (toggle && !$(toggle).disabled) app.go({ [toggle]: !state[toggle] });
   else if (VIEWS[Number(event.key) - 1]) app.go({ view: VIEWS[Number(event.key) - 1] });
 });
+
+// "3, 5–7" as 3,5-7.
+function ranges(numbers) {
+  const out = [];
+  for (const n of numbers) {
+    const last = out[out.length - 1];
+    if (last && last[1] === n - 1) last[1] = n; else out.push([n, n]);
+  }
+  return out.map(([a, b]) => (a === b ? String(a) : a + "-" + b)).join(",");
+}
 
 // --- Start ---
 try {
@@ -260,6 +274,16 @@ try {
 $("title").textContent = record.meta.title || "Attention";
 $("facts").textContent = (record.meta.model && record.meta.model !== record.meta.title ? record.meta.model + " · " : "") +
   `${record.layers} layers × ${record.heads} heads · ${record.n} tokens`;
+const pictures = record.numbers.filter((_, l) => !record.isWhole(l));
+$("pictures").hidden = !pictures.length;
+$("pictures").textContent = `The queries and keys of ${pictures.length === 1 ? "layer" : "layers"} ${ranges(pictures)} did not fit into this file: ` +
+  "their heads are pictures and some rows. Fewer layers fit whole: attn look --layers " + ranges(pictures);
+$("follow").hidden = steps.first < 1;
+for (const e of document.querySelectorAll(".only-generated")) e.hidden = steps.first < 1;
+$("follow-on").addEventListener("click", () => { app.go({ view: "text" }, { replace: true }); steps.play(true); });
+$("step-back").addEventListener("click", () => steps.go(-1));
+$("step-on").addEventListener("click", () => steps.go(1));
+$("step-play").addEventListener("click", () => steps.play());
 $("truncated").hidden = !record.meta.truncated;
 $("value-label").hidden = !record.hasNorms();
 $("value").disabled = !record.hasNorms();

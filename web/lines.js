@@ -116,6 +116,9 @@ const linesView = {
       painter.rect(x, y - height / 2, this.label, height, soft, Math.min(3, height / 3));
       ink = strong;
     }
+    if (tokens.generated[frame.view.units[unit][0]]) {
+      painter.rect(left ? this.from - 3 : this.to + 1, y - height / 2, 2, height, cssColour("generated"));
+    }
     if (this.labelled) {
       painter.text(left ? this.from - 7 : this.to + 7, y, shortText(frame.view.units[unit], 22),
                    { size: this.font, fill: ink, align: left ? "right" : "left", weight: chosen ? 600 : 400 });

@@ -77,12 +77,15 @@ const AttnMaths = (() => {
 
   // --- The record --------------------------------------------------------------------------------
 
-  // meta: the page's JSON. layerText(l): the packed text of layer l; layers are opened when first
-  // needed.
+  // meta: the page's JSON. layerText(l), sketchText(l): the packed texts of layer l; they are opened
+  // when first needed. A layer of a long text has a sketch: a picture and the row sums of every head.
+  // One without queries and keys has that alone, and some exact rows.
   class Record {
-    constructor(meta, layerText) {
+    constructor(meta, layerText, sketchText) {
       this.meta = meta;
       this.layerText = layerText;
+      this.sketchText = sketchText;
+      this.numbers = meta.layer_numbers;
       this.n = meta.tokens.text.length;
       this.layers = meta.layers.length;
       this.heads = meta.heads;
@@ -90,6 +93,7 @@ const AttnMaths = (() => {
       this.width = meta.width;
       this.special = meta.tokens.special;
       this.opened = new Array(this.layers).fill(null);
+      this.sketches = new Array(this.layers).fill(null);
       this.infos = new Map();
       this.maskRows = meta.masks.map(() => null);
     }
@@ -98,9 +102,10 @@ const AttnMaths = (() => {
       if (!this.opened[l]) {
         const about = this.meta.layers[l], n = this.n, reader = new Reader(this.layerText(l));
         const open = { score: about.score, mask: about.mask };
-        open.q = reader.halves(about.q_exponent, n * this.width);
-        open.k = reader.halves(about.k_exponent, n * this.width);
+        open.q = this.isWhole(l) ? reader.halves(about.q_exponent, n * this.width) : null;
+        open.k = this.isWhole(l) ? reader.halves(about.k_exponent, n * this.width) : null;
         open.norm = about.norm_exponent ? reader.halves(about.norm_exponent, n) : null;
+        if (!this.isWhole(l)) return this.opened[l] = open;
         open.relative = about.score.relative ? reader.floats(this.heads * (2 * n - 1)) : null;
         const bias = about.score.bias;  // shape [heads or 1, queries or 1, keys or 1]
         open.bias = bias ? reader.floats(bias[0] * bias[1] * bias[2]) : null;
@@ -108,6 +113,26 @@ const AttnMaths = (() => {
       }
       return this.opened[l];
     }
+
+    // Has the layer its queries and keys?
+    isWhole(l) { return Boolean(this.meta.layers[l].q_exponent); }
+    hasSketch(l) { return Boolean(this.meta.layers[l].sketch); }
+
+    sketch(l) {
+      if (!this.sketches[l]) {
+        const { side, queries, picture_exponent, rows_exponent } = this.meta.layers[l].sketch;
+        const reader = new Reader(this.sketchText(l)), n = this.n;
+        const sketch = { side, queries, cells: reader.halves(picture_exponent, side * side) };
+        sketch.lse = reader.floats(this.heads * n);
+        sketch.shown = this.hasSpecial() ? reader.floats(this.heads * n) : null;
+        sketch.rows = rows_exponent ? reader.halves(rows_exponent, n) : null;
+        this.sketches[l] = sketch;
+      }
+      return this.sketches[l];
+    }
+
+    // Can the row of a query be had?
+    hasRow(l, q) { return this.isWhole(l) || this.meta.layers[l].sketch.queries.includes(q); }
 
     hasSpecial() { return this.special.some(Boolean); }
     hasNorms() { return this.meta.layers.every((layer) => layer.norm_exponent); }
@@ -183,6 +208,7 @@ const AttnMaths = (() => {
     // Probabilities of one row into `out` (zero where hidden); returns the log-sum-exp, with the
     // sink, or -Infinity for a row that sees nothing.
     row(l, h, q, out) {
+      if (!this.isWhole(l)) return this.keptRow(l, h, q, out);
       const spans = this.scores(l, h, q, this.scratch ||= new Float64Array(this.n));
       const s = this.scratch, sinks = this.meta.layers[l].score.sinks;
       let top = sinks ? sinks[h] : -Infinity;
@@ -202,10 +228,21 @@ const AttnMaths = (() => {
       return top + Math.log(sum);
     }
 
+    keptRow(l, h, q, out) {
+      const { queries, rows, lse } = this.sketch(l), n = this.n;
+      const at = (h * queries.length + queries.indexOf(q)) * n;
+      out.set(rows.subarray(at, at + n));
+      return lse[h * n + q];
+    }
+
     // Log-sum-exp of every row, and the mass that each leaves on tokens that are not special.
     // Needed for columns; kept. The worker sends them in for every head.
     info(l, h) {
       const key = l * this.heads + h;
+      if (!this.infos.has(key) && this.hasSketch(l)) {
+        const { lse, shown } = this.sketch(l), part = (x) => x && x.subarray(h * this.n, (h + 1) * this.n);
+        this.infos.set(key, { lse: part(lse), shown: part(shown) });
+      }
       if (!this.infos.has(key)) {
         const lse = new Float64Array(this.n), shown = new Float64Array(this.n);
         const row = new Float64Array(this.n);
@@ -217,7 +254,7 @@ const AttnMaths = (() => {
       }
       return this.infos.get(key);
     }
-    hasInfo(l, h) { return this.infos.has(l * this.heads + h); }
+    hasInfo(l, h) { return this.hasSketch(l) || this.infos.has(l * this.heads + h); }
     setInfo(l, h, info) { this.infos.set(l * this.heads + h, info); }
 
     shownMass(row) {
@@ -285,6 +322,13 @@ const AttnMaths = (() => {
       for (let k = 0; k < row.length; k++) {
         if (of[k] >= 0) out[of[k]] += row[k] * (norm ? norm[h * row.length + k] : 1) * factor;
       }
+    }
+
+    isWhole() { return this.heads.every(([l]) => this.record.isWhole(l)); }
+    // Units are tokens, as they are.
+    isPlain() { return this.count === this.record.n && !this.options.value; }
+    hasRow(queries) {
+      return this.heads.every(([l]) => queries.every((u) => this.units[u].every((q) => this.record.hasRow(l, q))));
     }
 
     // Where the units `queries` look, averaged over them: one number a unit.
@@ -383,6 +427,7 @@ const AttnMaths = (() => {
 function attnWorker() {
   "use strict";
   let record = null, thumbs = [], jobs = [];
+  const texts = [];  // of layers, as they are sent
   const SLICE = 12;  // milliseconds between looks at the mailbox
 
   function step() {
@@ -410,11 +455,11 @@ function attnWorker() {
   onmessage = ({ data }) => {
     const idle = !thumbs.length && !jobs.length;
     if (data.meta) {
-      record = new AttnMaths.Record(data.meta, (l) => data.layers[l]);
+      record = new AttnMaths.Record(data.meta, (l) => texts[l]);
       record.thumbSize = data.thumbSize;
-      for (let l = 0; l < record.layers; l++) {
-        for (let h = 0; h < record.heads; h++) thumbs.push([l, h]);
-      }
+    } else if (data.text) {
+      texts[data.layer] = data.text;
+      for (let h = 0; h < record.heads && !record.hasSketch(data.layer); h++) thumbs.push([data.layer, h]);
     } else if (data.cancel) {
       jobs = jobs.filter((job) => job.id !== data.cancel);
     } else {

@@ -23,7 +23,8 @@ const overview = {
     name("avg", "Mean of the layer");
     grid.lastChild.classList.add("last");
     for (let l = 0; l < record.layers; l++) {
-      name(l, "Layer " + l);
+      const number = record.numbers[l];
+      name(number, "Layer " + number + (record.isWhole(l) ? "" : ": pictures and some rows"));
       for (let h = 0; h < record.heads; h++) grid.append(this.cell({ l, h }));
       grid.append(this.cell({ l, h: -1 }));
     }
@@ -61,8 +62,9 @@ const overview = {
   },
 
   arrived(l, h) {
-    this.draw(l + "." + h);
-    if (background.thumbs.get(l + ".avg").complete) this.draw(l + ".avg");
+    const mean = headName({ l, h: -1 });
+    this.draw(headName({ l, h }));
+    if (background.thumbs.get(mean).complete) this.draw(mean);
     if (background.thumbs.get("avg").complete) this.draw("avg");
   },
 
@@ -126,7 +128,7 @@ const overview = {
     const current = head && headName(head);
     for (const [name, button] of this.cells) {
       button.setAttribute("aria-current", name === current ? "true" : "false");
-      button.tabIndex = name === (current || "0.0") ? 0 : -1;
+      button.tabIndex = name === (current || headName({ l: 0, h: 0 })) ? 0 : -1;
     }
   },
 

@@ -20,16 +20,17 @@ function statisticsOf(record) {
   return STATISTICS.filter(([name]) => name !== "special" || record.hasSpecial());
 }
 
-function headName({ l, h }) { return l < 0 ? "avg" : h < 0 ? l + ".avg" : l + "." + h; }
+// Layers are named by their numbers in the model; here and elsewhere l is a layer's place in the record.
+function headName({ l, h }) { return l < 0 ? "avg" : record.numbers[l] + (h < 0 ? ".avg" : "." + h); }
 function headTitle({ l, h }) {
-  return l < 0 ? "Mean of all heads" : h < 0 ? `Mean of layer ${l}` : `Head ${l}.${h}`;
+  return l < 0 ? "Mean of all heads" : h < 0 ? `Mean of layer ${record.numbers[l]}` : `Head ${headName({ l, h })}`;
 }
 function parseHead(text, record) {
   if (text === "avg") return { l: -1, h: -1 };
   const match = /^(\d+)\.(\d+|avg)$/.exec(text);
   if (!match) return null;
-  const l = Number(match[1]), h = match[2] === "avg" ? -1 : Number(match[2]);
-  return l < record.layers && h < record.heads ? { l, h } : null;
+  const l = record.numbers.indexOf(Number(match[1])), h = match[2] === "avg" ? -1 : Number(match[2]);
+  return l >= 0 && h < record.heads ? { l, h } : null;
 }
 // The heads that a choice averages over.
 function headList({ l, h }, record) {

@@ -9,7 +9,7 @@ const textView = {
     this.spans = [];
     this.view = view;
     const page = document.createElement("div");
-    page.className = "page";
+    page.className = tokens.verbatim ? "page verbatim" : "page";
     let block = null, segment = null;
     view.units.forEach((unit, u) => {
       const t = unit[0];
@@ -21,9 +21,10 @@ const textView = {
       }
       const span = document.createElement("span");
       const joined = continues(t) && view.of[t - 1] >= 0;
-      if (!joined && block.lastChild) block.append(" ");
-      span.className = "token" + (joined ? " joined" : "") + (view.special(u) ? " special" : "");
-      span.textContent = unit.map(plainText).join("");
+      if (!joined && block.lastChild && !tokens.verbatim) block.append(" ");
+      span.className = "token" + (joined ? " joined" : "") + (view.special(u) ? " special" : "") +
+        (tokens.generated[t] ? " generated" : "");
+      span.textContent = tokens.verbatim ? verbatimText(unit) : unit.map(plainText).join("");
       span.dataset.unit = u;
       span.tabIndex = u === 0 ? 0 : -1;
       span.setAttribute("role", "button");
@@ -62,10 +63,11 @@ const textView = {
     const here = at ? frame.k : frame.q, other = at ? frame.q : frame.k;
     const locked = at ? frame.lockedK : frame.lockedQ;
     this.host.classList.toggle("at", at);
-    const theme = currentTheme();
+    const theme = currentTheme(), chosen = steps.chosen();
     for (let u = 0; u < this.spans.length; u++) {
       const t = weights ? position(weights[u], most, app.state.scale) : 0;
-      const mark = here.includes(u) ? (locked.length ? "locked" : "here") : other.includes(u) ? "other" : "";
+      const mark = here.includes(u) ? (locked.length ? "locked" : "here") : other.includes(u) ? "other" :
+        chosen === null ? "" : this.view.of[chosen] === u ? "chosen" : this.view.units[u][0] > chosen ? "later" : "";
       const tint = Math.round(t * 255), before = this.shown[u], span = this.spans[u];
       if (before?.tint !== tint || before.theme !== theme) {
         span.style.cssText = tint ? `background:${rampColour(t)};color:${inkOn(t)}` : "";

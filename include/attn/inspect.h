@@ -44,14 +44,20 @@ std::vector<std::string> findings(const AttentionRecord& record,
 std::vector<double> attention_row(const AttentionRecord& record, int layer, int head,
                                   std::int64_t query);
 
+// Bytes that a page may take.
+inline constexpr double kPageLimit = 100e6;
+
 // One self-contained HTML file: no network request, works from file://. Carries the queries and
-// keys in float16, 5 bytes a pair of them (2.5 MB a million). Throws std::invalid_argument for a
-// record with a custom score function, which a page cannot carry.
+// keys in float16, 5 bytes a pair of them (2.5 MB a million), from which it computes every row.
+// Layers for which `limit` bytes have no room are pictures of 128 x 128 cells and up to 16 exact
+// rows of each head. Throws std::invalid_argument for a record with a custom score function, which
+// a page cannot carry.
 std::string page(const AttentionRecord& record, const std::string& title = "",
-                 const Context& context = Context());
+                 const Context& context = Context(), double limit = kPageLimit);
 // Written beside the target (where a symbolic link leads) and renamed, so that a full disk leaves
 // no half page. Throws attn::Error. Returns the absolute path.
 std::string write_page(const AttentionRecord& record, const std::string& path,
-                       const std::string& title = "", const Context& context = Context());
+                       const std::string& title = "", const Context& context = Context(),
+                       double limit = kPageLimit);
 
 }  // namespace attn

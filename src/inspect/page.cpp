@@ -87,15 +87,19 @@ bool write_all(int file, const std::string& text) {
 
 }  // namespace
 
-std::string page(const AttentionRecord& record, const std::string& title, const Context& context) {
+std::string page(const AttentionRecord& record, const std::string& title, const Context& context,
+                 double limit) {
   inspect::check_record(record, "page");
   const std::string shown = inspect::valid_utf8(title.empty() ? record.model : title);
-  inspect::PageData data = inspect::page_data(record, shown, context);
+  inspect::PageData data = inspect::page_data(record, shown, context, limit);
   std::string scripts =
       "<script type=\"application/json\" id=\"attn-data\">" + std::move(data.json) + "</script>\n";
   for (std::size_t l = 0; l < data.layers.size(); ++l) {
     scripts += "<script type=\"text/plain\" id=\"attn-layer-" + std::to_string(l) + "\">";
     scripts += data.layers[l] + "</script>\n";
+    if (data.sketches[l].empty()) continue;
+    scripts += "<script type=\"text/plain\" id=\"attn-sketch-" + std::to_string(l) + "\">";
+    scripts += data.sketches[l] + "</script>\n";
   }
   return fill(web::kIndex, {{"VERSION", version()},
                             {"TITLE", escape_html(shown)},
@@ -106,7 +110,7 @@ std::string page(const AttentionRecord& record, const std::string& title, const 
 }
 
 std::string write_page(const AttentionRecord& record, const std::string& path,
-                       const std::string& title, const Context& context) {
+                       const std::string& title, const Context& context, double limit) {
   namespace fs = std::filesystem;
   if (path.empty()) throw Error("[write_page] the path is empty");
   const fs::path named = fs::absolute(path).lexically_normal();
@@ -119,7 +123,7 @@ std::string write_page(const AttentionRecord& record, const std::string& path,
   }
   const fs::file_status status = fs::status(target, ignored);
   if (fs::is_directory(status)) fail(target, "it is a folder");
-  const std::string text = page(record, title, context);
+  const std::string text = page(record, title, context, limit);
 
   // A pipe or a device cannot be replaced by renaming; it is written to.
   if (fs::exists(status) && !fs::is_regular_file(status)) {

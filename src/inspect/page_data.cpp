@@ -1,11 +1,13 @@
 #include "inspect/page_data.h"
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <span>
 #include <stdexcept>
 
 #include "attn/position.h"
+#include "inspect/layer_rows.h"
 #include "inspect/pack.h"
 #include "inspect/rows.h"
 
@@ -14,6 +16,13 @@ namespace attn::inspect {
 namespace {
 
 using nlohmann::json;
+
+// From here on a page does not compute pictures of all heads when it opens: it brings them.
+constexpr std::int64_t kLongText = 512;
+constexpr std::int64_t kSide = 64;            // cells of such a picture
+constexpr std::int64_t kSideAlone = 128;      // where it is all that there is to see
+constexpr std::int64_t kRowsAlone = 16;       // exact rows of a head, beside it
+constexpr std::int64_t kRowValues = 1 << 16;  // of which there are fewer, where they are long
 
 json to_json(const std::vector<HeadStatistics>& statistics) {
   json list = json::array();
@@ -127,48 +136,104 @@ json pack_score(Packer& packer, const AttentionRecord& record, const Score& scor
   return j;
 }
 
+// What a layer takes of a page, about: two bytes a number, in five characters for four bytes.
+double whole_bytes(const AttentionRecord& record) {
+  return 2.5 * static_cast<double>(record.tokens.size()) *
+         static_cast<double>((record.heads + record.kv_heads) * record.width + record.heads);
+}
+
+// Queries whose rows are kept where the layer cannot be: evenly through the text, the last one too.
+std::vector<std::int64_t> kept_queries(std::int64_t tokens) {
+  const std::int64_t count = std::clamp<std::int64_t>(kRowValues / tokens, 1, kRowsAlone);
+  std::vector<std::int64_t> queries;
+  for (std::int64_t i = 1; i <= count; ++i) queries.push_back(i * tokens / count - 1);
+  return queries;
+}
+
+double alone_bytes(const AttentionRecord& record) {
+  const auto n = static_cast<std::int64_t>(record.tokens.size());
+  const auto rows = static_cast<std::int64_t>(kept_queries(n).size());
+  return 2.5 * static_cast<double>(record.heads * (kSideAlone * kSideAlone + (rows + 3) * n));
+}
+
+std::vector<float> floats(const std::vector<double>& values) {
+  return {values.begin(), values.end()};
+}
+
+// Pictures, row sums and exact rows, as the observers saw them.
+json pack_sketch(Packer& packer, const AttentionRecord& record, const LayerRows& rows,
+                 const LayerQuestions& asked, bool specials) {
+  const auto n = static_cast<std::int64_t>(record.tokens.size());
+  json j = {{"side", asked.side}, {"queries", asked.queries}};
+  j["picture_exponent"] = pack_groups(packer, floats(rows.picture), asked.side * asked.side);
+  packer.floats(floats(rows.lse));
+  if (specials) packer.floats(floats(rows.plain));
+  if (!asked.queries.empty()) j["rows_exponent"] = pack_groups(packer, floats(rows.exact), n);
+  return j;
+}
+
 json tokens_json(const AttentionRecord& record) {
-  json text = json::array(), special = json::array(), word = json::array(), segment = json::array();
+  json text = json::array(), special = json::array(), word = json::array(), segment = json::array(),
+       generated = json::array();
   for (const RecordToken& t : record.tokens) {
     text.push_back(valid_utf8(t.text));
     special.push_back(t.special ? 1 : 0);
     word.push_back(t.word);
     segment.push_back(t.segment);
+    generated.push_back(t.generated ? 1 : 0);
   }
-  return {{"text", text}, {"special", special}, {"word", word}, {"segment", segment}};
+  return {{"text", text},       {"special", special},     {"word", word},
+          {"segment", segment}, {"generated", generated}, {"verbatim", record.verbatim}};
 }
 
 }  // namespace
 
-PageData page_data(const AttentionRecord& record, const std::string& title,
-                   const Context& context) {
+PageData page_data(const AttentionRecord& record, const std::string& title, const Context& context,
+                   double limit) {
   const auto n = static_cast<std::int64_t>(record.tokens.size());
+  const bool specials = std::any_of(record.tokens.begin(), record.tokens.end(),
+                                    [](const RecordToken& t) { return t.special; });
   PageData data;
   MaskTable masks(record);
-  json layers = json::array();
+  json layers = json::array(), numbers = json::array();
+  std::vector<HeadStatistics> statistics;
+  double room = limit - alone_bytes(record) * static_cast<double>(record.layers.size());
   for (std::size_t l = 0; l < record.layers.size(); ++l) {
     const LayerRecord& layer = record.layers[l];
     if (layer.score.custom) {
-      throw std::invalid_argument("[page] layer " + std::to_string(l) +
+      throw std::invalid_argument("[page] layer " + std::to_string(record.layer_number(l)) +
                                   " has a custom score function, which a page cannot carry");
     }
-    Packer packer;
+    numbers.push_back(record.layer_number(l));
+    const bool long_text = n > kLongText;
+    const bool whole = !long_text || room >= whole_bytes(record);
+    if (whole) room -= whole_bytes(record);
+    LayerQuestions asked;
+    if (long_text) asked.side = std::min(n, whole ? kSide : kSideAlone);
+    if (!whole) asked.queries = kept_queries(n);
+    const LayerRows rows = layer_rows(record, l, context, asked);
+    for (const HeadStatistics& s : layer_statistics(record, l, rows)) statistics.push_back(s);
+
+    Packer packer, sketch;
     json j;
     j["mask"] = masks.add(layer.mask);
-    j["q_exponent"] = pack_groups(packer, layer.q, n * record.width);
-    j["k_exponent"] = pack_groups(packer, layer.k, n * record.width);
+    if (whole) {
+      j["q_exponent"] = pack_groups(packer, layer.q, n * record.width);
+      j["k_exponent"] = pack_groups(packer, layer.k, n * record.width);
+    }
     if (!layer.value_norm.empty()) j["norm_exponent"] = pack_groups(packer, layer.value_norm, n);
-    j["score"] = pack_score(packer, record, layer.score, n);
+    if (whole) j["score"] = pack_score(packer, record, layer.score, n);
+    if (long_text) j["sketch"] = pack_sketch(sketch, record, rows, asked, specials);
     layers.push_back(std::move(j));
     data.layers.push_back(packer.base85());
+    data.sketches.push_back(sketch.base85());
   }
-  const std::vector<HeadStatistics> statistics = head_statistics(record, context);
   const std::vector<HeadStatistics> uniform = uniform_statistics(record, context);
   json found = json::array();
   for (const std::string& text : findings_above(record, statistics, uniform, 3)) {
     found.push_back(valid_utf8(text));
   }
-  const json all = {{"format", 1},
+  const json all = {{"format", 2},
                     {"title", valid_utf8(title)},
                     {"model", valid_utf8(record.model)},
                     {"truncated", record.truncated},
@@ -178,6 +243,7 @@ PageData page_data(const AttentionRecord& record, const std::string& title,
                     {"width", record.width},
                     {"masks", masks.table()},
                     {"layers", layers},
+                    {"layer_numbers", numbers},
                     {"statistics", to_json(statistics)},
                     {"uniform", to_json(uniform)},
                     {"findings", found}};
