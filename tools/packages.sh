@@ -13,13 +13,14 @@ list() {
 g++: the compiler
 cmake: configures the build
 ninja-build: runs the build
-pkg-config: finds utf8proc and PCRE2
+pkg-config: finds utf8proc, PCRE2 and SentencePiece
 libhwy-dev: Highway, vector instructions
 nlohmann-json3-dev: reads and writes JSON
 libcli11-dev: the command line
 libfmt-dev: text output
 libutf8proc-dev: Unicode normalisation of texts
 libpcre2-dev: patterns of tokenizers
+libsentencepiece-dev: tokenizers of translation models
 libgtest-dev: tests
 libgmock-dev: tests
 libbenchmark-dev: benchmarks

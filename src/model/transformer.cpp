@@ -40,12 +40,16 @@ struct Transformer::Pass {
   const Context& context;
   std::vector<float> x;  // the residual stream
   std::vector<float> normed, q, k, v, attended, branch, gate, wide;
-  std::vector<Plan> plans;              // as attention_
-  std::optional<RopeAngles> angles;     // that rotate queries and keys
+  std::vector<Plan> plans;           // as attention_
+  std::optional<RopeAngles> angles;  // that rotate queries and keys
   // Where keys and values are kept; null: nowhere, the pass has them all.
   KvCache* cache = nullptr;
   const KvBatch* batch = nullptr;
   const AttentionWatch* watch = nullptr;
+  // What a decoder reads of its sources.
+  KvCache* sources = nullptr;
+  const KvBatch* source_batch = nullptr;
+  const Plan* source_plan = nullptr;
 };
 
 namespace {
@@ -82,7 +86,12 @@ Transformer::Transformer(const TransformerConfig& config, TransformerWeights wei
     if (config_.attention_scale > 0) options.score.scale = config_.attention_scale;
     options.score.soft_cap = config_.attention_cap;
     if (config_.alibi) options.score.alibi_slopes = alibi_slopes(config_.heads, config_.alibi_max);
+    options.score.t5 = config_.t5;
   }
+}
+
+bool Transformer::reads_source() const {
+  return !weights_.layers.empty() && weights_.layers.front().source_query.weight != nullptr;
 }
 
 bool Transformer::rotates_late() const {
@@ -234,6 +243,23 @@ void Transformer::feed_forward(const TransformerWeights::Layer& layer, Pass& p) 
   product(layer.down, p.tokens, p.wide.data(), wide, p.branch.data(), width, p.context);
 }
 
+void Transformer::attend_source(std::int64_t index, Pass& p) const {
+  const TransformerWeights::Layer& layer = weights_.layers[static_cast<std::size_t>(index)];
+  const std::int64_t width = config_.width, q_width = config_.heads * config_.head_width;
+  product(layer.source_query, p.tokens, p.input(), width, p.q.data(), q_width, p.context);
+  if (p.watch->see) {
+    p.watch->see({.layer = index,
+                  .q = p.q.data(),
+                  .output_weight = layer.source_output.weight,
+                  .source = true});
+  }
+  const Shape shape{1, config_.heads, p.tokens, config_.head_width};
+  p.source_plan->run(Tensor::blhd(p.q.data(), shape), p.sources->view(index, *p.source_batch),
+                     Tensor::blhd(p.attended.data(), shape));
+  product(layer.source_output, p.tokens, p.attended.data(), q_width, p.branch.data(), width,
+          p.context);
+}
+
 // Embedded tokens through all layers and the last norm.
 std::vector<float> Transformer::run(Pass& p) const {
   for (std::int64_t i = 0; i < config_.layers; ++i) {
@@ -243,6 +269,11 @@ std::vector<float> Transformer::run(Pass& p) const {
     // Side by side, the feed-forward reads what attention has not been added to.
     if (config_.parallel) begin_branch(layer.feed_forward_norm, p);
     end_branch(layer.attention_norm, layer.after_attention, p);
+    if (p.sources != nullptr) {
+      begin_branch(layer.source_norm, p);
+      attend_source(i, p);
+      end_branch(layer.source_norm, {}, p);
+    }
     if (!config_.parallel) begin_branch(layer.feed_forward_norm, p);
     feed_forward(layer, p);
     end_branch(layer.feed_forward_norm, layer.after_feed_forward, p);
@@ -256,33 +287,111 @@ std::vector<float> Transformer::run(Pass& p) const {
 std::vector<float> Transformer::hidden(std::span<const std::int32_t> ids, KvCache& cache,
                                        SequenceId sequence, const Context& context,
                                        const AttentionWatch& watch) const {
-  if (ids.empty()) return {};
-  const auto tokens = static_cast<std::int64_t>(ids.size());
+  return hidden({.ids = ids,
+                 .cache = cache,
+                 .sequences = {sequence},
+                 .counts = {static_cast<std::int64_t>(ids.size())}},
+                context, watch);
+}
+
+std::vector<float> Transformer::hidden(const NextTokens& next, const Context& context,
+                                       const AttentionWatch& watch) const {
+  if (next.ids.empty()) return {};
+  std::vector<std::int64_t> counts = next.counts;
+  if (counts.empty()) counts.assign(next.sequences.size(), 1);
+  const auto tokens = static_cast<std::int64_t>(next.ids.size());
+  if (counts.size() != next.sequences.size() ||
+      std::accumulate(counts.begin(), counts.end(), std::int64_t{0}) != tokens) {
+    throw std::invalid_argument("[transformer] " + std::to_string(tokens) +
+                                " tokens are not those of " +
+                                std::to_string(next.sequences.size()) + " sequences");
+  }
+  if (reads_source() != (next.sources != nullptr) ||
+      (next.sources != nullptr && next.source_of.size() != next.sequences.size())) {
+    throw std::invalid_argument(
+        "[transformer] a decoder needs a source for each sequence, and nothing else does");
+  }
   Pass p(tokens, config_, context);
-  std::vector<std::int64_t> positions(ids.size());
-  std::iota(positions.begin(), positions.end(), cache.seen(sequence));
-  embed(ids, {}, positions, p);
-  const std::int64_t before = cache.length(sequence);
-  cache.append(sequence, tokens);
+  std::vector<std::int64_t> positions, before;
+  for (std::size_t s = 0; s < counts.size(); ++s) {
+    const std::int64_t first = next.cache.seen(next.sequences[s]);
+    for (std::int64_t i = 0; i < counts[s]; ++i) positions.push_back(first + i);
+    before.push_back(next.cache.length(next.sequences[s]));
+  }
+  embed(next.ids, {}, positions, p);
+  std::optional<KvBatch> source_batch;
+  std::optional<Plan> source_plan;
+  if (next.sources != nullptr) {
+    std::vector<SequenceId> sources;
+    std::vector<std::int64_t> queries;
+    for (std::size_t s = 0; s < counts.size(); ++s) {
+      if (sources.empty() || sources.back() != next.source_of[s]) {
+        sources.push_back(next.source_of[s]);
+        queries.push_back(0);
+      }
+      queries.back() += counts[s];
+    }
+    source_batch = next.sources->batch(std::move(sources), queries);
+    AttentionOptions options;
+    if (config_.attention_scale > 0) options.score.scale = config_.attention_scale;
+    source_plan = plan(source_batch->shape(config_.heads), source_batch->options(options), context);
+    p.sources = next.sources;
+    p.source_batch = &*source_batch;
+    p.source_plan = &*source_plan;
+  }
   try {
-    const KvBatch batch = cache.batch({sequence}, {tokens});
+    for (std::size_t s = 0; s < counts.size(); ++s) next.cache.append(next.sequences[s], counts[s]);
+    const KvBatch batch = next.cache.batch(next.sequences, counts);
     for (const AttentionOptions& options : attention_)
       p.plans.push_back(plan(batch.shape(config_.heads), batch.options(options), context));
     if (config_.rope && !rotates_late())
       p.angles.emplace(batch.q_positions(), config_.head_width, *config_.rope);
-    p.cache = &cache;
+    p.cache = &next.cache;
     p.batch = &batch;
     p.watch = &watch;
     return run(p);
   } catch (...) {
-    cache.truncate(sequence, before);
+    for (std::size_t s = 0; s < counts.size(); ++s)
+      next.cache.truncate(next.sequences[s], before[s]);
     throw;
   }
+}
+
+SequenceId Transformer::keep_source(std::span<const float> hidden, KvCache& cache,
+                                    const Context& context, const AttentionWatch& watch) const {
+  const std::int64_t tokens = static_cast<std::int64_t>(hidden.size()) / config_.width,
+                     kv_width = config_.kv_heads * config_.head_width;
+  std::vector<float> k(static_cast<std::size_t>(tokens * kv_width)), v(k.size());
+  const Shape shape{1, config_.kv_heads, tokens, config_.head_width};
+  const SequenceId source = cache.create();
+  try {
+    cache.append(source, tokens);
+    for (std::int64_t i = 0; i < config_.layers; ++i) {
+      const TransformerWeights::Layer& layer = weights_.layers[static_cast<std::size_t>(i)];
+      product(layer.source_key, tokens, hidden.data(), config_.width, k.data(), kv_width, context);
+      product(layer.source_value, tokens, hidden.data(), config_.width, v.data(), kv_width,
+              context);
+      if (watch.see) {
+        watch.see({.layer = i,
+                   .k = k.data(),
+                   .v = v.data(),
+                   .output_weight = layer.source_output.weight,
+                   .source = true});
+      }
+      cache.write(i, source, ConstTensor::blhd(k.data(), shape),
+                  ConstTensor::blhd(v.data(), shape));
+    }
+  } catch (...) {
+    cache.drop(source);
+    throw;
+  }
+  return source;
 }
 
 std::vector<float> Transformer::hidden(const PackedTexts& texts, const Context& context,
                                        const AttentionWatch& watch) const {
   if (texts.ids.empty()) return {};
+  if (reads_source()) throw std::invalid_argument("[transformer] a decoder needs its source");
   Pass p(texts.tokens(), config_, context);
   std::vector<std::int64_t> offsets = {0}, positions;
   for (const std::int64_t length : texts.lengths) {

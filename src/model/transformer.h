@@ -37,11 +37,12 @@ struct TransformerConfig {
   bool parallel = false;
   std::optional<RopeOptions> rope = {};
   bool alibi = false;
-  double alibi_max = 8;        // ALiBi's largest exponent
-  double attention_scale = 0;  // of queries times keys; 0: 1 / sqrt(head_width)
-  double attention_cap = 0;    // soft cap of scores; 0: none
-  double logit_cap = 0;        // soft cap of logits; 0: none
-  double embedding_scale = 1;  // of token embeddings
+  double alibi_max = 8;           // ALiBi's largest exponent
+  std::optional<T5Bias> t5 = {};  // one table, of all layers
+  double attention_scale = 0;     // of queries times keys; 0: 1 / sqrt(head_width)
+  double attention_cap = 0;       // soft cap of scores; 0: none
+  double logit_cap = 0;           // soft cap of logits; 0: none
+  double embedding_scale = 1;     // of token embeddings
   // [layers]: keys that a query sees, its own included, and as many after it when not causal; 0:
   // all. Empty: 0 everywhere.
   std::vector<std::int64_t> windows = {};
@@ -66,6 +67,9 @@ struct TransformerWeights {
     Norm feed_forward_norm;                    // likewise
     Linear gate, up, down;                     // gate: only when gated
     Norm after_attention, after_feed_forward;  // of a branch before it is added; null: none
+    // A decoder's attention to a source, between the two; null: none.
+    Norm source_norm;
+    Linear source_query, source_key, source_value, source_output;
   };
 
   const float* embedding = nullptr;  // [vocabulary][width]
@@ -96,6 +100,9 @@ struct SeenAttention {
   const float* k = nullptr;              // [tokens][kv_heads * head_width], rotated
   const float* v = nullptr;              // [tokens][kv_heads * head_width]
   const float* output_weight = nullptr;  // [width][heads * head_width]
+  // Attention to a source: its k and v are told by keep_source(), its q by the tokens' pass, each
+  // with null for the other.
+  bool source = false;
 };
 
 // Reads, and may change, what the heads of a layer put out, before the output projection:
@@ -107,6 +114,18 @@ struct AttentionWatch {
   std::function<Observed(std::int64_t layer)> ask = {};  // before it runs: what it is to answer
   std::function<void(const SeenAttention&)> see = {};    // after
   HeadOutputs outputs = {};                              // then
+};
+
+// Tokens that follow what a cache holds of some sequences, for one pass.
+struct NextTokens {
+  std::span<const std::int32_t> ids;  // of the first sequence, then of the next, ...
+  KvCache& cache;
+  std::vector<SequenceId> sequences;
+  std::vector<std::int64_t> counts = {};  // [sequences] of ids; empty: one each
+  // Of a decoder: the sources that keep_source() kept, and which one each sequence attends to;
+  // those of one source stand together.
+  KvCache* sources = nullptr;
+  std::vector<SequenceId> source_of = {};
 };
 
 class Transformer {
@@ -129,6 +148,17 @@ class Transformer {
   std::vector<float> hidden(std::span<const std::int32_t> ids, KvCache& cache, SequenceId sequence,
                             const Context& context, const AttentionWatch& watch = {}) const;
 
+  // The same of several sequences in one pass, [ids][width]. A decoder with attention to sources
+  // throws std::invalid_argument without them.
+  std::vector<float> hidden(const NextTokens& next, const Context& context,
+                            const AttentionWatch& watch = {}) const;
+
+  // Keeps a source for a decoder: the keys and values of its hidden states [n][width] (an
+  // encoder's), in every layer, as a new sequence of `cache`, which has this object's
+  // cache_options().
+  SequenceId keep_source(std::span<const float> hidden, KvCache& cache, const Context& context,
+                         const AttentionWatch& watch = {}) const;
+
   // Hidden states [tokens][width] of whole texts, each of which sees itself alone; nothing is
   // padded or kept. Throws std::invalid_argument as above, and for a type id outside its table.
   std::vector<float> hidden(const PackedTexts& texts, const Context& context,
@@ -147,6 +177,8 @@ class Transformer {
   void end_branch(const TransformerWeights::Norm& norm, const TransformerWeights::Norm& after,
                   Pass& p) const;
   void attend(std::int64_t layer, Pass& p) const;
+  void attend_source(std::int64_t layer, Pass& p) const;
+  bool reads_source() const;
   void feed_forward(const TransformerWeights::Layer& layer, Pass& p) const;
   void normalise(const TransformerWeights::Norm& norm, std::int64_t rows, std::int64_t width,
                  const float* x, float* y, const Context& context) const;

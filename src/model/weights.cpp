@@ -63,6 +63,8 @@ std::string file_in(const std::string& folder) {
                 " .gguf files; name the one that is meant");
   }
   if (gguf.size() == 1) return gguf[0];
+  const std::string binary = folder + "/model.bin";
+  if (fs::exists(binary, ignored) && is_ctranslate2(MappedFile(binary).bytes())) return binary;
   for (const std::string& path : files_of(folder, {".bin", ".ckpt", ".pt", ".pth"})) {
     if (is_pickle(MappedFile(path).bytes())) refuse_pickle(path);
   }
@@ -111,6 +113,11 @@ void Weights::open_file(const std::string& path) {
                   " parts of a model; join them first (llama-gguf-split --merge)");
     }
     for (const TensorEntry& entry : gguf_->tensors()) add(entry, file);
+    return;
+  }
+  if (extension == ".bin" && is_ctranslate2(bytes)) {
+    ctranslate2_.emplace(bytes, path);
+    for (const TensorEntry& entry : ctranslate2_->tensors()) add(entry, file);
     return;
   }
   // A safetensors file may begin with the bytes of a bare pickle: they are a length.

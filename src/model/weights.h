@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "model/ctranslate2.h"
 #include "model/file.h"
 #include "model/gguf.h"
 #include "model/tensor_entry.h"
@@ -25,8 +26,9 @@ struct StoredTensor {
 
 class Weights {
  public:
-  // A file in safetensors or GGUF, or a folder with model.safetensors, with the shards that
-  // model.safetensors.index.json names, or with one .gguf file. Files are mapped, not read. Throws
+  // A file in safetensors, GGUF or CTranslate2's format, or a folder with model.safetensors, with
+  // the shards that model.safetensors.index.json names, with one .gguf file, or with CTranslate2's
+  // model.bin. Files are mapped, not read. Throws
   // attn::Error as the parsers do; for PyTorch's pickle files it says why they are refused and how
   // to convert them.
   explicit Weights(const std::string& path);
@@ -44,6 +46,8 @@ class Weights {
   std::int64_t parameters() const;
   // The file's metadata; null when it is not GGUF.
   const Gguf* gguf() const { return gguf_ ? &*gguf_ : nullptr; }
+  // Likewise, of a CTranslate2 file.
+  const CTranslate2* ctranslate2() const { return ctranslate2_ ? &*ctranslate2_ : nullptr; }
 
  private:
   void open_file(const std::string& path);
@@ -59,6 +63,7 @@ class Weights {
   std::vector<const MappedFile*> places_;
   std::vector<std::unique_ptr<float[]>> copies_;
   std::optional<Gguf> gguf_;
+  std::optional<CTranslate2> ctranslate2_;
 };
 
 }  // namespace attn

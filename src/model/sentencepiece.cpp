@@ -1,0 +1,152 @@
+#include "model/sentencepiece.h"
+
+#include <sentencepiece_processor.h>
+
+#include <algorithm>
+#include <exception>
+#include <utility>
+
+#include "attn/error.h"
+#include "model/tokenizer_parts.h"
+
+namespace attn {
+namespace {
+
+using Library = sentencepiece::SentencePieceProcessor;
+using Kind = SentencePiece::Kind;
+
+constexpr const char* kUnknown = "<unk>";
+
+std::shared_ptr<const Library> open(std::string_view file, const std::string& source) {
+  const auto library = std::make_shared<Library>();
+  try {
+    const auto status = library->LoadFromSerializedProto({file.data(), file.size()});
+    if (!status.ok()) throw Error(source + ": SentencePiece refuses it: " + status.error_message());
+  } catch (const Error&) {
+    throw;
+  } catch (const std::exception& error) {  // of its trie
+    throw Error(source + ": SentencePiece refuses it: " + error.what());
+  }
+  return library;
+}
+
+// A whole text is one word to it: the library normalises and cuts.
+class LibrarySubwords final : public Subwords {
+ public:
+  // `own_ids`: the vocabulary's ids are the file's.
+  LibrarySubwords(std::shared_ptr<const Library> library, Vocabulary vocabulary, bool own_ids,
+                  std::int32_t unknown)
+      : Subwords(std::move(vocabulary)),
+        library_(std::move(library)),
+        own_ids_(own_ids),
+        unknown_(unknown) {}
+
+ private:
+  void cut_word(std::string_view word, std::vector<Subword>& out) const override {
+    // A byte that was not UTF-8 is three bytes here, as is the character for one.
+    std::string text(word);
+    for (std::size_t at = 0; at < text.size();) {
+      const auto [c, length] = next_character(std::string_view(text).substr(at));
+      if (is_escaped_byte(c)) text.replace(at, length, "\xEF\xBF\xBD");
+      at += length;
+    }
+    sentencepiece::ImmutableSentencePieceText cut;
+    const auto status = library_->Encode(text, cut.mutable_proto());
+    if (!status.ok())
+      throw Error("[tokenizer] SentencePiece: " + std::string(status.error_message()));
+    for (std::size_t i = 0; i < cut.pieces_size(); ++i) {
+      const auto piece = cut.pieces(static_cast<int>(i));
+      const std::int32_t id = own_ids_ ? static_cast<std::int32_t>(piece.id())
+                                       : vocabulary().find(piece.piece()).value_or(unknown_);
+      out.push_back({id, piece.begin(), piece.end()});
+    }
+  }
+
+  std::shared_ptr<const Library> library_;
+  bool own_ids_;
+  std::int32_t unknown_;
+};
+
+Decoder decoder_of(std::shared_ptr<const Library> library) {
+  return [library = std::move(library)](std::vector<std::string>& pieces, bool within) {
+    // The space that begins a text is left out: within one, something stands before it.
+    if (within) pieces.insert(pieces.begin(), "a");
+    std::string text;
+    const auto status = library->Decode(pieces, &text);
+    if (!status.ok())
+      throw Error("[tokenizer] SentencePiece: " + std::string(status.error_message()));
+    pieces.assign(1, within ? text.substr(1) : text);
+  };
+}
+
+PostProcessor put_behind(std::int32_t id) {
+  return [id](std::vector<PlacedTokens>& parts, const std::vector<std::string_view>& /*sources*/,
+              bool special_tokens) {
+    if (!special_tokens) return;
+    for (PlacedTokens& part : parts) {
+      PlacedToken token;
+      token.id = id;
+      token.type = part.empty() ? 0 : part.back().type;
+      token.special = true;
+      part.push_back(token);
+    }
+  };
+}
+
+}  // namespace
+
+Tokenizer make_sentencepiece_tokenizer(std::string_view file, const SentencePieceOptions& options,
+                                       const std::string& source) {
+  const std::vector<SentencePiece> pieces = parse_sentencepiece(file, source);
+  const std::shared_ptr<const Library> library = open(file, source);
+  const bool own_ids = !options.vocabulary;
+  Vocabulary vocabulary = options.vocabulary.value_or(Vocabulary());
+  for (std::size_t i = 0; i < pieces.size() && own_ids; ++i)
+    vocabulary.add(pieces[i].text, static_cast<std::int64_t>(i), source);
+
+  std::vector<AddedToken> added;
+  const auto add = [&](const std::string& text, bool special) {
+    AddedToken token;
+    token.id = vocabulary.find(text).value();
+    token.content = text;
+    token.special = special;
+    added.push_back(std::move(token));
+  };
+  for (std::int64_t i = options.sentinels - 1; i >= 0; --i) {
+    const std::string name = "<extra_id_" + std::to_string(i) + ">";
+    vocabulary.add(name, vocabulary.size(), source);
+    add(name, true);
+  }
+  std::string unknown = kUnknown;
+  for (const SentencePiece& piece : pieces) {
+    if (piece.kind == Kind::unknown && own_ids) unknown = piece.text;
+    if (piece.kind == Kind::control && own_ids) add(piece.text, true);
+  }
+  for (const std::string& name : {unknown, options.end}) {
+    const auto id = vocabulary.find(name);
+    if (!id) throw Error(source + ": the vocabulary has no " + name);
+    const bool is_there = std::any_of(added.begin(), added.end(),
+                                      [&](const AddedToken& token) { return token.id == *id; });
+    if (!is_there) add(name, true);
+  }
+  if (!own_ids) {
+    if (vocabulary.find("<pad>")) add("<pad>", true);
+    // Marian's languages: >>fr<<.
+    for (std::int32_t id = 0; id < vocabulary.size(); ++id) {
+      if (!vocabulary.has(id)) continue;
+      const std::string& piece = vocabulary.piece(id);
+      if (piece.size() > 4 && piece.starts_with(">>") && piece.ends_with("<<")) add(piece, false);
+    }
+  }
+  const std::int32_t unknown_id = *vocabulary.find(unknown), end = *vocabulary.find(options.end);
+  auto subwords = std::make_unique<LibrarySubwords>(library, vocabulary, own_ids, unknown_id);
+  return Tokenizer(
+      std::make_unique<Tokenizer::Parts>(Tokenizer::Parts{std::move(subwords),
+                                                          std::move(vocabulary),
+                                                          AddedTokens(std::move(added), {}, source),
+                                                          {},
+                                                          put_behind(end),
+                                                          decoder_of(library)}));
+}
+
+}  // namespace attn

@@ -1,0 +1,135 @@
+// Encoder-decoders against Transformers (tests/data/translation.json, by
+// tools/golden_translation.py): hidden states, logits, greedy texts and beam searches, on weights
+// made by formula; and a real model in CTranslate2's format.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "attn/error.h"
+#include "folder.h"
+#include "golden_json.h"
+#include "model/translate.h"
+#include "model/translators.h"
+
+namespace attn {
+namespace {
+
+using testing::HasSubstr;
+
+const Json& cases() {
+  static const Json json = golden::read("translation.json");
+  return *json.find("cases");
+}
+
+// A case's model, from a file with its weights.
+struct Made {
+  explicit Made(const Json& given)
+      : weights(folder.write("model.safetensors",
+                             made_weights(golden::shapes_of(*given.find("tensors"))))),
+        described(
+            load_translator(golden::written(*given.find("config")), "config.json", {}, weights)),
+        encoder(described.encoder.config, std::move(described.encoder.weights)),
+        decoder(described.decoder.config, std::move(described.decoder.weights)) {}
+
+  TestFolder folder;
+  Weights weights;
+  DescribedTranslator described;
+  Transformer encoder, decoder;
+};
+
+class Translator : public testing::TestWithParam<std::size_t> {
+ protected:
+  const std::string& name() const { return cases().names[GetParam()]; }
+  const Json& given() const { return cases().items[GetParam()]; }
+};
+
+TEST_P(Translator, StatesAndLogitsAreThoseOfTransformers) {
+  SCOPED_TRACE(name());
+  const Made made(given());
+  const auto width = static_cast<std::size_t>(made.encoder.config().width),
+             vocabulary = static_cast<std::size_t>(made.decoder.config().vocabulary);
+  const Context context({.threads = 2});
+  for (const Json& run : given().find("runs")->items) {
+    const auto ids = golden::ids_of(*run.find("ids")), target = golden::ids_of(*run.find("target"));
+    const auto encoded = encode_source(made.encoder, ids, context);
+    ASSERT_EQ(encoded.size(), ids.size() * width);
+    KvCache sources(made.decoder.cache_options(static_cast<std::int64_t>(ids.size())), context);
+    KvCache cache(made.decoder.cache_options(static_cast<std::int64_t>(target.size())), context);
+    const SequenceId source = made.decoder.keep_source(encoded, sources, context);
+    const auto hidden = made.decoder.hidden({.ids = target,
+                                             .cache = cache,
+                                             .sequences = {cache.create()},
+                                             .counts = {static_cast<std::int64_t>(target.size())},
+                                             .sources = &sources,
+                                             .source_of = {source}},
+                                            context);
+    const auto logits = made.decoder.logits(hidden, context);
+    ASSERT_EQ(logits.size(), target.size() * vocabulary);
+    for (std::size_t i = 0; i < run.find("rows")->items.size(); ++i) {
+      const auto row = static_cast<std::size_t>(run.find("rows")->items[i].integer);
+      const std::string what = std::to_string(ids.size()) + " tokens, row " + std::to_string(row);
+      golden::expect_close(encoded.data() + row * width, run.find("encoder")->items[i],
+                           "encoder, " + what);
+      golden::expect_close(logits.data() + row * vocabulary, run.find("logits")->items[i],
+                           "logits, " + what);
+    }
+  }
+}
+
+TEST_P(Translator, GreedyTextIsTheSame) {
+  SCOPED_TRACE(name());
+  const Made made(given());
+  const Context context({.threads = 1});
+  for (const Json& run : given().find("runs")->items) {
+    SearchSettings settings;
+    const auto expected = golden::ids_of(*run.find("greedy"));
+    settings.max_tokens = static_cast<std::int64_t>(expected.size());
+    const auto found = translate(made.encoder, made.decoder, golden::ids_of(*run.find("ids")),
+                                 made.described.start, settings, context);
+    ASSERT_EQ(found.size(), 1);
+    EXPECT_EQ(found[0].ids, expected);
+    EXPECT_FALSE(found[0].ended);
+  }
+}
+
+// Each search with settings as generate() had them, read as from a generation_config.json.
+TEST_P(Translator, SearchesFindTheSameTexts) {
+  SCOPED_TRACE(name());
+  const Made made(given());
+  const Context context({.threads = 1});
+  for (const Json& run : given().find("runs")->items) {
+    const auto ids = golden::ids_of(*run.find("ids"));
+    const auto end = static_cast<std::int32_t>(run.find("end")->integer);
+    for (const Json& search : run.find("searches")->items) {
+      const Json& asked = *search.find("asked");
+      SCOPED_TRACE(std::to_string(ids.size()) + " tokens, " + golden::written(asked));
+      SearchSettings settings = read_search(Fields(asked, "generation_config.json"), 256,
+                                            made.decoder.config().vocabulary);
+      settings.ends = {end};
+      settings.max_tokens = 20;
+      const auto found =
+          translate(made.encoder, made.decoder, ids, made.described.start, settings, context);
+      const auto& expected = search.find("found")->items;
+      ASSERT_EQ(found.size(), expected.size());
+      for (std::size_t i = 0; i < found.size(); ++i) {
+        auto got = found[i].ids;
+        if (found[i].ended) got.push_back(end);
+        EXPECT_EQ(got, golden::ids_of(*expected[i].find("ids"))) << i;
+        const Json& score = *expected[i].find("score");
+        if (!score.is(Json::Kind::null)) {
+          EXPECT_NEAR(found[i].score, score.real, 1e-4 * std::abs(score.real)) << i;
+        }
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Transformers, Translator,
+                         testing::Range(std::size_t{0}, cases().names.size()));
+
+}  // namespace
+}  // namespace attn
