@@ -1,0 +1,326 @@
+#include "attn/translation_model.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <stdexcept>
+#include <utility>
+
+#include "model/file.h"
+#include "model/sentencepiece.h"
+#include "model/tokenizer.h"
+#include "model/translate.h"
+#include "model/translators.h"
+#include "model/word_tokens.h"
+
+namespace attn {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+bool is_file(const std::string& path) {
+  std::error_code ignored;
+  return fs::is_regular_file(path, ignored);
+}
+
+// A source's tokenizer and, where it is another, a target's.
+struct Tokenizers {
+  Tokenizer source;
+  std::optional<Tokenizer> target = {};
+};
+
+Vocabulary vocabulary_file(const std::string& path) {
+  return read_vocabulary(Json::parse(read_file(path), path), path);
+}
+
+Tokenizers marian_tokenizers(const std::string& folder) {
+  const auto tokenizer = [&](const std::string& model, const std::string& vocabulary) {
+    SentencePieceOptions options;
+    options.vocabulary = vocabulary_file(folder + "/" + vocabulary);
+    return make_sentencepiece_tokenizer(read_file(folder + "/" + model), options,
+                                        folder + "/" + model);
+  };
+  // One vocabulary for both, or one each.
+  const char* const targets =
+      is_file(folder + "/target_vocab.json") ? "target_vocab.json" : "vocab.json";
+  return {tokenizer("source.spm", "vocab.json"), tokenizer("target.spm", targets)};
+}
+
+// T5's sentinels fill its vocabulary up from behind the file's pieces; what the embedding has
+// beyond a hundred is padding.
+Tokenizer t5_tokenizer(const std::string& path, std::int64_t vocabulary) {
+  constexpr std::int64_t kMostSentinels = 100;
+  const std::string file = read_file(path);
+  const auto pieces = static_cast<std::int64_t>(parse_sentencepiece(file, path).size());
+  SentencePieceOptions options;
+  options.sentinels = std::clamp<std::int64_t>(vocabulary - pieces, 0, kMostSentinels);
+  return make_sentencepiece_tokenizer(file, options, path);
+}
+
+Tokenizers folder_tokenizers(const std::string& folder, std::int64_t vocabulary) {
+  const std::string json = folder + "/tokenizer.json", spiece = folder + "/spiece.model";
+  if (is_file(json)) return {Tokenizer::from_json(read_file(json), json)};
+  if (is_file(spiece)) return {t5_tokenizer(spiece, vocabulary)};
+  if (is_file(folder + "/source.spm")) return marian_tokenizers(folder);
+  throw Error(folder + ": has no tokenizer.json, spiece.model, or source.spm with target.spm");
+}
+
+std::vector<std::string> token_list(const std::string& folder, const std::string& side) {
+  for (const std::string& name : {side, std::string("shared_vocabulary")}) {
+    for (const char* const extension : {".json", ".txt"}) {
+      const std::string path = folder + "/" + name + extension;
+      if (is_file(path)) return parse_token_list(read_file(path), path);
+    }
+  }
+  throw Error(folder + ": has neither " + side + " nor shared_vocabulary, as .txt or .json");
+}
+
+// What a folder holds.
+struct Parts {
+  std::unique_ptr<Weights> weights;
+  DescribedTranslator model;
+  Tokenizers tokenizers;
+  std::string family;
+};
+
+Parts load_ctranslate2_parts(const std::string& folder, std::unique_ptr<Weights> weights) {
+  const std::string path = folder + "/model.bin";
+  const auto config = weights->ctranslate2()->version() >= 6
+                          ? read_file_if_present(folder + "/config.json")
+                          : std::nullopt;
+  CTranslate2Translator loaded = load_ctranslate2(*weights, config.value_or(""), path);
+  const CTranslate2Tokens& t = loaded.tokens;
+  if (t.start.empty()) {
+    throw Error(folder + ": targets begin with a token that the user chooses, which we do not run");
+  }
+  const auto sources = token_list(folder, "source_vocabulary"),
+             targets = token_list(folder, "target_vocabulary");
+  WordTokenOptions options;
+  options.unknown = t.unknown;
+  options.special = {"<blank>", t.begin, t.end};
+  Tokenizer target = make_word_tokenizer(targets, options, folder + "/target_vocabulary");
+  const auto token = [&](const std::string& name) {
+    const auto id = target.id(name);
+    if (!id) throw Error(folder + "/target_vocabulary: has no " + name);
+    return *id;
+  };
+  loaded.model.start = token(t.start);
+  loaded.model.search.ends = {token(t.end)};
+  const auto in_source = [&](const std::string& name) {
+    for (std::size_t i = 0; i < sources.size(); ++i) {
+      if (sources[i] == name) return static_cast<std::int32_t>(i);
+    }
+    throw Error(folder + "/source_vocabulary: has no " + name);
+  };
+  if (t.source_begin) options.front = {in_source(t.begin)};
+  if (t.source_end) options.behind = {in_source(t.end)};
+  Tokenizer source = make_word_tokenizer(sources, options, folder + "/source_vocabulary");
+  return {std::move(weights),
+          std::move(loaded.model),
+          {std::move(source), std::move(target)},
+          "ctranslate2"};
+}
+
+Parts load_parts(const std::string& folder) {
+  if (!fs::is_directory(folder)) {
+    throw Error(folder + ": is no folder; an encoder-decoder needs several files");
+  }
+  auto weights = std::make_unique<Weights>(folder);
+  if (weights->ctranslate2() != nullptr) return load_ctranslate2_parts(folder, std::move(weights));
+  const std::string path = folder + "/config.json";
+  const std::string text = read_file(path);
+  const Json config = Json::parse(text, path);
+  DescribedTranslator model = load_translator(
+      text, path, read_file_if_present(folder + "/generation_config.json"), *weights);
+  Tokenizers tokenizers = folder_tokenizers(folder, model.encoder.config.vocabulary);
+  return {std::move(weights), std::move(model), std::move(tokenizers),
+          config.find("model_type")->text};
+}
+
+}  // namespace
+
+struct TranslationModel::Impl {
+  Impl(const std::string& folder, const Context& where) : Impl(folder, where, load_parts(folder)) {}
+  Impl(const std::string& folder, const Context& where, Parts parts)
+      : context(where),
+        weights(std::move(parts.weights)),
+        tokenizers(std::move(parts.tokenizers)),
+        start(parts.model.start),
+        search(std::move(parts.model.search)),
+        encoder(parts.model.encoder.config, std::move(parts.model.encoder.weights)),
+        decoder(parts.model.decoder.config, std::move(parts.model.decoder.weights)) {
+    const TransformerConfig& c = encoder.config();
+    check(folder, "source", tokenizers.source.size(), c.vocabulary);
+    check(folder, "target", target().size(), decoder.config().vocabulary);
+    info.family = std::move(parts.family);
+    info.path = folder;
+    info.layers = c.layers;
+    info.heads = c.heads;
+    info.kv_heads = c.kv_heads;
+    info.head_width = c.head_width;
+    info.width = c.width;
+    info.feed_forward_width = c.feed_forward_width;
+    info.vocabulary = decoder.config().vocabulary;
+    info.max_length = info.max_positions = c.positions;
+    info.parameters = weights->parameters();
+  }
+
+  static void check(const std::string& folder, const char* side, std::int64_t tokens,
+                    std::int64_t rows) {
+    if (tokens <= rows) return;
+    throw Error(folder + ": the " + side + "'s tokenizer has " + std::to_string(tokens) +
+                " tokens, the model " + std::to_string(rows));
+  }
+  const Tokenizer& target() const {
+    return tokenizers.target ? *tokenizers.target : tokenizers.source;
+  }
+
+  Context context;
+  std::unique_ptr<Weights> weights;
+  Tokenizers tokenizers;
+  std::int32_t start;
+  SearchSettings search;
+  Transformer encoder, decoder;
+  ModelInfo info;
+};
+
+bool is_translation_model(const std::string& folder) {
+  const std::string binary = folder + "/model.bin", config = folder + "/config.json";
+  if (is_file(binary) && is_ctranslate2(MappedFile(binary).bytes())) return true;
+  if (!is_file(config)) return false;
+  const Json tree = Json::parse(read_file(config), config);
+  const Fields fields(tree, config);
+  return is_translator(fields.text("model_type").value_or(""));
+}
+
+TranslationModel TranslationModel::load(const std::string& folder, const Context& context) {
+  return TranslationModel(std::make_shared<const Impl>(folder, context));
+}
+
+const ModelInfo& TranslationModel::info() const { return impl_->info; }
+
+std::vector<std::int32_t> TranslationModel::encode(const std::string& text) const {
+  return impl_->tokenizers.source.encode(text).ids;
+}
+
+std::string TranslationModel::decode(std::span<const std::int32_t> ids) const {
+  return impl_->target().decode(ids);
+}
+
+std::string TranslationModel::piece(std::int32_t id) const {
+  return impl_->tokenizers.source.piece(id);
+}
+
+Translation TranslationModel::translate(const std::string& text,
+                                        const TranslationOptions& options) const {
+  return translate(encode(text), options);
+}
+
+Translation TranslationModel::translate(std::span<const std::int32_t> source,
+                                        const TranslationOptions& options) const {
+  SearchSettings settings = impl_->search;
+  settings.beams = options.beams.value_or(settings.beams);
+  settings.length_penalty = options.length_penalty.value_or(settings.length_penalty);
+  settings.max_tokens = options.max_tokens.value_or(settings.max_tokens);
+  FoundText best = attn::translate(impl_->encoder, impl_->decoder, source, impl_->start, settings,
+                                   impl_->context)
+                       .front();
+  Translation out;
+  out.text = decode(best.ids);
+  for (const std::int32_t id : best.ids) out.tokens.push_back(impl_->target().piece(id));
+  out.ids = std::move(best.ids);
+  out.score = best.score;
+  out.log_probability = best.log_probability;
+  out.ended = best.ended;
+  return out;
+}
+
+namespace {
+
+// [tokens][heads * width] to [heads][tokens][width].
+std::vector<float> by_head(const float* x, std::int64_t tokens, std::int64_t heads,
+                           std::int64_t width) {
+  std::vector<float> out;
+  out.reserve(static_cast<std::size_t>(tokens * heads * width));
+  for (std::int64_t h = 0; h < heads; ++h) {
+    for (std::int64_t t = 0; t < tokens; ++t) {
+      const float* const row = x + (t * heads + h) * width;
+      out.insert(out.end(), row, row + width);
+    }
+  }
+  return out;
+}
+
+AttentionRecord empty_record(const ModelInfo& info, const TransformerConfig& c,
+                             std::span<const std::int32_t> ids, const Tokenizer& tokenizer) {
+  AttentionRecord record;
+  record.model = fs::path(info.path).lexically_normal().filename().string();
+  if (record.model.empty() || record.model == ".") record.model = info.family;
+  record.heads = c.heads;
+  record.kv_heads = c.kv_heads;
+  record.width = c.head_width;
+  for (const std::int32_t id : ids) {
+    RecordToken token;
+    token.special = tokenizer.is_special(id);
+    token.text = tokenizer.piece(id);
+    record.tokens.push_back(std::move(token));
+  }
+  return record;
+}
+
+}  // namespace
+
+TranslationRecord TranslationModel::record(std::span<const std::int32_t> source,
+                                           std::span<const std::int32_t> target) const {
+  const Transformer &encoder = impl_->encoder, &decoder = impl_->decoder;
+  const TransformerConfig &e = encoder.config(), &d = decoder.config();
+  std::vector<std::int32_t> ids = {impl_->start};
+  ids.insert(ids.end(), target.begin(), target.end());
+  const auto sources = static_cast<std::int64_t>(source.size()),
+             targets = static_cast<std::int64_t>(ids.size());
+  if (targets > d.positions) {
+    throw std::invalid_argument("[record] the target has " + std::to_string(targets) +
+                                " tokens, the model " + std::to_string(d.positions) + " positions");
+  }
+  TranslationRecord out;
+  out.encoder = empty_record(impl_->info, e, source, impl_->tokenizers.source);
+  out.decoder = empty_record(impl_->info, d, ids, impl_->target());
+  out.cross = out.decoder;
+  out.cross.layers.resize(static_cast<std::size_t>(d.layers));
+  const auto layer_of = [](const SeenAttention& seen, const TransformerConfig& c,
+                           std::int64_t tokens, const Transformer& model) {
+    LayerRecord layer;
+    layer.q = by_head(seen.q, tokens, c.heads, c.head_width);
+    layer.k = by_head(seen.k, tokens, c.kv_heads, c.head_width);
+    layer.mask = model.attention(seen.layer).mask;
+    layer.score = model.attention(seen.layer).score;
+    return layer;
+  };
+  const auto encoded =
+      encode_source(encoder, source, impl_->context, [&](const SeenAttention& seen) {
+        out.encoder.layers.push_back(layer_of(seen, e, sources, encoder));
+      });
+  const auto see = [&](const SeenAttention& seen) {
+    if (!seen.source) {
+      out.decoder.layers.push_back(layer_of(seen, d, targets, decoder));
+      return;
+    }
+    LayerRecord& layer = out.cross.layers[static_cast<std::size_t>(seen.layer)];
+    if (seen.k != nullptr) layer.k = by_head(seen.k, sources, d.kv_heads, d.head_width);
+    if (seen.q != nullptr) layer.q = by_head(seen.q, targets, d.heads, d.head_width);
+    if (d.attention_scale > 0) layer.score.scale = d.attention_scale;
+  };
+  KvCache kept(decoder.cache_options(sources), impl_->context),
+      cache(decoder.cache_options(targets), impl_->context);
+  const SequenceId from = decoder.keep_source(encoded, kept, impl_->context, see);
+  decoder.hidden({.ids = ids,
+                  .cache = cache,
+                  .sequences = {cache.create()},
+                  .counts = {targets},
+                  .sources = &kept,
+                  .source_of = {from}},
+                 impl_->context, see);
+  return out;
+}
+
+}  // namespace attn
