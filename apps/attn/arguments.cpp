@@ -17,6 +17,7 @@ constexpr const char* kExamples = R"eg(Examples:
   attn look minilm "The animal did not cross the street because it was tired." -o page.html
   attn generate smollm2 "The capital of France is"
   attn heads smollm2 book.txt --sort induction
+  attn translate ./opus-mt-en-fr "A dog runs."
   attn explain --shape 1,32,8,8192,8192,128 --mask causal --score alibi
   attn bench --shape 1,32,8,4096,4096,128 --mask causal
   attn get minilm
@@ -63,6 +64,15 @@ largest possible, 'first' the mass on the first token, 'sink' the share of docum
 is above 0.3, 'distance' in tokens. 'rep-prev', 'duplicate' and 'induction' are the mass on the
 token before, on the same token and on the one that followed it, on 100 random tokens that come
 twice. 'even' is a head that spreads evenly: what the others are to be compared with.)eg";
+
+constexpr const char* kTranslateExamples = R"eg(Examples:
+  attn translate ./opus-mt-en-fr "A dog runs across the meadow."
+  attn translate ./opus-mt-en-fr -f english.txt --beams 4       one sentence a line, in and out
+  attn translate ./t5-small "translate English to German: A dog runs." --max-tokens 40
+  attn translate ./bart-large-cnn "$(cat report.txt)" --length-penalty 2 --json
+
+What is not given is as the model's generation_config.json asks for. Models that continue a text,
+as LLaMA, are for attn generate.)eg";
 
 constexpr const char* kExplainExamples = R"eg(Examples:
   attn explain --shape 1,12,12,2048,2048,64
@@ -142,6 +152,7 @@ Command parse(int argc, const char* const* argv) {
   LookOptions look;
   GenerateOptions generate;
   HeadsOptions heads;
+  TranslateOptions translate;
   ExplainOptions explain;
   BenchOptions bench;
   GetOptions get;
@@ -281,6 +292,26 @@ Command parse(int argc, const char* const* argv) {
   sub->add_flag("--csv", heads.csv, "Print CSV instead of a table");
   sub->add_flag("--offline", heads.offline, "Never download; use only the cache");
 
+  sub = add("translate", "Let an encoder-decoder translate texts", kTranslateExamples);
+  sub->add_option("model", translate.model,
+                  "Folder of a T5, BART or Marian model, or of CTranslate2's")
+      ->required()
+      ->type_name("MODEL");
+  sub->add_option("text", translate.text, "The text; without it and without -f: standard input")
+      ->type_name("TEXT");
+  sub->add_option("-f,--file", translate.file, "File with one text a line ('-': standard input)")
+      ->type_name("FILE");
+  sub->add_option("--beams", translate.how.beams, "Texts that run side by side; 1: greedy")
+      ->check(CLI::Range(1, 1024).description(""))
+      ->type_name("N");
+  sub->add_option("--length-penalty", translate.how.length_penalty,
+                  "Above 1 prefers longer texts, below 1 shorter ones")
+      ->type_name("P");
+  sub->add_option("-n,--max-tokens", translate.how.max_tokens, "At most N tokens a text")
+      ->check(CLI::Range(1, 1 << 24).description(""))
+      ->type_name("N");
+  sub->add_flag("--offline", translate.offline, "Never download; use only the cache");
+
   sub = add("explain", "Say what an attention call would do and cost", kExplainExamples);
   sub->add_option("--shape", explain.shape,
                   "Batch, query heads, key/value heads, query and key length, head width")
@@ -387,7 +418,9 @@ Command parse(int argc, const char* const* argv) {
 
   const std::string command = command_name(app);
   if (command.empty())
-    reject("", "a command is needed: run, look, generate, heads, explain, bench, get or doctor");
+    reject("",
+           "a command is needed: run, look, generate, translate, heads, explain, bench, get or "
+           "doctor");
   isa_from_name(common.isa);
   if (command == "run") {
     if (!run.texts.empty() && !run.file.empty()) reject(command, "give texts or -f, not both");
@@ -411,6 +444,11 @@ Command parse(int argc, const char* const* argv) {
     generate.max_tokens_given = max_tokens->count() > 0;
     generate.common = common;
     return generate;
+  }
+  if (command == "translate") {
+    if (translate.text && !translate.file.empty()) reject(command, "give a text or -f, not both");
+    translate.common = common;
+    return translate;
   }
   if (command == "heads") {
     if (heads.csv && common.json) reject(command, "give --csv or --json, not both");

@@ -10,6 +10,7 @@
 
 #include "attn/context.h"
 #include "attn/language_model.h"
+#include "attn/translation_model.h"
 
 namespace attn::cli {
 
@@ -70,6 +71,15 @@ struct HeadsOptions {
   bool offline = false;
 };
 
+struct TranslateOptions {
+  Common common;
+  std::string model;
+  std::optional<std::string> text;
+  std::string file;  // a text a line
+  TranslationOptions how;
+  bool offline = false;
+};
+
 struct ExplainOptions {
   Common common;
   std::string shape;
@@ -121,8 +131,8 @@ struct Answer {
   std::string text;
 };
 
-using Command = std::variant<Answer, RunOptions, LookOptions, GenerateOptions, HeadsOptions,
-                             ExplainOptions, BenchOptions, GetOptions, DoctorOptions>;
+using Command = std::variant<Answer, RunOptions, LookOptions, GenerateOptions, TranslateOptions,
+                             HeadsOptions, ExplainOptions, BenchOptions, GetOptions, DoctorOptions>;
 
 // Throws std::invalid_argument with one line that says what is wrong and where help is.
 Command parse(int argc, const char* const* argv);
@@ -130,6 +140,7 @@ Command parse(int argc, const char* const* argv);
 void run(const RunOptions& options);
 void look(const LookOptions& options);
 void generate(const GenerateOptions& options);
+void translate(const TranslateOptions& options);
 void heads(const HeadsOptions& options);
 void explain(const ExplainOptions& options);
 void bench(const BenchOptions& options);

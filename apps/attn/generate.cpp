@@ -7,6 +7,7 @@
 #include "arguments.h"
 #include "attn/inspect.h"
 #include "attn/language_model.h"
+#include "attn/translation_model.h"
 #include "json.h"
 #include "models.h"
 #include "output.h"
@@ -46,9 +47,13 @@ void generate(const GenerateOptions& options) {
     while (!text.empty() && (text.back() == '\n' || text.back() == '\r')) text.pop_back();
   }
   if (!options.observe.empty()) check_output("generate: --observe", options.observe);
+  const std::string path = model_path(options.model, options.offline);
+  if (is_translation_model(path)) {
+    throw std::invalid_argument("generate: '" + options.model +
+                                "' is an encoder-decoder, which attn translate runs");
+  }
   const Context context = options.common.context();
-  const LanguageModel model =
-      LanguageModel::load(model_path(options.model, options.offline), context);
+  const LanguageModel model = LanguageModel::load(path, context);
   const std::vector<std::int32_t> prompt =
       options.chat ? model.encode_chat(options.system, text) : model.encode(text);
   if (prompt.empty()) throw std::invalid_argument("generate: the prompt is empty");

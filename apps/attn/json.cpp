@@ -74,6 +74,21 @@ std::string json(const GenerateReport& report) {
                 steps > 0 && g.seconds > 0 ? Json(steps / g.seconds) : Json(nullptr)}});
 }
 
+std::string json(const TranslateReport& report) {
+  Json lines = Json::array();
+  for (const TranslateReport::Line& line : report.translations) {
+    const Translation& t = line.translation;
+    lines.push_back({{"source", line.source},
+                     {"text", t.text},
+                     {"ids", t.ids},
+                     {"tokens", t.tokens},
+                     {"score", t.score},
+                     {"log_probability", t.log_probability},
+                     {"ended", t.ended}});
+  }
+  return text({{"model", report.model}, {"translations", std::move(lines)}});
+}
+
 std::string json(const ObserveReport& report) {
   const Generation& g = report.generation;
   const std::int64_t heads = report.info.heads;

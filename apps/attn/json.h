@@ -12,6 +12,7 @@
 #include "attn/language_model.h"
 #include "attn/measure.h"
 #include "attn/model.h"
+#include "attn/translation_model.h"
 
 namespace attn::cli {
 
@@ -40,6 +41,15 @@ struct LookReport {
 struct GenerateReport {
   std::string model;
   Generation generation;
+};
+
+struct TranslateReport {
+  struct Line {
+    std::string source;
+    Translation translation;
+  };
+  std::string model;
+  std::vector<Line> translations;
 };
 
 struct HeadsReport {
@@ -97,6 +107,7 @@ struct DoctorReport {
 std::string json(const RunReport& report);
 std::string json(const LookReport& report);
 std::string json(const GenerateReport& report);
+std::string json(const TranslateReport& report);
 std::string json(const HeadsReport& report);
 std::string json(const SinksReport& report);
 std::string json(const ObserveReport& report);

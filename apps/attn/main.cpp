@@ -33,18 +33,20 @@ int fail(std::string what, int code) {
 int main(int argc, char** argv) {
   attn::cli::prepare_signals();
   try {
-    std::visit(Overloaded{
-                   [](const attn::cli::Answer& answer) { attn::cli::print(answer.text); },
-                   [](const attn::cli::RunOptions& options) { attn::cli::run(options); },
-                   [](const attn::cli::LookOptions& options) { attn::cli::look(options); },
-                   [](const attn::cli::GenerateOptions& options) { attn::cli::generate(options); },
-                   [](const attn::cli::HeadsOptions& options) { attn::cli::heads(options); },
-                   [](const attn::cli::ExplainOptions& options) { attn::cli::explain(options); },
-                   [](const attn::cli::BenchOptions& options) { attn::cli::bench(options); },
-                   [](const attn::cli::GetOptions& options) { attn::cli::get(options); },
-                   [](const attn::cli::DoctorOptions& options) { attn::cli::doctor(options); },
-               },
-               attn::cli::parse(argc, argv));
+    std::visit(
+        Overloaded{
+            [](const attn::cli::Answer& answer) { attn::cli::print(answer.text); },
+            [](const attn::cli::RunOptions& options) { attn::cli::run(options); },
+            [](const attn::cli::LookOptions& options) { attn::cli::look(options); },
+            [](const attn::cli::GenerateOptions& options) { attn::cli::generate(options); },
+            [](const attn::cli::TranslateOptions& options) { attn::cli::translate(options); },
+            [](const attn::cli::HeadsOptions& options) { attn::cli::heads(options); },
+            [](const attn::cli::ExplainOptions& options) { attn::cli::explain(options); },
+            [](const attn::cli::BenchOptions& options) { attn::cli::bench(options); },
+            [](const attn::cli::GetOptions& options) { attn::cli::get(options); },
+            [](const attn::cli::DoctorOptions& options) { attn::cli::doctor(options); },
+        },
+        attn::cli::parse(argc, argv));
   } catch (const std::invalid_argument& error) {
     return fail(error.what(), 2);
   } catch (const std::bad_alloc&) {
