@@ -30,6 +30,11 @@ std::shared_ptr<const Library> open(std::string_view file, const std::string& so
   return library;
 }
 
+void check(const sentencepiece::util::Status& status) {
+  if (!status.ok())
+    throw Error("[tokenizer] SentencePiece: " + std::string(status.error_message()));
+}
+
 // A whole text is one word to it: the library normalises and cuts.
 class LibrarySubwords final : public Subwords {
  public:
@@ -50,16 +55,23 @@ class LibrarySubwords final : public Subwords {
       if (is_escaped_byte(c)) text.replace(at, length, "\xEF\xBF\xBD");
       at += length;
     }
+    std::size_t begin = 0;
+    if (!own_ids_ && text.starts_with(">>") && text.find("<<") != std::string::npos) {
+      // Marian's languages, >>fr<<, are not the library's.
+      begin = text.find("<<") + 2;
+      out.push_back({id_of(std::string_view(text).substr(0, begin)), 0, begin});
+    }
     sentencepiece::ImmutableSentencePieceText cut;
-    const auto status = library_->Encode(text, cut.mutable_proto());
-    if (!status.ok())
-      throw Error("[tokenizer] SentencePiece: " + std::string(status.error_message()));
+    check(library_->Encode(std::string_view(text).substr(begin), cut.mutable_proto()));
     for (std::size_t i = 0; i < cut.pieces_size(); ++i) {
       const auto piece = cut.pieces(static_cast<int>(i));
-      const std::int32_t id = own_ids_ ? static_cast<std::int32_t>(piece.id())
-                                       : vocabulary().find(piece.piece()).value_or(unknown_);
-      out.push_back({id, piece.begin(), piece.end()});
+      const std::int32_t id =
+          own_ids_ ? static_cast<std::int32_t>(piece.id()) : id_of(piece.piece());
+      out.push_back({id, begin + piece.begin(), begin + piece.end()});
     }
+  }
+  std::int32_t id_of(std::string_view piece) const {
+    return vocabulary().find(piece).value_or(unknown_);
   }
 
   std::shared_ptr<const Library> library_;
@@ -72,9 +84,7 @@ Decoder decoder_of(std::shared_ptr<const Library> library) {
     // The space that begins a text is left out: within one, something stands before it.
     if (within) pieces.insert(pieces.begin(), "a");
     std::string text;
-    const auto status = library->Decode(pieces, &text);
-    if (!status.ok())
-      throw Error("[tokenizer] SentencePiece: " + std::string(status.error_message()));
+    check(library->Decode(pieces, &text));
     pieces.assign(1, within ? text.substr(1) : text);
   };
 }
@@ -129,15 +139,7 @@ Tokenizer make_sentencepiece_tokenizer(std::string_view file, const SentencePiec
                                       [&](const AddedToken& token) { return token.id == *id; });
     if (!is_there) add(name, true);
   }
-  if (!own_ids) {
-    if (vocabulary.find("<pad>")) add("<pad>", true);
-    // Marian's languages: >>fr<<.
-    for (std::int32_t id = 0; id < vocabulary.size(); ++id) {
-      if (!vocabulary.has(id)) continue;
-      const std::string& piece = vocabulary.piece(id);
-      if (piece.size() > 4 && piece.starts_with(">>") && piece.ends_with("<<")) add(piece, false);
-    }
-  }
+  if (!own_ids && vocabulary.find("<pad>")) add("<pad>", true);
   const std::int32_t unknown_id = *vocabulary.find(unknown), end = *vocabulary.find(options.end);
   auto subwords = std::make_unique<LibrarySubwords>(library, vocabulary, own_ids, unknown_id);
   return Tokenizer(

@@ -42,9 +42,13 @@ class SplitText {
     return std::string_view(text_).substr(split.begin, split.end - split.begin);
   }
   const std::vector<Split>& splits() const { return splits_; }
-  // The source of a part that is not empty.
+  // The source of a part; of an empty one, where it would stand.
   Range source(std::size_t begin, std::size_t end) const {
-    return {sources_[begin].first, sources_[end - 1].second};
+    if (begin < end) return {sources_[begin].first, sources_[end - 1].second};
+    const std::size_t at = begin < sources_.size() ? sources_[begin].first
+                           : sources_.empty()      ? 0
+                                                   : sources_.back().second;
+    return {at, at};
   }
 
   void append(char32_t c, Range source);
