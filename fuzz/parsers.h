@@ -14,9 +14,11 @@
 
 #include "attn/error.h"
 #include "model/config.h"
+#include "model/ctranslate2.h"
 #include "model/gguf.h"
 #include "model/llama2c.h"
 #include "model/safetensors.h"
+#include "model/sentencepiece.h"
 #include "model/tokenizer.h"
 #include "model/weight_type.h"
 #include "model/wordpiece.h"
@@ -119,6 +121,50 @@ inline void gguf(Bytes bytes) {
                      width, 0, elements / width, numbers);
     }
     require(covered <= bytes.size());
+  } catch (const Error&) {
+  }
+}
+
+// Every variable lies in the file, has the size of its shape, and is asked for as a setting.
+inline void ctranslate2(Bytes bytes) {
+  try {
+    const CTranslate2 file(std::as_bytes(bytes), "fuzz");
+    const std::string* before = nullptr;
+    for (const TensorEntry& entry : file.tensors()) {
+      require(before == nullptr || *before < entry.name);
+      require(entry.begin <= entry.end && entry.end <= bytes.size() && file.has(entry.name));
+      std::uint64_t elements = 1;
+      for (const std::int64_t size : entry.shape) elements *= static_cast<std::uint64_t>(size);
+      const std::uint64_t each = entry.dtype == "I8"                            ? 1
+                                 : entry.dtype == "F32" || entry.dtype == "I32" ? 4
+                                                                                : 2;
+      require(elements * each == entry.end - entry.begin);
+      for (const bool text : {false, true}) {
+        try {
+          text ? (void)file.text(entry.name) : (void)file.number(entry.name);
+        } catch (const Error&) {
+        }
+      }
+      before = &entry.name;
+    }
+  } catch (const Error&) {
+  }
+}
+
+// A model, and what it makes of a text that it may know.
+inline void sentencepiece(Bytes bytes) {
+  try {
+    require(!parse_sentencepiece(text_of(bytes), "fuzz").empty());
+    const Tokenizer tokenizer = make_sentencepiece_tokenizer(text_of(bytes), {}, "fuzz");
+    const std::string_view text = "ab \xef\xbc\xa1 e\xcc\x81 </s>\xff<0x41> ba";
+    const TokenizedText encoded = tokenizer.encode(text);
+    require(encoded.offsets.size() == encoded.ids.size());
+    for (std::size_t i = 0; i < encoded.ids.size(); ++i) {
+      require(encoded.ids[i] >= 0 && encoded.ids[i] < tokenizer.size());
+      require(encoded.offsets[i].first <= encoded.offsets[i].second &&
+              encoded.offsets[i].second <= text.size());
+    }
+    tokenizer.decode(encoded.ids, false);
   } catch (const Error&) {
   }
 }

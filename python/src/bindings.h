@@ -100,9 +100,11 @@ void bind_observe(nb::module_& m);
 void bind_positions(nb::module_& m);
 void bind_models(nb::module_& m);
 void bind_language_models(nb::module_& m);
+void bind_translation_models(nb::module_& m);
 
 // A LanguageModel from a folder or GGUF file.
 nb::object load_language_model(const std::string& path, const Context& context);
+nb::object load_translation_model(const std::string& path, const Context& context);
 
 }  // namespace attn::python
 

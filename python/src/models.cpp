@@ -15,6 +15,7 @@
 #include "attn/inspect.h"
 #include "attn/language_model.h"
 #include "attn/model.h"
+#include "attn/translation_model.h"
 #include "bindings.h"
 
 namespace attn::python {
@@ -380,22 +381,27 @@ belongs to, as a number.)");
         const Context own({.threads = threads, .isa = isa_from_name(isa)});
         std::string place;
         std::optional<PyModel> encoder;
+        bool translates = false;
         {
           nb::gil_scoped_release release;
           place = std::filesystem::is_regular_file(name)
                       ? name
                       : resolve_model(name, {.offline = offline});
-          if (!is_language_model(place)) encoder.emplace(PyModel{Model::load(place, own)});
+          translates = is_translation_model(place);
+          if (!translates && !is_language_model(place))
+            encoder.emplace(PyModel{Model::load(place, own)});
         }
+        if (translates) return load_translation_model(place, own);
         return encoder ? nb::cast(std::move(*encoder)) : load_language_model(place, own);
       },
       "path"_a, nb::kw_only(), "threads"_a = 0, "isa"_a = "automatic", "offline"_a = false,
       nb::sig("def load(path: object, *, threads: int = 0, isa: str = 'automatic', "
-              "offline: bool = False) -> Model | LanguageModel"),
+              "offline: bool = False) -> Model | LanguageModel | TranslationModel"),
       "A model from a folder in Hugging Face layout, a GGUF file, or by a known name such as "
       "minilm "
       "or smollm2, which is obtained when it is not in the cache (offline: only the cache). An "
-      "encoder is a Model, a language model a LanguageModel.");
+      "encoder is a Model, a language model a LanguageModel, an encoder-decoder a "
+      "TranslationModel.");
 }
 
 }  // namespace attn::python

@@ -30,5 +30,6 @@ NB_MODULE(_attn, m) {
   attn::python::bind_observe(m);
   attn::python::bind_positions(m);
   attn::python::bind_language_models(m);
+  attn::python::bind_translation_models(m);
   attn::python::bind_models(m);
 }

@@ -32,6 +32,8 @@ void replay(const std::string& parser, const std::function<void(fuzz::Bytes)>& r
 TEST(Corpus, Safetensors) { replay("safetensors", fuzz::safetensors); }
 TEST(Corpus, SafetensorsIndex) { replay("safetensors_index", fuzz::safetensors_index); }
 TEST(Corpus, Llama2c) { replay("llama2c", fuzz::llama2c); }
+TEST(Corpus, CTranslate2) { replay("ctranslate2", fuzz::ctranslate2); }
+TEST(Corpus, SentencePiece) { replay("sentencepiece", fuzz::sentencepiece); }
 TEST(Corpus, Gguf) { replay("gguf", fuzz::gguf); }
 TEST(Corpus, Config) { replay("config", fuzz::config); }
 TEST(Corpus, WordPiece) { replay("wordpiece", fuzz::wordpiece); }

@@ -1,0 +1,130 @@
+// attn.TranslationModel and attn.Translation.
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <memory>
+#include <mutex>
+#include <optional>
+
+#include "attn/translation_model.h"
+#include "bindings.h"
+
+namespace attn::python {
+
+using namespace nb::literals;
+
+// A context serves one caller at a time, and so does a model.
+struct PyTranslationModel {
+  TranslationModel model;
+  std::mutex busy;
+};
+
+nb::object load_translation_model(const std::string& path, const Context& context) {
+  std::shared_ptr<PyTranslationModel> model;
+  {
+    nb::gil_scoped_release release;
+    model = std::make_shared<PyTranslationModel>(TranslationModel::load(path, context));
+  }
+  return nb::cast(model);
+}
+
+namespace {
+
+using Ids = std::vector<std::int32_t>;
+
+// Bytes as text; a part of a character becomes U+FFFD.
+nb::str text_of(std::string_view bytes) {
+  PyObject* text =
+      PyUnicode_DecodeUTF8(bytes.data(), static_cast<Py_ssize_t>(bytes.size()), "replace");
+  if (text == nullptr) throw nb::python_error();
+  return nb::steal<nb::str>(text);
+}
+
+Ids ids_of(const PyTranslationModel& m, nb::handle text_or_ids) {
+  if (nb::isinstance<nb::str>(text_or_ids))
+    return m.model.encode(nb::cast<std::string>(text_or_ids));
+  Ids ids;
+  if (!nb::try_cast(text_or_ids, ids)) throw nb::type_error("give a text, or a list of token ids");
+  return ids;
+}
+
+Translation translate(PyTranslationModel& m, nb::handle text, std::optional<std::int64_t> beams,
+                      std::optional<double> length_penalty,
+                      std::optional<std::int64_t> max_tokens) {
+  const Ids ids = ids_of(m, text);
+  nb::gil_scoped_release release;
+  const std::lock_guard one_at_a_time(m.busy);
+  return m.model.translate(
+      ids, {.beams = beams, .length_penalty = length_penalty, .max_tokens = max_tokens});
+}
+
+}  // namespace
+
+void bind_translation_models(nb::module_& m) {
+  nb::class_<Translation>(m, "Translation", "What an encoder-decoder made of a text.")
+      .def_prop_ro("text", [](const Translation& t) { return text_of(t.text); })
+      .def_ro("ids", &Translation::ids, "Its tokens, without start and end.")
+      .def_prop_ro(
+          "tokens",
+          [](const Translation& t) {
+            nb::list pieces;
+            for (const std::string& piece : t.tokens) pieces.append(text_of(piece));
+            return pieces;
+          },
+          "The vocabulary's spelling of each token.")
+      .def_ro("score", &Translation::score,
+              "log_probability divided by the number of tokens to the length penalty.")
+      .def_ro("log_probability", &Translation::log_probability,
+              "Of all tokens, the end's included.")
+      .def_ro("ended", &Translation::ended, "By its end, not by max_tokens.")
+      .def("__repr__", [](const Translation& t) {
+        return "Translation(" + std::to_string(t.ids.size()) + " tokens)";
+      });
+
+  nb::class_<PyTranslationModel>(m, "TranslationModel",
+                                 "An encoder-decoder, loaded by attn.load().")
+      .def(
+          "encode",
+          [](const PyTranslationModel& x, const std::string& text) { return x.model.encode(text); },
+          "text"_a, "A source's token ids, special ones included.")
+      .def(
+          "decode",
+          [](const PyTranslationModel& x, const Ids& ids) { return text_of(x.model.decode(ids)); },
+          "ids"_a, "The text that target tokens stand for, without special ones.")
+      .def(
+          "tokens",
+          [](const PyTranslationModel& x, nb::handle text_or_ids) {
+            nb::list pieces;
+            for (const std::int32_t id : ids_of(x, text_or_ids))
+              pieces.append(text_of(x.model.piece(id)));
+            return pieces;
+          },
+          "text_or_ids"_a, "The vocabulary's spelling of each token of a source.")
+      .def("translate", &translate, "text"_a, nb::kw_only(), "beams"_a = nb::none(),
+           "length_penalty"_a = nb::none(), "max_tokens"_a = nb::none(),
+           R"(Translates a text or token ids; returns a Translation.
+
+beams: texts that run side by side, 1 is greedy. length_penalty: above 1 prefers longer texts.
+max_tokens: of the target, its end included. None: as the model's generation_config.json says.)")
+      .def_prop_ro("path", [](const PyTranslationModel& x) { return x.model.info().path; })
+      .def_prop_ro("family", [](const PyTranslationModel& x) { return x.model.info().family; })
+      .def_prop_ro(
+          "layers", [](const PyTranslationModel& x) { return x.model.info().layers; },
+          "Of the encoder.")
+      .def_prop_ro("heads", [](const PyTranslationModel& x) { return x.model.info().heads; })
+      .def_prop_ro("width", [](const PyTranslationModel& x) { return x.model.info().width; })
+      .def_prop_ro(
+          "vocabulary", [](const PyTranslationModel& x) { return x.model.info().vocabulary; },
+          "Of the target.")
+      .def_prop_ro("parameters",
+                   [](const PyTranslationModel& x) { return x.model.info().parameters; })
+      .def("__repr__", [](const PyTranslationModel& x) {
+        const ModelInfo& i = x.model.info();
+        return "TranslationModel(" + i.family + ", " + std::to_string(i.layers) + " layers, " +
+               std::to_string(i.heads) + " heads, " + i.path + ")";
+      });
+}
+
+}  // namespace attn::python
