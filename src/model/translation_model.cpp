@@ -152,6 +152,9 @@ struct TranslationModel::Impl {
     const TransformerConfig& c = encoder.config();
     check(folder, "source", tokenizers.source.size(), c.vocabulary);
     check(folder, "target", target().size(), decoder.config().vocabulary);
+    // Rows that only pad the embedding stand for no text.
+    for (std::int64_t id = target().size(); id < decoder.config().vocabulary; ++id)
+      search.banned.push_back(static_cast<std::int32_t>(id));
     info.family = std::move(parts.family);
     info.path = folder;
     info.layers = c.layers;

@@ -89,5 +89,130 @@ TEST_F(Aren, RecordsThreeKindsOfAttention) {
   EXPECT_EQ(record.cross.layers[5].k.size(), 8 * 6 * 4);
 }
 
+// A folder as Hugging Face's: a golden case's settings and weights by formula, with tokenizer files
+// of tests/data/sentencepiece.
+class MadeFolder {
+ public:
+  MadeFolder(const std::string& name, std::int64_t vocabulary) {
+    const Json cases = golden::read("translation.json");
+    const Json& given = *cases.find("cases")->find(name);
+    TensorShapes shapes = golden::shapes_of(*given.find("tensors"));
+    for (auto& entry : shapes) {
+      for (std::int64_t& size : entry.second) size = size == 101 ? vocabulary : size;
+    }
+    config_ = golden::written(*given.find("config"));
+    replace("\"vocab_size\":101", "\"vocab_size\":" + std::to_string(vocabulary));
+    replace("\"decoder_vocab_size\":101", "\"decoder_vocab_size\":" + std::to_string(vocabulary));
+    folder_.write("model.safetensors", made_weights(shapes));
+  }
+
+  void replace(const std::string& from, const std::string& to) {
+    if (const std::size_t at = config_.find(from); at != std::string::npos)
+      config_.replace(at, from.size(), to);
+    folder_.write("config.json", config_);
+  }
+  void copy(const std::string& from, const std::string& to) const {
+    folder_.write(to, read_file(std::string(ATTN_TEST_DATA) + "/" + from));
+  }
+  void write(const std::string& name, const std::string& contents) const {
+    folder_.write(name, contents);
+  }
+  const std::string& path() const { return folder_.path(); }
+  std::string error() const {
+    return message_of<Error>([&] { TranslationModel::load(path()); });
+  }
+
+ private:
+  TestFolder folder_;
+  std::string config_;
+};
+
+TEST(TranslationFolders, T5WithItsSentencePieces) {
+  MadeFolder folder("t5", 405);
+  EXPECT_TRUE(is_translation_model(folder.path()));
+  EXPECT_THAT(folder.error(), HasSubstr("has no tokenizer.json, spiece.model, or source.spm"));
+  folder.copy("sentencepiece/t5.model", "spiece.model");
+  folder.write("generation_config.json",
+               R"({"decoder_start_token_id":0,"eos_token_id":1,"max_new_tokens":9,"num_beams":3})");
+  const auto model = TranslationModel::load(folder.path(), Context({.threads = 1}));
+  EXPECT_EQ(model.info().family, "t5");
+  EXPECT_EQ(model.info().layers, 3);
+  const auto ids = model.encode("The king.");
+  EXPECT_EQ(ids.back(), 1);
+  EXPECT_EQ(model.piece(ids.back()), "</s>");
+  const Translation got = model.translate("The king.");
+  EXPECT_LE(got.ids.size(), 9);
+  EXPECT_EQ(got.ids, model.translate(ids, {.beams = 3, .max_tokens = 9}).ids);
+  EXPECT_EQ(got.text, model.decode(got.ids));
+  EXPECT_GE(got.log_probability + 1e-4, model.translate("The king.", {.beams = 1}).log_probability);
+}
+
+TEST(TranslationFolders, MarianWithTwoSentencePieceModels) {
+  MadeFolder folder("marian", 600);
+  for (const char* const name : {"source.spm", "target.spm", "vocab.json"})
+    folder.copy(std::string("sentencepiece/") + name, name);
+  folder.write(
+      "generation_config.json",
+      R"({"decoder_start_token_id":100,"eos_token_id":0,"forced_eos_token_id":0,)"
+      R"("bad_words_ids":[[100]],"max_length":12,"num_beams":4,"renormalize_logits":true})");
+  const auto model = TranslationModel::load(folder.path(), Context({.threads = 1}));
+  EXPECT_EQ(model.encode(">>fr<< the king").front(), 2);
+  const Translation got = model.translate("the king");
+  EXPECT_TRUE(got.ended);  // forced, if by nothing else
+  EXPECT_LE(got.ids.size(), 10);
+  const TranslationRecord record = model.record(model.encode("the king"), got.ids);
+  EXPECT_EQ(record.encoder.layers.size(), 2);
+  EXPECT_EQ(record.cross.layers.size(), 3);
+  EXPECT_EQ(record.cross.tokens.size(), got.ids.size() + 1);
+}
+
+TEST(TranslationFolders, NothingIsGuessed) {
+  MadeFolder folder("bart", 300);
+  folder.copy("sentencepiece/t5.model", "spiece.model");
+  EXPECT_EQ(folder.error(), "");
+  const auto error = [&](const std::string& from, const std::string& to) {
+    folder.replace(from, to);
+    const std::string message = folder.error();
+    folder.replace(to, from);
+    return message.substr(message.find_last_of('/') + 1);
+  };
+  EXPECT_EQ(error("\"model_type\":\"bart\"", "\"model_type\":\"bard\""),
+            "config.json: model_type \"bard\" is not a known encoder-decoder (t5, bart, marian)");
+  EXPECT_EQ(error("\"activation_function\":\"gelu\"", "\"activation_function\":\"mish\""),
+            "config.json: activation_function \"mish\" is not known (gelu, gelu_new, "
+            "gelu_pytorch_tanh, silu, relu)");
+  EXPECT_EQ(error("\"d_model\":60", "\"d_model\":61"),
+            "config.json: encoder_attention_heads does not divide d_model");
+  EXPECT_EQ(error("\"decoder_start_token_id\":2", "\"decoder_start_token_id\":300"),
+            "config.json: decoder_start_token_id is no token: must be an integer in [0, 300)");
+  EXPECT_EQ(error("\"dropout\":", "\"drop_out\":"), "config.json: drop_out is not known");
+  EXPECT_EQ(error("\"is_encoder_decoder\":true", "\"is_encoder_decoder\":false"),
+            "config.json: is_encoder_decoder is false, which we do not run");
+  const auto generation = [&](const std::string& settings) {
+    folder.write("generation_config.json", settings);
+    const std::string message = folder.error();
+    return message.substr(message.find_last_of('/') + 1);
+  };
+  const std::string file = "generation_config.json: ";
+  EXPECT_EQ(generation(R"({"num_beams":4,"early_stopping":"never","length_penalty":2.0})"), "");
+  EXPECT_EQ(generation(R"({"num_beamz":4})"), file + "num_beamz is not known");
+  EXPECT_EQ(generation(R"({"early_stopping":"soon"})"),
+            file + "early_stopping must be true, false or \"never\"");
+  EXPECT_EQ(generation(R"({"repetition_penalty":1.2})"),
+            file + "repetition_penalty is not 1, which we do not run");
+  EXPECT_EQ(generation(R"({"bad_words_ids":[[1,2]]})"),
+            file + "bad_words_ids has a list of several tokens, which we do not run");
+  EXPECT_EQ(generation(R"({"eos_token_id":300})"),
+            file + "eos_token_id is no token: must be an integer in [0, 300)");
+  EXPECT_EQ(generation(R"({"max_length":-1})"),
+            file + "max_length must be an integer in [0, 16777216]");
+}
+
+TEST(TranslationFolders, TokenizersHaveToFit) {
+  MadeFolder folder("t5", 299);
+  folder.copy("sentencepiece/t5.model", "spiece.model");
+  EXPECT_THAT(folder.error(), HasSubstr("the source's tokenizer has 300 tokens, the model 299"));
+}
+
 }  // namespace
 }  // namespace attn
