@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
+#include <filesystem>
 #include <optional>
 #include <span>
 #include <stdexcept>
@@ -13,13 +14,15 @@
 #include <vector>
 
 #include "attn/error.h"
-#include "model/config.h"
 #include "model/ctranslate2.h"
+#include "model/families.h"
+#include "model/file.h"
 #include "model/gguf.h"
 #include "model/llama2c.h"
 #include "model/safetensors.h"
 #include "model/sentencepiece.h"
 #include "model/tokenizer.h"
+#include "model/tokenizer_config.h"
 #include "model/weight_type.h"
 #include "model/wordpiece.h"
 
@@ -169,12 +172,23 @@ inline void sentencepiece(Bytes bytes) {
   }
 }
 
+// A config.json whose weights are absent, so that no model of it can be loaded; and a
+// tokenizer_config.json.
 inline void config(Bytes bytes) {
+  static const std::string kNoWeights = [] {
+    const std::string path =
+        (std::filesystem::temp_directory_path() / "attn-no-weights.safetensors").string();
+    write_file(path, std::string("\2\0\0\0\0\0\0\0{}", 10));
+    return path;
+  }();
+  bool loaded = false;
   try {
-    const BertConfig bert = parse_bert_config(text_of(bytes), "fuzz");
-    require(bert.heads * bert.head_width() == bert.width && bert.layers > 0 && bert.positions > 0);
+    Weights weights(kNoWeights);
+    load_described(std::string(text_of(bytes)), "fuzz", weights);
+    loaded = true;
   } catch (const Error&) {
   }
+  require(!loaded);
   try {
     const TokenizerConfig tokenizer = parse_tokenizer_config(text_of(bytes), "fuzz");
     for (const auto& [text, id] : tokenizer.added) require(!text.empty() && id >= 0);

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Makes tests/data/families.json: small language models of every family, as Transformers runs them.
+"""Makes tests/data/families.json and tests/data/encoders.json: small models of every family, as
+Transformers runs them.
 
 Weights come from a formula of their name and index, which the test repeats, so that none are stored.
 Run it with an environment that has torch and transformers; the file names their versions."""
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
-from transformers import AutoModelForCausalLM
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 SIZES = dict(vocab_size=101, hidden_size=60, intermediate_size=88, num_hidden_layers=2,
@@ -47,6 +48,28 @@ CASES.update({
     "bloom": ("bloom", dict(vocab_size=101, hidden_size=60, n_layer=2, n_head=3)),
     "mpt": ("mpt", dict(vocab_size=101, d_model=60, n_layers=2, n_heads=3, max_seq_len=256)),
 })
+DEEPSEEK = dict(SIZES, q_lora_rank=28, kv_lora_rank=20, qk_nope_head_dim=14, qk_rope_head_dim=6,
+                v_head_dim=10, first_k_dense_replace=2)
+CASES.update({
+    "deepseek_v2": ("deepseek_v2", DEEPSEEK),
+    "deepseek_v2, whole queries, yarn": ("deepseek_v2", dict(
+        DEEPSEEK, q_lora_rank=None, attention_bias=True, rms_norm_eps=1e-5,
+        rope_parameters=dict(YARN, mscale=0.707, mscale_all_dim=0.9))),
+})
+# Configuration, and the class that names the weights: with a prefix or without.
+ENCODERS = {
+    "bert": ("bert", SIZES, AutoModel),
+    "bert, prefix": ("bert", dict(SIZES, hidden_act="gelu_new", type_vocab_size=3),
+                     AutoModelForMaskedLM),
+    "roberta": ("roberta", dict(SIZES, type_vocab_size=1, layer_norm_eps=1e-5), AutoModel),
+    "roberta, prefix": ("roberta", dict(SIZES, pad_token_id=4), AutoModelForMaskedLM),
+    "distilbert": ("distilbert", dict(
+        vocab_size=101, dim=60, hidden_dim=88, n_layers=2, n_heads=3, max_position_embeddings=256,
+        sinusoidal_pos_embds=True), AutoModel),
+    "distilbert, prefix": ("distilbert", dict(
+        vocab_size=101, dim=60, hidden_dim=88, n_layers=2, n_heads=3, max_position_embeddings=256,
+        activation="relu"), AutoModelForMaskedLM),
+}
 LENGTHS = (1, 7, 130)
 STEPS = 20
 
@@ -79,19 +102,52 @@ def short(values):
     return [float(f"{x:.7g}") for x in values.double().flatten().tolist()]
 
 
+def ids_of(length):
+    return [int(i * 37 + i * i * 3 + length) % 101 for i in range(length)]
+
+
+def fill(model, wanted):
+    """Gives the wanted tensors of a model the numbers of the formula; their shapes by name."""
+    tensors = {}
+    for name, value in model.state_dict().items():
+        if not wanted(name) or not value.is_floating_point():
+            continue
+        value.copy_(torch.from_numpy(numbers(name, tuple(value.shape))))
+        tensors[name] = list(value.shape)
+    return tensors
+
+
+def encoder_case(model_type, settings, auto):
+    """The tensors of the encoder itself, and its last hidden states."""
+    config = CONFIG_MAPPING[model_type](**settings)
+    model = auto.from_config(config, attn_implementation="eager").eval()
+    base = getattr(model, model_type, model)
+    with torch.no_grad():
+        # Without the head, which may share its numbers with the embeddings.
+        tensors = fill(model, lambda name: "embeddings." in name or ".layer." in name)
+        runs = []
+        for length in LENGTHS:
+            # A padding token has no position of its own in RoBERTa.
+            ids = [i if i != config.pad_token_id else 7 for i in ids_of(length)]
+            types = [i % 2 if getattr(config, "type_vocab_size", 1) > 1 else 0
+                     for i in range(length)]
+            more = {} if model_type == "distilbert" else {"token_type_ids": torch.tensor([types])}
+            hidden = base(torch.tensor([ids]), **more).last_hidden_state[0]
+            rows = sorted({0, length // 2, length - 1})
+            runs.append({"ids": ids, "types": types, "rows": rows,
+                         "hidden": [short(hidden[r]) for r in rows]})
+    return {"config": json.loads(config.to_json_string()), "tensors": tensors, "runs": runs}
+
+
 def case(model_type, settings):
     config = CONFIG_MAPPING[model_type](**settings, bos_token_id=0, eos_token_id=None)
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
-    tensors = {}
     with torch.no_grad():
-        for name, value in model.state_dict().items():
-            if name == "lm_head.weight" and config.tie_word_embeddings:
-                continue
-            value.copy_(torch.from_numpy(numbers(name, tuple(value.shape))))
-            tensors[name] = list(value.shape)
+        tensors = fill(model, lambda name: not (
+            name == "lm_head.weight" and config.tie_word_embeddings))
         runs = []
         for length in LENGTHS:
-            ids = [int(i * 37 + i * i * 3 + length) % 101 for i in range(length)]
+            ids = ids_of(length)
             out = model(torch.tensor([ids]), output_hidden_states=True)
             rows = sorted({0, length // 2, length - 1})
             runs.append({"ids": ids, "rows": rows,
@@ -109,15 +165,19 @@ def case(model_type, settings):
     return {"config": keep, "tensors": tensors, "runs": runs, "greedy": ids[-STEPS:]}
 
 
-def main():
-    torch.manual_seed(0)
+def write(name, cases):
     out = {"made_by": "tools/golden_families.py", "torch": torch.__version__,
-           "transformers": transformers.__version__,
-           "cases": {name: case(*what) for name, what in CASES.items()}}
-    path = Path(__file__).resolve().parent.parent / "tests/data/families.json"
+           "transformers": transformers.__version__, "cases": cases}
+    path = Path(__file__).resolve().parent.parent / "tests/data" / name
     text = json.dumps(out, separators=(",", ":"))
     path.write_text(text.replace('},"', '},\n"') + "\n")
     print(f"{path}: {path.stat().st_size} bytes, {hashlib.sha256(text.encode()).hexdigest()[:16]}")
+
+
+def main():
+    torch.manual_seed(0)
+    write("families.json", {name: case(*what) for name, what in CASES.items()})
+    write("encoders.json", {name: encoder_case(*what) for name, what in ENCODERS.items()})
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ namespace attn {
 
 HeadOutputs ablate(const HeadAblation& ablation, const TransformerConfig& config) {
   if (ablation.heads.empty() && ablation.means.empty()) return {};
-  const std::int64_t heads = config.heads, width = config.head_width;
+  const std::int64_t heads = config.heads, width = config.value_width;
   const auto text = [](std::int64_t n) { return std::to_string(n); };
   std::vector<bool> named(static_cast<std::size_t>(config.layers * heads));
   for (const HeadAblation::Head& h : ablation.heads) {
@@ -47,7 +47,7 @@ HeadOutputs ablate(const HeadAblation& ablation, const TransformerConfig& config
 }
 
 HeadMeans::HeadMeans(const TransformerConfig& config)
-    : width_(static_cast<std::size_t>(config.heads * config.head_width)),
+    : width_(static_cast<std::size_t>(config.heads * config.value_width)),
       sums_(static_cast<std::size_t>(config.layers) * width_),
       count_(static_cast<std::size_t>(config.layers)) {}
 

@@ -1,4 +1,5 @@
-// A byte-level BPE tokenizer from plain arrays, as a GGUF file holds them (tokenizer.ggml.*).
+// Byte-level BPE tokenizers from other files than a tokenizer.json: from plain arrays, as a GGUF
+// file holds them (tokenizer.ggml.*), and from vocab.json with merges.txt.
 #pragma once
 
 #include <cstdint>
@@ -25,5 +26,10 @@ struct ByteLevelArrays {
 // Throws attn::Error "<source>: ..." for another name or type, a merge of what is no token, and
 // arrays that do not fit together.
 Tokenizer make_byte_level_tokenizer(const ByteLevelArrays& arrays, const std::string& source);
+
+// vocab.json and merges.txt of a folder, as Transformers reads them for GPT-2 and, with special
+// tokens around texts, for RoBERTa. `family`: "gpt2" or "roberta". Throws attn::Error with the
+// file.
+Tokenizer read_byte_level_tokenizer(const std::string& folder, const std::string& family);
 
 }  // namespace attn

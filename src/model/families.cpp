@@ -1,6 +1,9 @@
 #include "model/families.h"
 
+#include <algorithm>
+#include <iterator>
 #include <span>
+#include <string_view>
 #include <vector>
 
 namespace attn {
@@ -10,7 +13,10 @@ DescribedModel load_described(const std::string& config_json, const std::string&
   const Json tree = Json::parse(config_json, source);
   const Fields fields(tree, source);
   const std::string type = fields.needed_text("model_type");
+  if (type == "bert" || type == "roberta") return load_bert(fields, type, weights);
+  if (type == "distilbert") return load_distilbert(fields, weights);
   if (type == "bloom") return load_bloom(fields, weights);
+  if (type == "deepseek_v2") return load_deepseek_v2(fields, weights);
   if (type == "gemma2") return load_gemma2(fields, weights);
   if (type == "gpt2") return load_gpt2(fields, weights);
   if (type == "gptj") return load_gptj(fields, weights);
@@ -18,9 +24,67 @@ DescribedModel load_described(const std::string& config_json, const std::string&
   if (type == "gpt_neox") return load_gpt_neox(fields, weights);
   if (type == "llama" || type == "mistral" || type == "qwen2" || type == "qwen3")
     return load_llama(fields, type, weights);
-  fields.fail("model_type", "\"" + type +
-                                "\" is not known (llama, mistral, qwen2, qwen3, gemma2, gpt2, "
-                                "gpt_neox, gptj, bloom, mpt)");
+  fields.fail("model_type",
+              "\"" + type +
+                  "\" is not known (bert, roberta, distilbert, llama, mistral, qwen2, "
+                  "qwen3, gemma2, gpt2, gpt_neox, gptj, bloom, mpt, deepseek_v2)");
+}
+
+bool is_encoder(const std::string& model_type) {
+  return model_type == "bert" || model_type == "roberta" || model_type == "distilbert";
+}
+
+TransformerConfig read_sizes(const Fields& fields, const SizeNames& names) {
+  TransformerConfig c;
+  c.width = fields.needed_size(names.width, kLargestSize);
+  c.layers = fields.needed_size(names.layers, kLargestLayers);
+  c.heads = fields.needed_size(names.heads, kLargestSize);
+  c.kv_heads = c.heads;
+  if (names.kv_heads != nullptr)
+    c.kv_heads = fields.size(names.kv_heads, kLargestSize).value_or(c.heads);
+  if (c.heads % c.kv_heads != 0)
+    fields.fail(names.kv_heads, std::string("does not divide ") + names.heads);
+  const auto head_width = names.head_width != nullptr
+                              ? fields.size(names.head_width, kLargestHeadWidth)
+                              : std::optional<std::int64_t>();
+  if (!head_width && c.width % c.heads != 0)
+    fields.fail(names.heads, std::string("does not divide ") + names.width);
+  c.head_width = head_width.value_or(c.width / c.heads);
+  if (c.head_width > kLargestHeadWidth) {
+    fields.fail(names.width, "gives heads of width " + std::to_string(c.head_width) + ", at most " +
+                                 std::to_string(kLargestHeadWidth) + " are supported");
+  }
+  if (names.feed_forward_width != nullptr)
+    c.feed_forward_width = fields.needed_size(names.feed_forward_width, kLargestSize);
+  c.vocabulary = fields.needed_size(names.vocabulary, kLargestSize);
+  if (names.positions != nullptr) c.positions = fields.needed_size(names.positions, kLargestSize);
+  return c;
+}
+
+double read_epsilon(const Fields& fields, const char* name, double otherwise) {
+  const double epsilon = fields.number(name).value_or(otherwise);
+  if (!(epsilon >= 0 && epsilon < 1))
+    fields.fail(name, "is " + std::to_string(epsilon) + ", must be in [0, 1)");
+  return epsilon;
+}
+
+void require_encoder(const Fields& fields, const std::string& family) {
+  static constexpr std::string_view kHeads[] = {"Model",
+                                                "ForPreTraining",
+                                                "ForMaskedLM",
+                                                "ForMultipleChoice",
+                                                "ForNextSentencePrediction",
+                                                "ForQuestionAnswering",
+                                                "ForSequenceClassification",
+                                                "ForTokenClassification"};
+  const Json* const list = fields.find("architectures");
+  if (list == nullptr) return;
+  for (const Json& name : list->items) {
+    const bool known =
+        std::any_of(std::begin(kHeads), std::end(kHeads),
+                    [&](std::string_view head) { return name.text == family + std::string(head); });
+    if (!known) fields.fail("architectures", "names \"" + name.text + "\", which is not known");
+  }
 }
 
 TransformerWeights::Linear read_linear(Weights& weights, const std::string& name, std::int64_t out,
@@ -37,7 +101,7 @@ TransformerWeights::Norm read_norm(Weights& weights, const std::string& name, st
 
 nn::Activation activation_named(const Fields& fields, const char* name) {
   const std::string value = fields.needed_text(name);
-  if (value == "gelu") return nn::Activation::gelu;
+  if (value == "gelu" || value == "gelu_python") return nn::Activation::gelu;
   if (value == "gelu_new" || value == "gelu_pytorch_tanh" || value == "gelu_fast")
     return nn::Activation::gelu_tanh;
   if (value == "silu" || value == "swish") return nn::Activation::silu;
@@ -136,7 +200,7 @@ void refuse_others(const Fields& fields, std::initializer_list<std::string_view>
                                                      "classifier_dropout",
                                                      "dtype",
                                                      "eos_token_id",
-
+                                                     "finetuning_task",
                                                      "id2label",
                                                      "initializer_range",
                                                      "is_decoder",
@@ -145,6 +209,7 @@ void refuse_others(const Fields& fields, std::initializer_list<std::string_view>
                                                      "output_hidden_states",
                                                      "pad_token_id",
                                                      "pretraining_tp",
+                                                     "problem_type",
                                                      "return_dict",
                                                      "task_specific_params",
                                                      "torch_dtype",

@@ -1,4 +1,4 @@
-// Families of language models: which name and which setting in their files means what in the
+// Families of models: which name and which setting in their files means what in the
 // description of a transformer (transformer.h). Nothing else differs between them.
 #pragma once
 
@@ -15,16 +15,23 @@ struct DescribedModel {
   TransformerWeights weights;  // point into the file, which must live longer
 };
 
-// By model_type of config.json: llama, mistral, qwen2, qwen3, gpt2, gpt_neox. Throws attn::Error
-// for another type, and for a setting that is not known or that we do not run, by its name.
+// By model_type of config.json: bert, roberta and distilbert, which are encoders; llama, mistral,
+// qwen2, qwen3, gemma2, gpt2, gpt_neox, gptj, bloom, mpt, deepseek_v2. Throws attn::Error for
+// another type, and for a setting that is not known or that we do not run, by its name.
 DescribedModel load_described(const std::string& config_json, const std::string& source,
                               Weights& weights);
+
+// Is it an encoder's model_type?
+bool is_encoder(const std::string& model_type);
 
 // By general.architecture of a GGUF file: llama. Throws attn::Error likewise.
 DescribedModel load_gguf(Weights& weights);
 
 // The families, one file each.
+DescribedModel load_bert(const Fields& fields, const std::string& type, Weights& weights);
+DescribedModel load_distilbert(const Fields& fields, Weights& weights);
 DescribedModel load_llama(const Fields& fields, const std::string& type, Weights& weights);
+DescribedModel load_deepseek_v2(const Fields& fields, Weights& weights);
 DescribedModel load_gemma2(const Fields& fields, Weights& weights);
 DescribedModel load_gpt2(const Fields& fields, Weights& weights);
 DescribedModel load_gpt_neox(const Fields& fields, Weights& weights);
@@ -37,6 +44,25 @@ DescribedModel load_mpt(const Fields& fields, Weights& weights);
 // Bounds far above any model keep products of sizes inside 64 bits.
 constexpr std::int64_t kLargestSize = 1 << 24;
 constexpr std::int64_t kLargestLayers = 1 << 12;
+constexpr std::int64_t kLargestHeadWidth = 1024;  // that attention takes
+
+// What a family calls its sizes; null: it has none of the kind.
+struct SizeNames {
+  const char* width = "hidden_size";
+  const char* layers = "num_hidden_layers";
+  const char* heads = "num_attention_heads";
+  const char* kv_heads = nullptr;    // missing: as heads
+  const char* head_width = nullptr;  // missing: the heads share the width
+  const char* feed_forward_width = "intermediate_size";
+  const char* vocabulary = "vocab_size";
+  const char* positions = "max_position_embeddings";
+};
+TransformerConfig read_sizes(const Fields& fields, const SizeNames& names = {});
+// Of a norm; in [0, 1).
+double read_epsilon(const Fields& fields, const char* name, double otherwise);
+// Throws unless "architectures" names models of this family that are encoders: "BertModel",
+// "BertForMaskedLM".
+void require_encoder(const Fields& fields, const std::string& family);
 
 // name.weight [out][in] and, with one, name.bias [out].
 TransformerWeights::Linear read_linear(Weights& weights, const std::string& name, std::int64_t out,

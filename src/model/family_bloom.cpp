@@ -7,20 +7,18 @@ DescribedModel load_bloom(const Fields& fields, Weights& weights) {
   DescribedModel model;
   TransformerConfig& c = model.config;
   // Early files spell some settings otherwise.
-  const auto either = [&](const char* name, const char* early, std::int64_t largest) {
-    const auto value = fields.size(name, largest);
-    return value ? *value : fields.needed_size(early, largest);
+  const auto either = [&](const char* name, const char* early) {
+    return fields.find(name) != nullptr ? name : early;
   };
-  c.width = either("hidden_size", "n_embed", kLargestSize);
-  c.layers = either("n_layer", "num_hidden_layers", kLargestLayers);
-  c.heads = c.kv_heads = either("n_head", "num_attention_heads", kLargestSize);
+  c = read_sizes(fields, {.width = either("hidden_size", "n_embed"),
+                          .layers = either("n_layer", "num_hidden_layers"),
+                          .heads = either("n_head", "num_attention_heads"),
+                          .feed_forward_width = nullptr,
+                          .positions = nullptr});
   c.feed_forward_width = fields.size("n_inner", kLargestSize).value_or(4 * c.width);
-  c.vocabulary = fields.needed_size("vocab_size", kLargestSize);
   // What all published models were trained with; nothing but this figure depends on it.
   c.positions = fields.size("seq_length", kLargestSize).value_or(2048);
-  if (c.width % c.heads != 0) fields.fail("n_head", "does not divide hidden_size");
-  c.head_width = c.width / c.heads;
-  c.norm_epsilon = fields.number("layer_norm_epsilon").value_or(1e-5);
+  c.norm_epsilon = read_epsilon(fields, "layer_norm_epsilon", 1e-5);
   c.alibi = true;
   c.activation = nn::Activation::gelu_tanh;
   require(fields, "apply_residual_connection_post_layernorm", false);

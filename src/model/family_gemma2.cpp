@@ -9,18 +9,13 @@ namespace attn {
 DescribedModel load_gemma2(const Fields& fields, Weights& weights) {
   DescribedModel model;
   TransformerConfig& c = model.config;
-  c.width = fields.needed_size("hidden_size", kLargestSize);
-  c.layers = fields.needed_size("num_hidden_layers", kLargestLayers);
-  c.heads = fields.needed_size("num_attention_heads", kLargestSize);
-  c.kv_heads = fields.needed_size("num_key_value_heads", kLargestSize);
-  c.head_width = fields.needed_size("head_dim", 1024);
-  c.feed_forward_width = fields.needed_size("intermediate_size", kLargestSize);
-  c.vocabulary = fields.needed_size("vocab_size", kLargestSize);
-  c.positions = fields.needed_size("max_position_embeddings", kLargestSize);
-  if (c.heads % c.kv_heads != 0)
-    fields.fail("num_key_value_heads", "does not divide num_attention_heads");
+  // Transformers' defaults are those of one size of the model, so both must be there.
+  for (const char* const name : {"num_key_value_heads", "head_dim"}) {
+    if (fields.find(name) == nullptr) fields.fail(name, "is missing");
+  }
+  c = read_sizes(fields, {.kv_heads = "num_key_value_heads", .head_width = "head_dim"});
   c.norm = NormKind::rms;
-  c.norm_epsilon = fields.number("rms_norm_eps").value_or(1e-6);
+  c.norm_epsilon = read_epsilon(fields, "rms_norm_eps", 1e-6);
   c.rope = read_rope(fields, c.positions);
   // Early files have hidden_act too, which meant something else.
   c.activation = activation_named(

@@ -7,15 +7,13 @@ namespace attn {
 DescribedModel load_gpt2(const Fields& fields, Weights& weights) {
   DescribedModel model;
   TransformerConfig& c = model.config;
-  c.width = fields.needed_size("n_embd", kLargestSize);
-  c.layers = fields.needed_size("n_layer", kLargestLayers);
-  c.heads = c.kv_heads = fields.needed_size("n_head", kLargestSize);
+  c = read_sizes(fields, {.width = "n_embd",
+                          .layers = "n_layer",
+                          .heads = "n_head",
+                          .feed_forward_width = nullptr,
+                          .positions = "n_positions"});
   c.feed_forward_width = fields.size("n_inner", kLargestSize).value_or(4 * c.width);
-  c.vocabulary = fields.needed_size("vocab_size", kLargestSize);
-  c.positions = fields.needed_size("n_positions", kLargestSize);
-  if (c.width % c.heads != 0) fields.fail("n_head", "does not divide n_embd");
-  c.head_width = c.width / c.heads;
-  c.norm_epsilon = fields.number("layer_norm_epsilon").value_or(1e-5);
+  c.norm_epsilon = read_epsilon(fields, "layer_norm_epsilon", 1e-5);
   c.activation = activation_named(fields, "activation_function");
   require(fields, "scale_attn_weights", true);
   require(fields, "scale_attn_by_inverse_layer_idx", false);

@@ -7,15 +7,8 @@ namespace attn {
 DescribedModel load_gpt_neox(const Fields& fields, Weights& weights) {
   DescribedModel model;
   TransformerConfig& c = model.config;
-  c.width = fields.needed_size("hidden_size", kLargestSize);
-  c.layers = fields.needed_size("num_hidden_layers", kLargestLayers);
-  c.heads = c.kv_heads = fields.needed_size("num_attention_heads", kLargestSize);
-  c.feed_forward_width = fields.needed_size("intermediate_size", kLargestSize);
-  c.vocabulary = fields.needed_size("vocab_size", kLargestSize);
-  c.positions = fields.needed_size("max_position_embeddings", kLargestSize);
-  if (c.width % c.heads != 0) fields.fail("num_attention_heads", "does not divide hidden_size");
-  c.head_width = c.width / c.heads;
-  c.norm_epsilon = fields.number("layer_norm_eps").value_or(1e-5);
+  c = read_sizes(fields);
+  c.norm_epsilon = read_epsilon(fields, "layer_norm_eps", 1e-5);
   c.activation = activation_named(fields, "hidden_act");
   c.parallel = fields.boolean("use_parallel_residual").value_or(true);
   c.rope = read_rope(fields, c.positions);

@@ -7,22 +7,10 @@ namespace attn {
 namespace {
 
 TransformerConfig read_config(const Fields& fields, const std::string& type) {
-  TransformerConfig c;
-  c.width = fields.needed_size("hidden_size", kLargestSize);
-  c.layers = fields.needed_size("num_hidden_layers", kLargestLayers);
-  c.heads = fields.needed_size("num_attention_heads", kLargestSize);
-  c.kv_heads = fields.size("num_key_value_heads", kLargestSize).value_or(c.heads);
-  c.feed_forward_width = fields.needed_size("intermediate_size", kLargestSize);
-  c.vocabulary = fields.needed_size("vocab_size", kLargestSize);
-  c.positions = fields.needed_size("max_position_embeddings", kLargestSize);
-  if (c.heads % c.kv_heads != 0)
-    fields.fail("num_key_value_heads", "does not divide num_attention_heads");
-  const auto head_width = fields.size("head_dim", 1024);
-  if (!head_width && c.width % c.heads != 0)
-    fields.fail("num_attention_heads", "does not divide hidden_size, and head_dim is missing");
-  c.head_width = head_width.value_or(c.width / c.heads);
+  TransformerConfig c =
+      read_sizes(fields, {.kv_heads = "num_key_value_heads", .head_width = "head_dim"});
   c.norm = NormKind::rms;
-  c.norm_epsilon = fields.number("rms_norm_eps").value_or(1e-6);
+  c.norm_epsilon = read_epsilon(fields, "rms_norm_eps", 1e-6);
   c.rope = read_rope(fields, c.positions);
   c.activation = activation_named(fields, "hidden_act");
   c.gated = true;

@@ -6,15 +6,13 @@ namespace attn {
 DescribedModel load_mpt(const Fields& fields, Weights& weights) {
   DescribedModel model;
   TransformerConfig& c = model.config;
-  c.width = fields.needed_size("d_model", kLargestSize);
-  c.layers = fields.needed_size("n_layers", kLargestLayers);
-  c.heads = c.kv_heads = fields.needed_size("n_heads", kLargestSize);
+  c = read_sizes(fields, {.width = "d_model",
+                          .layers = "n_layers",
+                          .heads = "n_heads",
+                          .feed_forward_width = nullptr,
+                          .positions = "max_seq_len"});
   c.feed_forward_width = fields.size("expansion_ratio", 1024).value_or(4) * c.width;
-  c.vocabulary = fields.needed_size("vocab_size", kLargestSize);
-  c.positions = fields.needed_size("max_seq_len", kLargestSize);
-  if (c.width % c.heads != 0) fields.fail("n_heads", "does not divide d_model");
-  c.head_width = c.width / c.heads;
-  c.norm_epsilon = fields.number("layer_norm_epsilon").value_or(1e-5);
+  c.norm_epsilon = read_epsilon(fields, "layer_norm_epsilon", 1e-5);
   c.activation = nn::Activation::gelu;
   c.alibi = true;
   require(fields, "no_bias", true);

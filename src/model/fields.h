@@ -57,14 +57,19 @@ class Fields {
     }
     return value->real;
   }
-  std::optional<std::int64_t> size(const char* name, std::int64_t largest) const {
+  std::optional<std::int64_t> integer(const char* name, std::int64_t least,
+                                      std::int64_t most) const {
     const Json* const value = find(name);
     if (value == nullptr) return std::nullopt;
-    if (!value->is(Json::Kind::integer) || value->integer < 1 || value->integer > largest) {
+    if (!value->is(Json::Kind::integer) || value->integer < least || value->integer > most) {
       fail(name, "is " + (value->is_number() ? number_text(*value) : value->kind_name()) +
-                     ", must be an integer in [1, " + std::to_string(largest) + "]");
+                     ", must be an integer in [" + std::to_string(least) + ", " +
+                     std::to_string(most) + "]");
     }
     return value->integer;
+  }
+  std::optional<std::int64_t> size(const char* name, std::int64_t largest) const {
+    return integer(name, 1, largest);
   }
   std::int64_t needed_size(const char* name, std::int64_t largest) const {
     const auto value = size(name, largest);

@@ -7,6 +7,7 @@
 
 #include "model/ablation.h"
 #include "model/byte_level.h"
+#include "model/encoder_tokenizer.h"
 #include "model/families.h"
 #include "model/file.h"
 #include "model/generate.h"
@@ -95,13 +96,19 @@ Parts load_parts(const std::string& path) {
                 ": holds weights alone; give the folder with its config.json and "
                 "tokenizer.json");
   }
-  const std::string config_path = path + "/config.json", tokenizer_path = path + "/tokenizer.json";
+  const std::string config_path = path + "/config.json";
   const std::string config_text = read_file(config_path);
   const Json config = Json::parse(config_text, config_path);
+  std::string family = Fields(config, config_path).needed_text("model_type");
+  if (is_encoder(family)) {
+    throw Error(config_path + ": model_type \"" + family +
+                "\" is an encoder's, which continues no texts");
+  }
   DescribedModel model = load_described(config_text, config_path, *weights);
-  Tokenizer tokenizer = Tokenizer::from_json(read_file(tokenizer_path), tokenizer_path);
-  return {std::move(weights), std::move(model), std::move(tokenizer), end_tokens(path, config),
-          config.find("model_type")->text};
+  auto tokenizer = read_folder_tokenizer(path, family);
+  if (!tokenizer) throw Error(path + "/tokenizer.json: is missing");
+  return {std::move(weights), std::move(model), *std::move(tokenizer), end_tokens(path, config),
+          std::move(family)};
 }
 
 }  // namespace
@@ -145,7 +152,7 @@ bool is_language_model(const std::string& path) {
   if (std::filesystem::is_directory(path)) {
     if (const auto text = read_file_if_present(source)) {
       const Json config = Json::parse(*text, source);
-      return Fields(config, source).needed_text("model_type") != "bert";
+      return !is_encoder(Fields(config, source).needed_text("model_type"));
     }
   }
   return Weights(path).gguf() != nullptr;
@@ -241,8 +248,7 @@ AttentionRecord LanguageModel::record(std::span<const std::int32_t> ids,
   const auto see = [&](const SeenAttention& seen) {
     const auto& wanted = record.layer_numbers;
     if (!std::binary_search(wanted.begin(), wanted.end(), seen.layer)) return;
-    LayerRecord layer = record_layer({count, seen.q, seen.k, seen.v, seen.output_weight},
-                                     impl_->info, impl_->context);
+    LayerRecord layer = record_layer(seen, count, model.config(), impl_->context);
     layer.mask = model.attention(seen.layer).mask;
     layer.score = model.attention(seen.layer).score;
     record.layers.push_back(std::move(layer));

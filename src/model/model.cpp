@@ -3,17 +3,18 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <memory>
 #include <stdexcept>
 #include <system_error>
 
-#include "model/bert.h"
-#include "model/config.h"
+#include "model/encoder_tokenizer.h"
+#include "model/families.h"
 #include "model/file.h"
 #include "model/layer_observed.h"
 #include "model/pooling.h"
 #include "model/recorder.h"
+#include "model/transformer.h"
 #include "model/weights.h"
-#include "model/wordpiece.h"
 #include "nn/dense.h"
 
 namespace attn {
@@ -22,13 +23,6 @@ namespace {
 // Texts run together until a pack has this many tokens: enough to keep the products busy, little
 // enough to stay within some megabytes.
 constexpr std::int64_t kPackTokens = 2048;
-
-std::string read_vocabulary(const std::string& folder) {
-  const std::string path = folder + "/vocab.txt";
-  auto text = read_file_if_present(path);
-  if (!text) throw Error(path + ": is missing; only WordPiece vocabularies are known");
-  return *std::move(text);
-}
 
 // A folder with nothing but a GGUF file is a model too, of a kind that the file names.
 void refuse_gguf(const std::string& folder) {
@@ -39,31 +33,64 @@ void refuse_gguf(const std::string& folder) {
     const Weights weights(entry.path().string());
     throw Error(entry.path().string() + ": is a model of architecture \"" +
                 weights.gguf()->text("general.architecture") +
-                "\"; attn generate continues texts with it, this needs a BERT encoder");
+                "\"; attn generate continues texts with it, this needs an encoder");
   }
+}
+
+// What a folder holds.
+struct Parts {
+  std::unique_ptr<Weights> weights;
+  DescribedModel model;
+  std::string family;
+};
+
+Parts load_parts(const std::string& folder) {
+  const std::string source = folder + "/config.json", text = read_file(source);
+  const Json config = Json::parse(text, source);
+  const std::string family = Fields(config, source).needed_text("model_type");
+  if (!is_encoder(family)) {
+    throw Error(source + ": model_type \"" + family +
+                "\" is not an encoder's (bert, roberta, distilbert); attn generate continues texts "
+                "with language models");
+  }
+  auto weights = std::make_unique<Weights>(folder);
+  DescribedModel model = load_described(text, source, *weights);
+  return {std::move(weights), std::move(model), family};
+}
+
+// max_seq_length of sentence-transformers, at most all positions.
+std::int64_t read_max_length(const std::string& folder, std::int64_t positions) {
+  const std::string source = folder + "/sentence_bert_config.json";
+  const auto json = read_file_if_present(source);
+  if (!json) return positions;
+  const Json tree = Json::parse(*json, source);
+  return std::min(Fields(tree, source).size("max_seq_length", kLargestSize).value_or(positions),
+                  positions);
 }
 
 }  // namespace
 
 struct Model::Impl {
-  Impl(const std::string& folder, const Context& where)
+  Impl(const std::string& folder, const Context& where) : Impl(folder, where, load_parts(folder)) {}
+  Impl(const std::string& folder, const Context& where, Parts parts)
       : context(where),
-        config(read_folder_config(folder)),
-        tokenizer(read_vocabulary(folder), config.tokenizer, config.bert.vocabulary,
-                  folder + "/vocab.txt"),
-        weights(folder),
-        bert(config.bert, weights) {
-    info.family = "bert";
+        weights(std::move(parts.weights)),
+        transformer(parts.model.config, std::move(parts.model.weights)),
+        tokenizer(folder, parts.family, transformer.config().vocabulary),
+        pooling(read_pooling(folder)) {
+    const TransformerConfig& c = transformer.config();
+    info.family = std::move(parts.family);
     info.path = folder;
-    info.layers = config.bert.layers;
-    info.heads = info.kv_heads = config.bert.heads;
-    info.head_width = config.bert.head_width();
-    info.width = config.bert.width;
-    info.feed_forward_width = config.bert.feed_forward_width;
-    info.vocabulary = config.bert.vocabulary;
-    info.max_length = config.max_length;
-    info.max_positions = config.bert.positions;
-    info.parameters = weights.parameters();
+    info.layers = c.layers;
+    info.heads = c.heads;
+    info.kv_heads = c.kv_heads;
+    info.head_width = c.head_width;
+    info.width = c.width;
+    info.feed_forward_width = c.feed_forward_width;
+    info.vocabulary = c.vocabulary;
+    info.max_length = read_max_length(folder, c.positions);
+    info.max_positions = c.positions;
+    info.parameters = weights->parameters();
   }
 
   void check(const Encoding& text, const char* function) const {
@@ -87,10 +114,10 @@ struct Model::Impl {
   }
 
   Context context;
-  FolderConfig config;
-  WordPiece tokenizer;
-  Weights weights;
-  Bert bert;
+  std::unique_ptr<Weights> weights;
+  Transformer transformer;
+  EncoderTokenizer tokenizer;
+  PoolingConfig pooling;
   ModelInfo info;
 };
 
@@ -112,13 +139,13 @@ Encoding Model::encode(const std::string& text, const std::optional<std::string>
 }
 
 std::vector<float> Model::hidden(const Encoding& text) const {
-  return impl_->bert.run(impl_->pack(text, "hidden"), impl_->context);
+  return impl_->transformer.hidden(impl_->pack(text, "hidden"), impl_->context);
 }
 
 std::vector<float> Model::observe(const Encoding& text, const Observed& observed) const {
-  return impl_->bert.run(impl_->pack(text, "observe"), impl_->context, {}, [&](std::int64_t i) {
-    return observed_of_layer(observed, i, impl_->info.layers);
-  });
+  return impl_->transformer.hidden(
+      impl_->pack(text, "observe"), impl_->context,
+      {.ask = [&](std::int64_t i) { return observed_of_layer(observed, i, impl_->info.layers); }});
 }
 
 std::vector<std::vector<float>> Model::embed(std::span<const Encoding> texts) const {
@@ -133,10 +160,10 @@ std::vector<std::vector<float>> Model::embed(std::span<const Encoding> texts) co
       ++next;
     } while (next < texts.size() &&
              packed.tokens() + static_cast<std::int64_t>(texts[next].ids.size()) <= kPackTokens);
-    const std::vector<float> hidden = impl_->bert.run(packed, impl_->context);
+    const std::vector<float> hidden = impl_->transformer.hidden(packed, impl_->context);
     const float* row = hidden.data();
     for (const std::int64_t length : packed.lengths) {
-      out.push_back(pool(row, length, impl_->info.width, impl_->config.pooling));
+      out.push_back(pool(row, length, impl_->info.width, impl_->pooling));
       row += length * impl_->info.width;
     }
   }
@@ -154,12 +181,13 @@ AttentionRecord Model::record(const Encoding& text, std::vector<std::int64_t> la
     throw std::invalid_argument("[record] " + std::to_string(text.ids.size()) + " ids, " +
                                 std::to_string(text.tokens.size()) + " tokens");
   }
-  impl_->bert.run(packed, impl_->context, [&](const Bert::Seen& seen) {
+  const Transformer& model = impl_->transformer;
+  const auto see = [&](const SeenAttention& seen) {
     const auto& wanted = record.layer_numbers;
     if (!std::binary_search(wanted.begin(), wanted.end(), seen.layer)) return;
-    record.layers.push_back(record_layer(
-        {packed.tokens(), seen.q, seen.k, seen.v, seen.output_weight}, info, impl_->context));
-  });
+    record.layers.push_back(record_layer(seen, packed.tokens(), model.config(), impl_->context));
+  };
+  model.hidden(packed, impl_->context, {.see = see});
   return record;
 }
 

@@ -61,11 +61,8 @@ std::int32_t known_token(const Json& pair, const char* name, const Vocabulary& v
 }
 
 // [CLS] a [SEP], and b [SEP] behind it.
-PostProcessor frame(Settings& settings, const Vocabulary& vocabulary, bool roberta) {
-  const std::int32_t begin = known_token(settings.needed("cls"), "cls", vocabulary, settings);
-  const std::int32_t end = known_token(settings.needed("sep"), "sep", vocabulary, settings);
-  const bool trims = roberta && settings.flag("trim_offsets");
-  const bool prefix_space = roberta && settings.flag("add_prefix_space");
+PostProcessor frame(std::int32_t begin, std::int32_t end, bool roberta, bool trims,
+                    bool prefix_space) {
   return [=](std::vector<PlacedTokens>& parts, const Sources& sources, bool special_tokens) {
     if (trims) trim(parts, sources, prefix_space);
     for (std::size_t p = 0; p < parts.size(); ++p) {
@@ -81,6 +78,14 @@ PostProcessor frame(Settings& settings, const Vocabulary& vocabulary, bool rober
       parts[p].push_back(special_token(end, type));
     }
   };
+}
+
+PostProcessor read_frame(Settings& settings, const Vocabulary& vocabulary, bool roberta) {
+  const std::int32_t begin = known_token(settings.needed("cls"), "cls", vocabulary, settings);
+  const std::int32_t end = known_token(settings.needed("sep"), "sep", vocabulary, settings);
+  const bool trims = roberta && settings.flag("trim_offsets");
+  const bool prefix_space = roberta && settings.flag("add_prefix_space");
+  return frame(begin, end, roberta, trims, prefix_space);
 }
 
 // A piece of a template: one of the two texts, or special tokens.
@@ -168,6 +173,10 @@ PostProcessor by_template(Settings& settings, const Vocabulary& vocabulary) {
 
 }  // namespace
 
+PostProcessor roberta_frame(std::int32_t begin, std::int32_t end) {
+  return frame(begin, end, true, true, false);
+}
+
 PostProcessor put_in_front(std::int32_t id) {
   return [id](std::vector<PlacedTokens>& parts, const Sources&, bool with_special) {
     for (std::size_t p = 0; with_special && p < parts.size(); ++p) {
@@ -204,9 +213,9 @@ PostProcessor make_post_processor(const Json& part, const Vocabulary& vocabulary
   } else if (type == "TemplateProcessing") {
     made = by_template(settings, vocabulary);
   } else if (type == "BertProcessing") {
-    made = frame(settings, vocabulary, false);
+    made = read_frame(settings, vocabulary, false);
   } else if (type == "RobertaProcessing") {
-    made = frame(settings, vocabulary, true);
+    made = read_frame(settings, vocabulary, true);
   } else {
     settings.fail("is not a known post-processor");
   }

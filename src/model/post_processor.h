@@ -18,7 +18,9 @@ struct PlacedToken {
   std::int32_t id = 0;
   std::int32_t type = 0;  // which of two texts, as the model is told
   Range source;
-  bool special = false;  // put in by a post-processor
+  bool special = false;    // put in by a post-processor
+  std::int32_t text = 0;   // which of two texts it is of
+  std::int32_t word = -1;  // which word of that text; -1: put in
   // Spaces of the piece at both ends, in characters; ByteLevel's letter for a space counts.
   std::uint32_t leading = 0, trailing = 0;
 };
@@ -34,6 +36,10 @@ using PostProcessor =
 // token that the vocabulary does not have with that id.
 PostProcessor make_post_processor(const Json& part, const Vocabulary& vocabulary,
                                   const std::string& place);
+
+// RoBERTa's: `begin`, a text, `end`, and for a second text `end`, the text, `end`; offsets without
+// the spaces of their pieces.
+PostProcessor roberta_frame(std::int32_t begin, std::int32_t end);
 
 // One special token in front of every text.
 PostProcessor put_in_front(std::int32_t id);

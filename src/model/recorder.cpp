@@ -27,28 +27,28 @@ std::vector<float> by_head(const float* x, std::int64_t tokens, std::int64_t hea
 }
 
 // ||v_j W_O|| for every head h and token j, W_O restricted to the head's columns: [heads][tokens].
-std::vector<float> value_norms(const RecordedAttention& seen, const ModelInfo& info,
-                               const Context& context) {
-  const std::int64_t group = info.heads / info.kv_heads;
-  std::vector<float> norms(static_cast<std::size_t>(info.heads * seen.tokens));
-  std::vector<float> projected(static_cast<std::size_t>(seen.tokens * info.width));
-  for (std::int64_t h = 0; h < info.heads; ++h) {
-    nn::dense({.rows = seen.tokens,
-               .in = info.head_width,
-               .out = info.width,
-               .x = seen.v + h / group * info.head_width,
-               .x_stride = info.kv_heads * info.head_width,
-               .w = seen.output_weight + h * info.head_width,
-               .w_stride = info.heads * info.head_width,
+std::vector<float> value_norms(const SeenAttention& seen, std::int64_t tokens,
+                               const TransformerConfig& c, const Context& context) {
+  const std::int64_t group = c.heads / c.kv_heads;
+  std::vector<float> norms(static_cast<std::size_t>(c.heads * tokens));
+  std::vector<float> projected(static_cast<std::size_t>(tokens * c.width));
+  for (std::int64_t h = 0; h < c.heads; ++h) {
+    nn::dense({.rows = tokens,
+               .in = c.value_width,
+               .out = c.width,
+               .x = seen.v + h / group * c.value_width,
+               .x_stride = c.kv_heads * c.value_width,
+               .w = seen.output_weight + h * c.value_width,
+               .w_stride = c.heads * c.value_width,
                .y = projected.data()},
               context);
-    for (std::int64_t t = 0; t < seen.tokens; ++t) {
+    for (std::int64_t t = 0; t < tokens; ++t) {
       double square = 0;
-      for (std::int64_t j = 0; j < info.width; ++j) {
-        const double x = projected[static_cast<std::size_t>(t * info.width + j)];
+      for (std::int64_t j = 0; j < c.width; ++j) {
+        const double x = projected[static_cast<std::size_t>(t * c.width + j)];
         square += x * x;
       }
-      norms[static_cast<std::size_t>(h * seen.tokens + t)] = static_cast<float>(std::sqrt(square));
+      norms[static_cast<std::size_t>(h * tokens + t)] = static_cast<float>(std::sqrt(square));
     }
   }
   return norms;
@@ -81,12 +81,12 @@ std::vector<std::int64_t> recorded_layers(std::vector<std::int64_t> asked, std::
   return asked;
 }
 
-LayerRecord record_layer(const RecordedAttention& seen, const ModelInfo& info,
-                         const Context& context) {
+LayerRecord record_layer(const SeenAttention& seen, std::int64_t tokens,
+                         const TransformerConfig& config, const Context& context) {
   LayerRecord layer;
-  layer.q = by_head(seen.q, seen.tokens, info.heads, info.head_width);
-  layer.k = by_head(seen.k, seen.tokens, info.kv_heads, info.head_width);
-  layer.value_norm = value_norms(seen, info, context);
+  layer.q = by_head(seen.q, tokens, config.heads, config.head_width);
+  layer.k = by_head(seen.k, tokens, config.kv_heads, config.head_width);
+  layer.value_norm = value_norms(seen, tokens, config, context);
   return layer;
 }
 

@@ -8,6 +8,7 @@
 #include "attn/context.h"
 #include "attn/model.h"
 #include "attn/record.h"
+#include "model/transformer.h"
 
 namespace attn {
 
@@ -18,15 +19,7 @@ AttentionRecord begin_record(const ModelInfo& info);
 // "[record] ...", for one that the model does not have.
 std::vector<std::int64_t> recorded_layers(std::vector<std::int64_t> asked, std::int64_t layers);
 
-// A layer's attention as it ran, heads side by side in a token's row.
-struct RecordedAttention {
-  std::int64_t tokens = 0;
-  const float* q = nullptr;              // [tokens][heads * head_width]
-  const float* k = nullptr;              // [tokens][kv_heads * head_width]
-  const float* v = nullptr;              // [tokens][kv_heads * head_width]
-  const float* output_weight = nullptr;  // [width][heads * head_width], W_O as PyTorch stores it
-};
-LayerRecord record_layer(const RecordedAttention& seen, const ModelInfo& info,
-                         const Context& context);
+LayerRecord record_layer(const SeenAttention& seen, std::int64_t tokens,
+                         const TransformerConfig& config, const Context& context);
 
 }  // namespace attn

@@ -4,6 +4,7 @@
 #include <stdexcept>
 
 #include "attn/error.h"
+#include "model/longest_first.h"
 #include "model/settings.h"
 #include "model/tokenizer_parts.h"
 
@@ -78,15 +79,17 @@ Tokenizer Tokenizer::from_json(std::string_view json, const std::string& source)
             std::move(pre_tokenizer), std::move(post_processor), std::move(decoder)}));
 }
 
-PlacedTokens Tokenizer::Parts::tokens(std::string_view bytes, std::int32_t type) const {
+PlacedTokens Tokenizer::Parts::tokens(std::string_view bytes, std::int32_t which) const {
   SplitText text = added.extract(bytes);
   if (pre_tokenizer) pre_tokenizer(text);
   PlacedTokens out;
   WordCache cache;
   std::vector<Subword> pieces;
+  std::int32_t words = 0;
   for (const SplitText::Split& split : text.splits()) {
     PlacedToken token;
-    token.type = type;
+    token.type = token.text = which;
+    token.word = words++;
     if (split.id >= 0) {
       token.id = split.id;
       token.source = text.source(split.begin, split.end);
@@ -107,20 +110,45 @@ PlacedTokens Tokenizer::Parts::tokens(std::string_view bytes, std::int32_t type)
   return out;
 }
 
+bool Tokenizer::Parts::truncate(std::vector<PlacedTokens>& parts,
+                                const std::vector<std::string_view>& texts,
+                                std::size_t most) const {
+  // What is put around texts without tokens.
+  std::vector<PlacedTokens> frame(texts.size());
+  if (post_processor) post_processor(frame, texts, true);
+  std::size_t special = 0;
+  for (const PlacedTokens& part : frame) special += part.size();
+  if (most < special) {
+    throw std::invalid_argument("[encode] max_length is " + std::to_string(most) +
+                                ", the special tokens alone are " + std::to_string(special));
+  }
+  PlacedTokens none;
+  PlacedTokens& second = parts.size() > 1 ? parts[1] : none;
+  const auto kept = longest_first(parts[0].size(), second.size(), most - special);
+  const bool truncated = kept.first < parts[0].size() || kept.second < second.size();
+  parts[0].resize(kept.first);
+  second.resize(kept.second);
+  return truncated;
+}
+
 TokenizedText Tokenizer::Parts::encode(const std::vector<std::string_view>& texts,
-                                       bool special_tokens) const {
+                                       bool special_tokens, std::optional<std::size_t> most) const {
   std::vector<PlacedTokens> parts;
   for (std::size_t i = 0; i < texts.size(); ++i) {
     parts.push_back(tokens(texts[i], static_cast<std::int32_t>(i)));
   }
-  if (post_processor) post_processor(parts, texts, special_tokens);
   TokenizedText out;
+  if (most) out.truncated = truncate(parts, texts, *most);
+  if (post_processor) post_processor(parts, texts, special_tokens);
   for (const PlacedTokens& part : parts) {
     for (const PlacedToken& token : part) {
+      const std::int32_t before = out.texts.empty() ? 0 : out.texts.back();
       out.ids.push_back(token.id);
       out.offsets.push_back(token.source);
       out.type_ids.push_back(token.type);
       out.special.push_back(token.special);
+      out.words.push_back(token.word);
+      out.texts.push_back(token.special ? before : token.text);
     }
   }
   return out;
@@ -133,6 +161,13 @@ TokenizedText Tokenizer::encode(std::string_view text, bool special_tokens) cons
 TokenizedText Tokenizer::encode_pair(std::string_view first, std::string_view second,
                                      bool special_tokens) const {
   return parts_->encode({first, second}, special_tokens);
+}
+
+TokenizedText Tokenizer::encode_within(std::size_t most, std::string_view first,
+                                       const std::optional<std::string_view>& second) const {
+  std::vector<std::string_view> texts = {first};
+  if (second) texts.push_back(*second);
+  return parts_->encode(texts, true, most);
 }
 
 const std::string& Tokenizer::Parts::decoded(std::int32_t id) const {

@@ -26,6 +26,10 @@ struct TokenizedText {
   std::vector<std::pair<std::size_t, std::size_t>> offsets;
   std::vector<std::int32_t> type_ids;  // which of two texts
   std::vector<bool> special;           // put in around the text, not found in it
+  // Which word of which text a token is a part of, as the pre-tokenizer cut it; -1 for one that was
+  // put in, which counts to the text before it.
+  std::vector<std::int32_t> words, texts;
+  bool truncated = false;
 };
 
 // Immutable, so it may be used by several threads at once.
@@ -43,6 +47,11 @@ class Tokenizer {
   TokenizedText encode(std::string_view text, bool special_tokens = true) const;
   TokenizedText encode_pair(std::string_view first, std::string_view second,
                             bool special_tokens = true) const;
+
+  // At most `most` tokens, special ones included; of two texts the longer loses its end first.
+  // Throws std::invalid_argument when there is no room for the special tokens.
+  TokenizedText encode_within(std::size_t most, std::string_view first,
+                              const std::optional<std::string_view>& second = {}) const;
 
   // The bytes that the tokens stand for; special ones are left out on demand. Throws
   // std::invalid_argument for an id without a piece, attn::Error as encode() does.

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -26,8 +27,14 @@ struct Tokenizer::Parts {
   PostProcessor post_processor;
   Decoder decoder;
 
-  PlacedTokens tokens(std::string_view bytes, std::int32_t type) const;
-  TokenizedText encode(const std::vector<std::string_view>& texts, bool special_tokens) const;
+  // `which`: of two texts.
+  PlacedTokens tokens(std::string_view bytes, std::int32_t which) const;
+  // `most`: tokens, special ones included.
+  TokenizedText encode(const std::vector<std::string_view>& texts, bool special_tokens,
+                       std::optional<std::size_t> most = {}) const;
+  // Cuts the texts to that length; true when something was lost.
+  bool truncate(std::vector<PlacedTokens>& parts, const std::vector<std::string_view>& texts,
+                std::size_t most) const;
   // What decoding takes for an id. Throws std::invalid_argument for one without a piece.
   const std::string& decoded(std::int32_t id) const;
 };

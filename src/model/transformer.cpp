@@ -27,8 +27,8 @@ struct Transformer::Pass {
         normed(c.post_norm ? 0 : size(c.width)),
         q(size(c.heads * c.head_width)),
         k(size(c.kv_heads * c.head_width)),
-        v(size(c.kv_heads * c.head_width)),
-        attended(size(c.heads * c.head_width)),
+        v(size(c.kv_heads * c.value_width)),
+        attended(size(c.heads * c.value_width)),
         branch(size(c.width)),
         gate(c.gated ? size(c.feed_forward_width) : 0),
         wide(size(c.feed_forward_width)) {}
@@ -68,10 +68,18 @@ void product(const TransformerWeights::Linear& linear, std::int64_t rows, const 
             context);
 }
 
+// The last `width` numbers of each head.
+Tensor last_of_heads(const Tensor& x, std::int64_t width) {
+  Shape shape = x.shape;
+  shape[3] = width;
+  return {static_cast<float*>(x.data) + (x.width() - width), shape, x.strides};
+}
+
 }  // namespace
 
 Transformer::Transformer(const TransformerConfig& config, TransformerWeights weights)
     : config_(config), weights_(std::move(weights)) {
+  if (config_.value_width == 0) config_.value_width = config_.head_width;
   std::vector<std::int64_t> windows;  // those that differ
   for (std::int64_t i = 0; i < config_.layers; ++i) {
     const std::int64_t window =
@@ -98,11 +106,16 @@ bool Transformer::rotates_late() const {
   return config_.rope && config_.rope->scaling.kind == RopeScaling::Kind::dynamic_ntk;
 }
 
+std::int64_t Transformer::rotated_width() const {
+  return config_.latent ? config_.latent->rotated : config_.head_width;
+}
+
 KvCacheOptions Transformer::cache_options(std::int64_t tokens, DType dtype) const {
   KvCacheOptions options;
   options.layers = config_.layers;
   options.kv_heads = config_.kv_heads;
   options.width = config_.head_width;
+  options.v_width = config_.value_width;
   options.dtype = dtype;
   if (rotates_late()) options.rotation = config_.rope;
   options.pages =
@@ -189,30 +202,71 @@ void Transformer::end_branch(const TransformerWeights::Norm& norm,
     normalise(norm, p.tokens, config_.width, p.x.data(), p.x.data(), p.context);
 }
 
+// Queries, keys and values by way of latent vectors.
+void Transformer::expand_latent(const TransformerWeights::Layer& layer, Pass& p) const {
+  const LatentConfig& c = *config_.latent;
+  const std::int64_t n = p.tokens, heads = config_.heads, head_width = config_.head_width,
+                     value_width = config_.value_width, plain = head_width - c.rotated,
+                     each = plain + value_width;
+  const auto norm = [&](const TransformerWeights::Norm& weights, std::vector<float>& x,
+                        std::int64_t width) {
+    nn::rms_norm({n, width, x.data(), weights.weight, static_cast<float>(c.norm_epsilon), x.data()},
+                 p.context);
+  };
+  if (c.query_rank > 0) {
+    std::vector<float> latent(p.size(c.query_rank));
+    product(layer.query_latent, n, p.input(), config_.width, latent.data(), c.query_rank,
+            p.context);
+    norm(layer.query_latent_norm, latent, c.query_rank);
+    product(layer.query, n, latent.data(), c.query_rank, p.q.data(), heads * head_width, p.context);
+  } else {
+    product(layer.query, n, p.input(), config_.width, p.q.data(), heads * head_width, p.context);
+  }
+  std::vector<float> latent(p.size(c.rank)), shared(p.size(c.rotated)),
+      expanded(p.size(heads * each));
+  product(layer.latent, n, p.input(), config_.width, latent.data(), c.rank, p.context);
+  const TransformerWeights::Linear behind = {
+      layer.latent.weight + c.rank * config_.width,
+      layer.latent.bias != nullptr ? layer.latent.bias + c.rank : nullptr};
+  product(behind, n, p.input(), config_.width, shared.data(), c.rotated, p.context);
+  norm(layer.latent_norm, latent, c.rank);
+  product(layer.expand, n, latent.data(), c.rank, expanded.data(), heads * each, p.context);
+  float *k = p.k.data(), *v = p.v.data();
+  const float* from = expanded.data();
+  for (std::int64_t t = 0; t < n; ++t) {
+    for (std::int64_t h = 0; h < heads; ++h, from += each) {
+      k = std::copy_n(from, plain, k);
+      k = std::copy_n(shared.data() + t * c.rotated, c.rotated, k);
+      v = std::copy_n(from + plain, value_width, v);
+    }
+  }
+}
+
 void Transformer::attend(std::int64_t index, Pass& p) const {
   const TransformerWeights::Layer& layer = weights_.layers[static_cast<std::size_t>(index)];
   const Context& context = p.context;
-  const std::int64_t width = config_.width, q_width = config_.heads * config_.head_width,
-                     kv_width = config_.kv_heads * config_.head_width;
-  product(layer.query, p.tokens, p.input(), width, p.q.data(), q_width, context);
-  product(layer.key, p.tokens, p.input(), width, p.k.data(), kv_width, context);
-  product(layer.value, p.tokens, p.input(), width, p.v.data(), kv_width, context);
-  const Shape of_queries{1, config_.heads, p.tokens, config_.head_width},
-      of_keys{1, config_.kv_heads, p.tokens, config_.head_width};
-  const Tensor q = Tensor::blhd(p.q.data(), of_queries), k = Tensor::blhd(p.k.data(), of_keys);
-  const ConstTensor v = ConstTensor::blhd(p.v.data(), of_keys);
-  const Tensor attended = Tensor::blhd(p.attended.data(), of_queries);
+  const std::int64_t width = config_.width, heads = config_.heads, kv_heads = config_.kv_heads,
+                     head_width = config_.head_width, value_width = config_.value_width;
+  if (config_.latent) {
+    expand_latent(layer, p);
+  } else {
+    product(layer.query, p.tokens, p.input(), width, p.q.data(), heads * head_width, context);
+    product(layer.key, p.tokens, p.input(), width, p.k.data(), kv_heads * head_width, context);
+    product(layer.value, p.tokens, p.input(), width, p.v.data(), kv_heads * value_width, context);
+  }
+  const Tensor q = Tensor::blhd(p.q.data(), {1, heads, p.tokens, head_width}),
+               k = Tensor::blhd(p.k.data(), {1, kv_heads, p.tokens, head_width}),
+               attended = Tensor::blhd(p.attended.data(), {1, heads, p.tokens, value_width});
+  const ConstTensor v = ConstTensor::blhd(p.v.data(), {1, kv_heads, p.tokens, value_width});
   if (layer.query_norm.weight != nullptr) {
-    normalise(layer.query_norm, p.tokens * config_.heads, config_.head_width, p.q.data(),
-              p.q.data(), context);
-    normalise(layer.key_norm, p.tokens * config_.kv_heads, config_.head_width, p.k.data(),
-              p.k.data(), context);
+    normalise(layer.query_norm, p.tokens * heads, head_width, p.q.data(), p.q.data(), context);
+    normalise(layer.key_norm, p.tokens * kv_heads, head_width, p.k.data(), p.k.data(), context);
   }
   if (p.cache != nullptr && rotates_late()) {
     p.cache->rotate(q, *p.batch);
   } else if (config_.rope) {
-    p.angles->rotate(q);
-    p.angles->rotate(k);
+    p.angles->rotate(last_of_heads(q, rotated_width()));
+    p.angles->rotate(last_of_heads(k, rotated_width()));
   }
   const Plan& plan = p.plans[attention_index_[static_cast<std::size_t>(index)]];
   const Observed observed = p.watch->ask ? p.watch->ask(index) : Observed{};
@@ -227,7 +281,8 @@ void Transformer::attend(std::int64_t index, Pass& p) const {
     p.watch->see({index, p.q.data(), p.k.data(), p.v.data(), layer.output.weight});
   }
   if (p.watch->outputs) p.watch->outputs(index, p.tokens, p.attended.data());
-  product(layer.output, p.tokens, p.attended.data(), q_width, p.branch.data(), width, context);
+  product(layer.output, p.tokens, p.attended.data(), heads * value_width, p.branch.data(), width,
+          context);
 }
 
 void Transformer::feed_forward(const TransformerWeights::Layer& layer, Pass& p) const {
@@ -345,7 +400,7 @@ std::vector<float> Transformer::hidden(const NextTokens& next, const Context& co
     for (const AttentionOptions& options : attention_)
       p.plans.push_back(plan(batch.shape(config_.heads), batch.options(options), context));
     if (config_.rope && !rotates_late())
-      p.angles.emplace(batch.q_positions(), config_.head_width, *config_.rope);
+      p.angles.emplace(batch.q_positions(), rotated_width(), *config_.rope);
     p.cache = &next.cache;
     p.batch = &batch;
     p.watch = &watch;
@@ -405,12 +460,13 @@ std::vector<float> Transformer::hidden(const PackedTexts& texts, const Context& 
                                 std::to_string(texts.type_ids.size()) + " types");
   }
   embed(texts.ids, texts.type_ids, positions, p);
-  if (config_.rope) p.angles.emplace(positions, config_.head_width, *config_.rope);
+  if (config_.rope) p.angles.emplace(positions, rotated_width(), *config_.rope);
   AttentionShape shape;
   shape.q_heads = config_.heads;
   shape.kv_heads = config_.kv_heads;
   shape.q_len = shape.k_len = p.tokens;
   shape.width = config_.head_width;
+  shape.v_width = config_.value_width;
   for (AttentionOptions options : attention_) {
     options.ragged = Ragged{.q_offsets = offsets, .k_offsets = offsets};
     p.plans.push_back(plan(shape, options, context));

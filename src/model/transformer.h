@@ -21,9 +21,21 @@ namespace attn {
 
 enum class NormKind : std::uint8_t { layer, rms };
 
+// Keys and values expanded from a latent vector of each token, which all heads share, and a part of
+// every key that rotates, which they share too (DeepSeek-V2, arXiv 2405.04434, 2.1). A cache keeps
+// them expanded.
+struct LatentConfig {
+  std::int64_t query_rank = 0;  // of the queries' own latent vector; 0: none
+  std::int64_t rank = 0;        // of the keys' and values'
+  std::int64_t rotated = 0;     // the last numbers of a head, of which RoPE's fraction is taken
+  double norm_epsilon = 1e-6;
+};
+
 struct TransformerConfig {
   std::int64_t layers = 0, width = 0;
   std::int64_t heads = 0, kv_heads = 0, head_width = 0;
+  std::int64_t value_width = 0;  // of a head's values; 0: head_width
+  std::optional<LatentConfig> latent = {};
   std::int64_t feed_forward_width = 0, vocabulary = 0;
   std::int64_t positions = 0;  // tokens that it was made for
   std::int64_t types = 0;      // of tokens, as the two texts of a pair; 0: none
@@ -63,6 +75,10 @@ struct TransformerWeights {
   struct Layer {
     Norm attention_norm;  // of what attention reads, or of the sum after it (post_norm)
     Linear query, key, value, output;
+    // Of latent attention, in place of key and value: [rank + rotated][width], and rows of each
+    // head, of the key and then of the value, [heads * (head_width - rotated + value_width)][rank].
+    Linear query_latent, latent, expand;  // query: [heads * head_width][query_rank]
+    Norm query_latent_norm, latent_norm;
     Norm query_norm, key_norm;                 // of each head, [head_width]; null: none
     Norm feed_forward_norm;                    // likewise
     Linear gate, up, down;                     // gate: only when gated
@@ -98,15 +114,15 @@ struct SeenAttention {
   std::int64_t layer = 0;
   const float* q = nullptr;              // [tokens][heads * head_width], rotated
   const float* k = nullptr;              // [tokens][kv_heads * head_width], rotated
-  const float* v = nullptr;              // [tokens][kv_heads * head_width]
-  const float* output_weight = nullptr;  // [width][heads * head_width]
+  const float* v = nullptr;              // [tokens][kv_heads * value_width]
+  const float* output_weight = nullptr;  // [width][heads * value_width]
   // Attention to a source: its k and v are told by keep_source(), its q by the tokens' pass, each
   // with null for the other.
   bool source = false;
 };
 
 // Reads, and may change, what the heads of a layer put out, before the output projection:
-// [tokens][heads][head_width].
+// [tokens][heads][value_width].
 using HeadOutputs = std::function<void(std::int64_t layer, std::int64_t tokens, float* outputs)>;
 
 // What a run tells of its attention, layer by layer, on the way.
@@ -179,11 +195,13 @@ class Transformer {
   void attend(std::int64_t layer, Pass& p) const;
   void attend_source(std::int64_t layer, Pass& p) const;
   bool reads_source() const;
+  void expand_latent(const TransformerWeights::Layer& layer, Pass& p) const;
   void feed_forward(const TransformerWeights::Layer& layer, Pass& p) const;
   void normalise(const TransformerWeights::Norm& norm, std::int64_t rows, std::int64_t width,
                  const float* x, float* y, const Context& context) const;
   // Keys are cached as they were before the rotation, because its base moves with the length.
   bool rotates_late() const;
+  std::int64_t rotated_width() const;  // of a head
 
   TransformerConfig config_;
   TransformerWeights weights_;

@@ -5,6 +5,7 @@
 #include <stdexcept>
 
 #include "attn/error.h"
+#include "model/longest_first.h"
 #include "model/longest_match.h"
 #include "model/unicode.h"
 
@@ -23,18 +24,6 @@ bool looks_cased(const std::vector<std::string>& pieces) {
     return !piece.empty() && piece.front() != '[' &&
            std::any_of(piece.begin(), piece.end(), [](char c) { return c >= 'A' && c <= 'Z'; });
   });
-}
-
-// How many tokens of each text stay when both may have `room` (Hugging Face's longest_first).
-std::pair<std::size_t, std::size_t> share(std::size_t a, std::size_t b, std::size_t room) {
-  if (a + b <= room) return {a, b};
-  std::size_t shorter = std::min(a, b);
-  std::size_t longer = shorter > room ? shorter : std::max(shorter, room - shorter);
-  if (shorter + longer > room) {
-    shorter = room / 2;
-    longer = shorter + room % 2;
-  }
-  return a > b ? std::pair(longer, shorter) : std::pair(shorter, longer);
 }
 
 }  // namespace
@@ -212,7 +201,7 @@ Encoding WordPiece::encode(std::string_view text, const std::optional<std::strin
   }
   Encoding encoding;
   const auto [keep_first, keep_second] =
-      share(first.size(), second.size(), static_cast<std::size_t>(max_length) - frame);
+      longest_first(first.size(), second.size(), static_cast<std::size_t>(max_length) - frame);
   encoding.truncated = keep_first < first.size() || keep_second < second.size();
   const Piece separator{separator_, -1, 0, 0, true};
   append(encoding, {classifier_, -1, 0, 0, true}, 0);

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "attn/model.h"
-#include "model/config.h"
+#include "model/tokenizer_config.h"
 
 namespace attn {
 

@@ -1,7 +1,5 @@
 // The whole path on the built-in example, whose weights need no network: against the encoder
 // written once more in plain double loops.
-#include "model/bert.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

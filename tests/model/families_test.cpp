@@ -15,7 +15,7 @@
 
 #include "attn/error.h"
 #include "folder.h"
-#include "made_weights.h"
+#include "golden_models.h"
 #include "model/file.h"
 
 namespace attn {
@@ -23,59 +23,12 @@ namespace {
 
 using testing::HasSubstr;
 
-TensorShapes shapes_of(const Json& tensors) {
-  TensorShapes shapes;
-  for (std::size_t t = 0; t < tensors.names.size(); ++t) {
-    std::vector<std::int64_t>& shape = shapes[tensors.names[t]];
-    for (const Json& n : tensors.items[t].items) shape.push_back(n.integer);
-  }
-  return shapes;
-}
-
-// JSON as text again; the cases hold no string that needs an escape.
-std::string written(const Json& json) {
-  switch (json.kind) {
-    case Json::Kind::null: return "null";
-    case Json::Kind::boolean: return json.boolean ? "true" : "false";
-    case Json::Kind::integer: return std::to_string(json.integer);
-    case Json::Kind::real: {
-      char text[32];
-      std::snprintf(text, sizeof text, "%.17g", json.real);
-      return text;
-    }
-    case Json::Kind::text: return "\"" + json.text + "\"";
-    default: break;
-  }
-  const bool object = json.is(Json::Kind::object);
-  std::string out(1, object ? '{' : '[');
-  for (std::size_t i = 0; i < json.items.size(); ++i) {
-    if (i > 0) out += ",";
-    if (object) out += "\"" + json.names[i] + "\":";
-    out += written(json.items[i]);
-  }
-  return out + (object ? "}" : "]");
-}
-
 const Json& golden() {
   static const Json json = [] {
     const std::string path = std::string(ATTN_TEST_DATA) + "/families.json";
     return Json::parse(read_file(path), path);
   }();
   return json;
-}
-
-std::vector<std::int32_t> ids_of(const Json& list) {
-  std::vector<std::int32_t> ids;
-  for (const Json& id : list.items) ids.push_back(static_cast<std::int32_t>(id.integer));
-  return ids;
-}
-
-// Within 1e-4 of the largest of the expected numbers.
-void expect_close(const float* got, const Json& expected, const std::string& what) {
-  double largest = 0;
-  for (const Json& x : expected.items) largest = std::max(largest, std::abs(x.real));
-  for (std::size_t i = 0; i < expected.items.size(); ++i)
-    ASSERT_NEAR(got[i], expected.items[i].real, 1e-4 * largest) << what << " " << i;
 }
 
 class Family : public testing::TestWithParam<std::size_t> {
@@ -153,8 +106,8 @@ std::string message_with(const std::string& name, const std::string& from, const
 
 TEST(FamilyConfigs, NothingIsGuessed) {
   EXPECT_EQ(message_with("llama", "\"model_type\":\"llama\"", "\"model_type\":\"lama\""),
-            "config.json: model_type \"lama\" is not known (llama, mistral, qwen2, qwen3, gemma2, "
-            "gpt2, gpt_neox, gptj, bloom, mpt)");
+            "config.json: model_type \"lama\" is not known (bert, roberta, distilbert, llama, "
+            "mistral, qwen2, qwen3, gemma2, gpt2, gpt_neox, gptj, bloom, mpt, deepseek_v2)");
   EXPECT_EQ(message_with("llama", "\"hidden_act\":\"silu\"", "\"hidden_act\":\"mish\""),
             "config.json: hidden_act \"mish\" is not known (gelu, gelu_new, gelu_pytorch_tanh, "
             "silu, relu)");

@@ -141,7 +141,7 @@ TEST_F(LanguageModels, SaysWhatIsWrong) {
   folder_.write("config.json", config);
   EXPECT_THAT(message(), HasSubstr("embed_tokens.weight"));
   folder_.write("config.json", R"({"model_type":"bert"})");
-  EXPECT_THAT(message(), HasSubstr("model_type \"bert\" is not known"));
+  EXPECT_THAT(message(), HasSubstr("model_type \"bert\" is an encoder's"));
   folder_.write("config.json", kConfig);
   folder_.write("tokenizer.json", R"({"model":{"type":"Telepathy"}})");
   EXPECT_THAT(message(), HasSubstr("tokenizer.json"));

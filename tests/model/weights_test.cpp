@@ -205,7 +205,7 @@ TEST(Weights, ModelsInGgufSayTheirArchitecture) {
       message_of<Error>([&] { Model::load(folder.path()); }),
       folder.file("x.gguf") +
           ": is a model of architecture \"golden\"; attn generate continues texts with it, this "
-          "needs a BERT encoder");
+          "needs an encoder");
 }
 
 // The built-in example, its weights rounded to `precision` and written as `dtype` in `shards`

@@ -1,5 +1,5 @@
-#include "model/config.h"
-
+// What an encoder's folder says: config.json, modules.json with the pooling that it names,
+// sentence_bert_config.json, tokenizer_config.json.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -8,8 +8,14 @@
 #include <vector>
 
 #include "attn/error.h"
+#include "attn/model.h"
 #include "folder.h"
+#include "model/demo.h"
+#include "model/families.h"
 #include "model/json.h"
+#include "model/pooling.h"
+#include "model/tokenizer_config.h"
+#include "weights_file.h"
 
 namespace attn {
 namespace {
@@ -28,26 +34,31 @@ std::string changed(const std::string& from, const std::string& to) {
   return text.replace(at, from.size(), to);
 }
 
-TEST(BertConfig, ReadsWhatIsThere) {
-  const BertConfig config = parse_bert_config(kGood, "config.json");
-  EXPECT_EQ(config.layers, 6);
-  EXPECT_EQ(config.heads, 12);
-  EXPECT_EQ(config.head_width(), 32);
-  EXPECT_EQ(config.feed_forward_width, 1536);
-  EXPECT_EQ(config.positions, 512);
-  EXPECT_EQ(config.types, 2);
-  EXPECT_EQ(config.activation, nn::Activation::gelu);
-  EXPECT_DOUBLE_EQ(config.layer_norm_epsilon, 1e-12);
-  EXPECT_EQ(parse_bert_config(changed("\"gelu\"", "\"gelu_new\""), "").activation,
-            nn::Activation::gelu_tanh);
+// What load_described says of a configuration whose weights are absent.
+std::string message(const std::string& config) {
+  const TestFolder folder;
+  Weights weights(folder.write("model.safetensors", safetensors_of({})));
+  return message_of<Error>([&] { load_described(config, "config.json", weights); });
+}
+
+TEST(BertConfig, KnowsWhatItReads) {
+  // Then the first weight is missing.
+  for (const std::string& good :
+       {kGood, changed("\"gelu\"", "\"gelu_new\""), changed("\"gelu\"", "\"silu\""),
+        changed("\"bert\"", "\"bert\",\"is_decoder\":false"),
+        changed("BertModel", "BertForMaskedLM")}) {
+    EXPECT_THAT(message(good), testing::HasSubstr("embeddings.word_embeddings.weight")) << good;
+  }
 }
 
 TEST(BertConfig, NamesWhatItDoesNotKnow) {
   const std::pair<std::string, std::string> cases[] = {
-      {changed("\"bert\"", "\"roberta\""), "model_type \"roberta\" is not known"},
+      {changed("\"bert\"", "\"albert\""), "model_type \"albert\" is not known"},
+      {changed("\"bert\"", "\"roberta\""), "architectures names \"BertModel\""},
+      {changed("384,", "384,\"rotary\":true,"), "rotary is not known"},
       {changed("\"model_type\":\"bert\",", ""), "model_type is missing"},
       {changed("BertModel", "NewBertModel"), "architectures names \"NewBertModel\""},
-      {changed("\"gelu\"", "\"silu\""), "hidden_act \"silu\" is not known"},
+      {changed("\"gelu\"", "\"mish\""), "hidden_act \"mish\" is not known"},
       {changed("\"hidden_act\":\"gelu\",", ""), "hidden_act is missing"},
       {changed("\"absolute\"", "\"relative_key\""),
        "position_embedding_type \"relative_key\" is not known"},
@@ -58,17 +69,17 @@ TEST(BertConfig, NamesWhatItDoesNotKnow) {
       {changed("384", "384.5"), "hidden_size is 384.5"},
       {changed("384", "\"384\""), "hidden_size is a string"},
       {changed("384", "99999999999999999999"), "hidden_size is 1000000"},
-      {changed("384", "385"), "hidden_size is 385, not a multiple of 12 heads"},
-      {changed("384", "12300"), "heads of width 1025, at most 1024"},
+      {changed("384", "385"), "num_attention_heads does not divide hidden_size"},
+      {changed("384", "12300"), "hidden_size gives heads of width 1025, at most 1024"},
       {changed("1e-12", "-1"), "layer_norm_eps is -1"},
       {changed("1e-12", "\"small\""), "layer_norm_eps is a string"},
       {"[]", "holds an array, must be an object"},
       {"", "invalid JSON"},
       {kGood + "x", "invalid JSON"},
   };
-  for (const auto& [json, message] : cases) {
-    EXPECT_THAT(message_of<Error>([&, &text = json] { parse_bert_config(text, "config.json"); }),
-                testing::AllOf(testing::StartsWith("config.json: "), testing::HasSubstr(message)));
+  for (const auto& [text, wanted] : cases) {
+    EXPECT_THAT(message(text),
+                testing::AllOf(testing::StartsWith("config.json: "), testing::HasSubstr(wanted)));
   }
 }
 
@@ -95,21 +106,17 @@ TEST(TokenizerConfig, ReadsOptionsAndSpecialTokens) {
   }
 }
 
-TEST(FolderConfig, FollowsModulesAndPooling) {
+TEST(Pooling, FollowsModules) {
   const TestFolder folder;
-  EXPECT_THAT(message_of<Error>([&] { read_folder_config(folder.path()); }),
-              testing::HasSubstr("/config.json: cannot be opened"));
-  folder.write("config.json", kGood);
-  // Bare: plain mean, all positions.
-  EXPECT_EQ(read_folder_config(folder.path()).pooling.pooling, Pooling::mean);
-  EXPECT_FALSE(read_folder_config(folder.path()).pooling.normalize);
-  EXPECT_EQ(read_folder_config(folder.path()).max_length, 512);
+  // Bare: the plain mean.
+  EXPECT_EQ(read_pooling(folder.path()).pooling, Pooling::mean);
+  EXPECT_FALSE(read_pooling(folder.path()).normalize);
 
   folder.write("modules.json",
                R"([{"type":"sentence_transformers.models.Transformer","path":""},)"
                R"({"type":"sentence_transformers.models.Pooling","path":"1_Pooling"},)"
                R"({"type":"sentence_transformers.models.Normalize","path":"2_Normalize"}])");
-  EXPECT_THAT(message_of<Error>([&] { read_folder_config(folder.path()); }),
+  EXPECT_THAT(message_of<Error>([&] { read_pooling(folder.path()); }),
               testing::HasSubstr("1_Pooling/config.json: cannot be opened"));
   const std::pair<const char*, Pooling> modes[] = {
       {R"({"pooling_mode_mean_tokens":true,"pooling_mode_cls_token":false})", Pooling::mean},
@@ -118,38 +125,46 @@ TEST(FolderConfig, FollowsModulesAndPooling) {
       {R"({"pooling_mode":"cls"})", Pooling::cls}};
   for (const auto& [json, pooling] : modes) {
     folder.write("1_Pooling/config.json", json);
-    const FolderConfig config = read_folder_config(folder.path());
-    EXPECT_EQ(config.pooling.pooling, pooling) << json;
-    EXPECT_TRUE(config.pooling.normalize);
+    const PoolingConfig config = read_pooling(folder.path());
+    EXPECT_EQ(config.pooling, pooling) << json;
+    EXPECT_TRUE(config.normalize);
   }
   for (const char* const wrong :
        {R"({"pooling_mode_mean_sqrt_len_tokens":true})", R"({"pooling_mode":"weighted"})", "{}",
         R"({"pooling_mode_mean_tokens":true,"pooling_mode_cls_token":true})"}) {
     folder.write("1_Pooling/config.json", wrong);
-    EXPECT_THROW(read_folder_config(folder.path()), Error) << wrong;
+    EXPECT_THROW(read_pooling(folder.path()), Error) << wrong;
   }
   folder.write("modules.json", R"([{"type":"sentence_transformers.models.Dense","path":"3"}])");
-  EXPECT_THAT(message_of<Error>([&] { read_folder_config(folder.path()); }),
+  EXPECT_THAT(message_of<Error>([&] { read_pooling(folder.path()); }),
               testing::HasSubstr("models.Dense\" is not known"));
   folder.write("modules.json", R"([{"type":"x.Pooling","path":"../elsewhere"}])");
-  EXPECT_THAT(message_of<Error>([&] { read_folder_config(folder.path()); }),
+  EXPECT_THAT(message_of<Error>([&] { read_pooling(folder.path()); }),
               testing::HasSubstr("leaves the folder"));
 }
 
-TEST(FolderConfig, TakesTheLengthOfTheSentenceModel) {
+TEST(EncoderFolder, TakesTheLengthOfTheSentenceModel) {
   const TestFolder folder;
-  folder.write("config.json", kGood);
-  folder.write("sentence_bert_config.json", R"({"max_seq_length":256,"do_lower_case":false})");
-  EXPECT_EQ(read_folder_config(folder.path()).max_length, 256);
-  EXPECT_FALSE(read_folder_config(folder.path()).tokenizer.lower_case.has_value());
-  folder.write("sentence_bert_config.json", R"({"max_seq_length":9999,"do_lower_case":true})");
-  folder.write("tokenizer_config.json", R"({"do_lower_case":false})");
-  const FolderConfig config = read_folder_config(folder.path());
-  EXPECT_EQ(config.max_length, 512);
-  EXPECT_EQ(config.tokenizer.lower_case, true);
-  EXPECT_EQ(config.tokenizer.strip_accents, false);
+  write_demo_model(folder.path());
+  const auto load = [&] { return Model::load(folder.path()); };
+  folder.write("sentence_bert_config.json", R"({"max_seq_length":64,"do_lower_case":false})");
+  EXPECT_EQ(load().info().max_length, 64);
+  folder.write("sentence_bert_config.json", R"({"max_seq_length":9999})");
+  EXPECT_EQ(load().info().max_length, 128);
   folder.write("sentence_bert_config.json", R"({"max_seq_length":0})");
-  EXPECT_THROW(read_folder_config(folder.path()), Error);
+  EXPECT_THROW(load(), Error);
+}
+
+// sentence-transformers lower-cases a text before the tokenizer, which leaves accents to a cased
+// one.
+TEST(EncoderFolder, LowerCasesForTheSentenceModel) {
+  const TestFolder folder;
+  write_demo_model(folder.path());
+  folder.write("tokenizer_config.json", R"({"do_lower_case":false})");
+  EXPECT_EQ(Model::load(folder.path()).encode("Water").tokens[1].text, "[UNK]");
+  folder.write("sentence_bert_config.json", R"({"do_lower_case":true})");
+  EXPECT_EQ(Model::load(folder.path()).encode("Water").tokens[1].text, "water");
+  EXPECT_EQ(Model::load(folder.path()).encode("w\u00e4ter").tokens[1].text, "[UNK]");
 }
 
 TEST(Json, KeepsValuesAndBounds) {

@@ -1,0 +1,91 @@
+// Every family of encoders against Transformers (tests/data/encoders.json), on weights made by the
+// formula of tools/golden_families.py.
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "folder.h"
+#include "golden_models.h"
+#include "model/families.h"
+#include "model/file.h"
+
+namespace attn {
+namespace {
+
+const Json& golden() {
+  static const Json json = [] {
+    const std::string path = std::string(ATTN_TEST_DATA) + "/encoders.json";
+    return Json::parse(read_file(path), path);
+  }();
+  return json;
+}
+
+class Encoder : public testing::TestWithParam<std::size_t> {
+ protected:
+  Encoder()
+      : given_(golden().find("cases")->items[GetParam()]),
+        weights_(
+            folder_.write("model.safetensors", made_weights(shapes_of(*given_.find("tensors"))))),
+        model_(load()) {}
+  Transformer load() {
+    DescribedModel loaded =
+        load_described(written(*given_.find("config")), "config.json", weights_);
+    return Transformer(loaded.config, std::move(loaded.weights));
+  }
+  const std::vector<Json>& runs() const { return given_.find("runs")->items; }
+
+  const Json& given_;
+  TestFolder folder_;
+  Weights weights_;
+  Transformer model_;
+};
+
+// One text after another in one pack, so that each is where the others would disturb it.
+TEST_P(Encoder, AgreesWithTransformers) {
+  SCOPED_TRACE(golden().find("cases")->names[GetParam()]);
+  PackedTexts texts;
+  for (const Json& run : runs()) texts.add(ids_of(*run.find("ids")), ids_of(*run.find("types")));
+  const auto hidden = model_.hidden(texts, Context({.threads = 2}));
+  const auto width = static_cast<std::size_t>(model_.config().width);
+  ASSERT_EQ(hidden.size(), texts.ids.size() * width);
+  std::size_t first = 0;
+  for (std::size_t t = 0; t < runs().size(); ++t) {
+    const auto& rows = runs()[t].find("rows")->items;
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      const std::size_t row = first + static_cast<std::size_t>(rows[i].integer);
+      expect_close(hidden.data() + row * width, runs()[t].find("hidden")->items[i],
+                   std::to_string(texts.lengths[t]) + " tokens, row " + std::to_string(i));
+    }
+    first += static_cast<std::size_t>(texts.lengths[t]);
+  }
+}
+
+TEST_P(Encoder, RefusesWhatIsOutsideItsTables) {
+  const Context context({.threads = 1});
+  const auto run = [&](std::vector<std::int32_t> ids, std::vector<std::int32_t> types) {
+    PackedTexts texts;
+    texts.add(ids, types);
+    return model_.hidden(texts, context);
+  };
+  EXPECT_TRUE(model_.hidden(PackedTexts(), context).empty());
+  EXPECT_THROW(run({101}, {0}), std::invalid_argument);
+  EXPECT_THROW(run({-1}, {0}), std::invalid_argument);
+  EXPECT_THROW(run({1, 2}, {0}), std::invalid_argument);
+  if (model_.config().types > 0) {
+    EXPECT_THROW(run({1}, {static_cast<std::int32_t>(model_.config().types)}),
+                 std::invalid_argument);
+    EXPECT_THROW(run({1}, {-1}), std::invalid_argument);
+    EXPECT_EQ(run({1, 2}, {}), run({1, 2}, {0, 0}));
+  }
+  const auto most = static_cast<std::size_t>(model_.config().positions);
+  EXPECT_EQ(run(std::vector<std::int32_t>(most, 1), {}).size(),
+            most * static_cast<std::size_t>(model_.config().width));
+  EXPECT_THROW(run(std::vector<std::int32_t>(most + 1, 1), {}), std::invalid_argument);
+}
+
+INSTANTIATE_TEST_SUITE_P(Transformers, Encoder,
+                         testing::Range(std::size_t{0}, golden().find("cases")->names.size()));
+
+}  // namespace
+}  // namespace attn
