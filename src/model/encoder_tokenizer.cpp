@@ -53,6 +53,13 @@ std::variant<WordPiece, Tokenizer> read(const std::string& folder, const std::st
   return *std::move(tokenizer);
 }
 
+// [CLS], [SEP] and the like, also where the text itself has them; not what stands for a word.
+bool is_frame(const Tokenizer& tokenizer, std::int32_t id) {
+  const std::string& piece = tokenizer.piece(id);
+  return tokenizer.is_special(id) && piece != "[MASK]" && piece != "[UNK]" && piece != "<mask>" &&
+         piece != "<unk>";
+}
+
 // A token as a person would read it: as the text has it, but for special tokens and parts of words.
 std::string readable(const Tokenizer& tokenizer, std::int32_t id, std::string_view source) {
   const std::string& piece = tokenizer.piece(id);
@@ -78,8 +85,8 @@ Encoding encode_with(const Tokenizer& tokenizer, const std::string& text,
         std::string_view(segment == 0 ? text : *second).substr(begin, end - begin);
     RecordToken& token = out.tokens.emplace_back();
     token.text = readable(tokenizer, got.ids[i], source);
-    token.special = got.special[i];
-    token.word = got.words[i] < 0 ? -1 : got.words[i] + (segment == 0 ? 0 : words);
+    token.special = got.special[i] || is_frame(tokenizer, got.ids[i]);
+    token.word = token.special ? -1 : got.words[i] + (segment == 0 ? 0 : words);
     token.segment = segment;
   }
   out.ids = std::move(got.ids);

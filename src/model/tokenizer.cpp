@@ -148,7 +148,7 @@ TokenizedText Tokenizer::Parts::encode(const std::vector<std::string_view>& text
       out.type_ids.push_back(token.type);
       out.special.push_back(token.special);
       out.words.push_back(token.word);
-      out.texts.push_back(token.special ? before : token.text);
+      out.texts.push_back(token.special ? std::max(before, token.type) : token.text);
     }
   }
   return out;

@@ -27,7 +27,7 @@ struct TokenizedText {
   std::vector<std::int32_t> type_ids;  // which of two texts
   std::vector<bool> special;           // put in around the text, not found in it
   // Which word of which text a token is a part of, as the pre-tokenizer cut it; -1 for one that was
-  // put in, which counts to the text before it.
+  // put in, which counts to the text before it, or that its type says.
   std::vector<std::int32_t> words, texts;
   bool truncated = false;
 };
