@@ -102,6 +102,9 @@ void bind_models(nb::module_& m);
 void bind_language_models(nb::module_& m);
 void bind_translation_models(nb::module_& m);
 
+// One text, or several.
+std::vector<std::string> texts_of(nb::handle texts);
+
 // A LanguageModel from a folder or GGUF file.
 nb::object load_language_model(const std::string& path, const Context& context);
 nb::object load_translation_model(const std::string& path, const Context& context);

@@ -79,7 +79,8 @@ nb::any hidden(PyLanguageModel& m, nb::handle text_or_ids) {
   return matrix(run(m, [&] { return m.model.hidden(ids); }), ids.size(), m.model.info().width);
 }
 
-nb::any embed(PyLanguageModel& m, const std::vector<std::string>& texts) {
+nb::any embed(PyLanguageModel& m, nb::handle given) {
+  const std::vector<std::string> texts = texts_of(given);
   std::vector<float> all;
   for (const auto& one : run(m, [&] { return m.model.embed(texts); }))
     all.insert(all.end(), one.begin(), one.end());

@@ -17,10 +17,16 @@
 #include "attn/model.h"
 #include "attn/translation_model.h"
 #include "bindings.h"
+#include "questions.h"
 
 namespace attn::python {
 
 using namespace nb::literals;
+
+std::vector<std::string> texts_of(nb::handle texts) {
+  if (nb::isinstance<nb::str>(texts)) return {nb::cast<std::string>(texts)};
+  return nb::cast<std::vector<std::string>>(texts);
+}
 
 namespace {
 
@@ -213,12 +219,6 @@ Page view(nb::handle q, nb::handle k, const std::vector<std::string>& tokens, nb
   return {std::shared_ptr<const AttentionRecord>(kept, &record), title};
 }
 
-// Texts as encodings; one text or a list of them.
-std::vector<std::string> texts_of(nb::handle texts) {
-  if (nb::isinstance<nb::str>(texts)) return {nb::cast<std::string>(texts)};
-  return nb::cast<std::vector<std::string>>(texts);
-}
-
 // A context serves one caller at a time, and so does a model.
 struct PyModel {
   Model model;
@@ -261,6 +261,19 @@ nb::any hidden(const PyModel& m, const std::string& text, const std::optional<st
     states = m.model.hidden(encoding);
   }
   return matrix(states.data(), tokens, tokens == 0 ? 0 : states.size() / tokens);
+}
+
+Answers observe(const PyModel& m, const std::string& text, const std::optional<std::string>& pair,
+                const nb::kwargs& questions) {
+  const Encoding encoding = m.model.encode(text, pair);
+  const Asked asked(questions_of(questions), m.model.info(),
+                    static_cast<std::int64_t>(encoding.ids.size()));
+  {
+    nb::gil_scoped_release release;
+    const std::lock_guard one_at_a_time(*m.busy);
+    m.model.observe(encoding, asked.observed());
+  }
+  return asked.answers();
 }
 
 Page look(const PyModel& m, const std::string& text, const std::optional<std::string>& pair,
@@ -349,6 +362,13 @@ belongs to, as a number.)");
       .def("embed", &embed, "texts"_a, "One vector a text, [texts, width] float32.")
       .def("hidden", &hidden, "text"_a, "pair"_a = nb::none(),
            "The last hidden states, [tokens, width] float32.")
+      .def("observe", &observe, "text"_a, "pair"_a = nb::none(), "questions"_a,
+           R"(What every head does, as Answers: [layers, heads, ...]. See Questions.
+
+    seen = model.observe("The cat sat on the mat.", entropy=True, top_k=8)
+    seen.entropy, seen.top_keys, seen.top_weights
+
+value_weighted weighs values before the output projection.)")
       .def(
           "tokens",
           [](const PyModel& model, const std::string& text,

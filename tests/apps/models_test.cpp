@@ -236,6 +236,82 @@ TEST(Run, AFullDiskIsAFailure) {
   EXPECT_THAT(ran.err, HasSubstr("No space left on device"));
 }
 
+std::string corpus() {
+  const std::string file = temporary("corpus.txt");
+  std::ofstream text(file);
+  for (int i = 0; i < 40; ++i) text << "The cat sat on the mat, and the dog barked. ";
+  return file;
+}
+
+TEST(Heads, PrintsATable) {
+  const Ran ran =
+      attn({"heads", "demo", corpus(), "--length", "32", "--documents", "3", "--sort", "entropy"});
+  ASSERT_EQ(ran.code, 0) << ran.err;
+  std::istringstream lines(ran.out);
+  std::string header, even, line;
+  std::getline(lines, header);
+  std::getline(lines, even);
+  EXPECT_THAT(header, HasSubstr("entropy"));
+  EXPECT_THAT(header, testing::Not(HasSubstr("induction")));  // of language models
+  EXPECT_THAT(even, HasSubstr("even"));
+  double last = 1e9;
+  int heads = 0;
+  for (std::string name; std::getline(lines, line); ++heads) {
+    double entropy = 0;
+    std::istringstream(line) >> name >> entropy;
+    EXPECT_LE(entropy, last);
+    last = entropy;
+  }
+  EXPECT_EQ(heads, 8) << ran.out;
+  EXPECT_THAT(ran.err, StartsWith("3 documents of up to 32 tokens, 96 in all"));
+}
+
+TEST(Heads, JsonAndCsvSayTheSame) {
+  const std::string file = corpus();
+  const Ran json = attn({"heads", "demo", file, "--json"}),
+            csv = attn({"heads", "demo", file, "--csv"});
+  ASSERT_EQ(json.code, 0) << json.err;
+  ASSERT_EQ(csv.code, 0) << csv.err;
+  const auto report = nlohmann::json::parse(json.out);
+  EXPECT_EQ(report.at("heads").size(), 8U);
+  EXPECT_TRUE(report.at("heads")[0].at("induction").is_null());
+  EXPECT_GT(report.at("seconds"), 0.0);
+  std::istringstream lines(csv.out);
+  std::string header, first;
+  std::getline(lines, header);
+  std::getline(lines, first);
+  EXPECT_THAT(header, StartsWith("layer,head,entropy,"));
+  std::istringstream fields(first);
+  std::string layer, head, entropy;
+  std::getline(fields, layer, ',');
+  std::getline(fields, head, ',');
+  std::getline(fields, entropy, ',');
+  EXPECT_EQ(std::stod(entropy), report.at("heads")[0].at("entropy").get<double>());
+}
+
+TEST(Heads, WrongArgumentsAreSaid) {
+  const std::string file = corpus();
+  const auto fails = [&](std::vector<std::string> more, const std::string& what) {
+    std::vector<std::string> arguments = {"heads", "demo", file};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const Ran ran = attn(arguments);
+    EXPECT_EQ(ran.code, 2) << what;
+    EXPECT_TRUE(is_one_line(ran.err)) << ran.err;
+    EXPECT_THAT(ran.err, HasSubstr(what));
+  };
+  fails({"--sort", "beauty"}, "--sort beauty is none of entropy, ");
+  fails({"--sort", "ablation"}, "needs --ablation");
+  fails({"--csv", "--json"}, "not both");
+  fails({"--sinks", "--csv"}, "table of its own");
+  fails({"--length", "100000"}, "length is 100000");
+  fails({"--ablation"}, "needs a language model");
+  const std::string empty = temporary("empty.txt");
+  std::ofstream(empty).flush();
+  const Ran ran = attn({"heads", "demo", empty});
+  EXPECT_EQ(ran.code, 2);
+  EXPECT_THAT(ran.err, HasSubstr("no document"));
+}
+
 TEST(Look, WritesThePageAndPrintsItsPathAlone) {
   const std::string page = temporary("page.html");
   const Ran ran = attn({"look", "demo", "the cat sat on the mat", "-o", page});

@@ -13,10 +13,13 @@
 #include <string>
 #include <vector>
 
+#include "attention/questions.h"
 #include "attn/error.h"
+#include "attn/reference.h"
 #include "folder.h"
 #include "golden_models.h"
 #include "model/file.h"
+#include "model/layer_observed.h"
 
 namespace attn {
 namespace {
@@ -86,6 +89,73 @@ TEST_P(Family, GreedyContinuationIsTheSame) {
     next = {got.back()};
   }
   EXPECT_EQ(got, expected);
+}
+
+template <class Got>
+void expect_same(const std::vector<Got>& got, const std::vector<double>& expected,
+                 const std::string& what) {
+  ASSERT_EQ(got.size(), expected.size()) << what;
+  for (std::size_t i = 0; i < got.size(); ++i)
+    ASSERT_NEAR(got[i], expected[i], 2e-5 * (1 + std::abs(expected[i]))) << what << " " << i;
+}
+
+// Every question to every head, against the oracle on the queries, keys and values that ran.
+TEST_P(Family, HeadsAnswerAsTheOracle) {
+  SCOPED_TRACE(name());
+  const TestFolder folder;
+  Weights weights(
+      folder.write("model.safetensors", made_weights(shapes_of(*given().find("tensors")))));
+  DescribedModel loaded = load_described(written(*given().find("config")), "config.json", weights);
+  const Transformer model(loaded.config, std::move(loaded.weights));
+  const TransformerConfig& c = model.config();
+  const Context context({.threads = 2});
+  for (const Json& run : given().find("runs")->items) {
+    const auto ids = ids_of(*run.find("ids"));
+    const auto n = static_cast<std::int64_t>(ids.size());
+    SCOPED_TRACE(std::to_string(n) + " tokens");
+    // Layers stand in place of the batch.
+    const AttentionShape shape =
+        test::make_shape(c.layers, c.heads, c.kv_heads, n, n, c.head_width);
+    test::Answers<float> got(shape);
+    test::Answers<double> expected(shape);
+    const auto rows = static_cast<std::size_t>(c.layers * c.heads * n);
+    std::vector<float> entropy(rows), largest(rows);
+    std::vector<double> true_entropy(rows), true_largest(rows);
+    Observed asked = got.observed(), of_oracle = expected.observed();
+    asked.entropy = got.tensor(entropy, n, 1);
+    asked.max_probability = got.tensor(largest, n, 1);
+    of_oracle.entropy = got.tensor(true_entropy, n, 1);
+    of_oracle.max_probability = got.tensor(true_largest, n, 1);
+    const auto ask = [&](std::int64_t i) { return observed_of_layer(asked, i, c.layers); };
+    const auto see = [&](const SeenAttention& seen) {
+      const auto doubles = [&](const float* x, std::int64_t heads) {
+        return std::vector<double>(x, x + n * heads * c.head_width);
+      };
+      const auto q = doubles(seen.q, c.heads), k = doubles(seen.k, c.kv_heads),
+                 v = doubles(seen.v, c.kv_heads);
+      std::vector<double> out(q.size());
+      const Shape of_queries{1, c.heads, n, c.head_width}, of_keys{1, c.kv_heads, n, c.head_width};
+      reference::attention(
+          ConstTensor::blhd(q.data(), of_queries), ConstTensor::blhd(k.data(), of_keys),
+          ConstTensor::blhd(v.data(), of_keys), Tensor::blhd(out.data(), of_queries),
+          model.attention(seen.layer), observed_of_layer(of_oracle, seen.layer, c.layers));
+    };
+    KvCache cache(model.cache_options(n), context), plain_cache(model.cache_options(n), context);
+    const auto hidden = model.hidden(ids, cache, cache.create(), context, {.ask = ask, .see = see});
+    EXPECT_EQ(hidden, model.hidden(ids, plain_cache, plain_cache.create(), context));
+    expect_same(entropy, true_entropy, "entropy");
+    expect_same(largest, true_largest, "largest probability");
+    expect_same(got.column_mass, expected.column_mass, "column mass");
+    expect_same(got.distances, expected.distances, "distances");
+    expect_same(got.offset_mass, expected.offset_mass, "offset mass");
+    expect_same(got.offset_queries, expected.offset_queries, "offset queries");
+    expect_same(got.top_weights, expected.top_weights, "top weights");
+    expect_same(got.in_sets, expected.in_sets, "key sets");
+    expect_same(got.largest, expected.largest, "largest of cells");
+    expect_same(got.mean, expected.mean, "mean of cells");
+    expect_same(got.exact, expected.exact, "exact rows");
+    expect_same(got.value_weighted, expected.value_weighted, "value-weighted norms");
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Transformers, Family,

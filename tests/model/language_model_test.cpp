@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <stdexcept>
 #include <string>
@@ -127,6 +128,63 @@ TEST_F(LanguageModels, EndsWhereTheModelEnds) {
   EXPECT_EQ(load().generate(ids, {.max_tokens = 10}).ids.size(), 10U);
   folder_.write("generation_config.json", R"({"eos_token_id":"x"})");
   EXPECT_THAT(message(), HasSubstr("eos_token_id is no token"));
+}
+
+// The oracle's answers are in families_test.cpp.
+TEST_F(LanguageModels, HeadsAnswerQuestions) {
+  const LanguageModel model = load();
+  const auto ids = model.encode("The king is not here");
+  const auto n = static_cast<std::int64_t>(ids.size());
+  std::vector<float> entropy(static_cast<std::size_t>(2 * 3 * n), -1);
+  const Observed asked{.entropy = {entropy.data(), Shape{2, 3, n, 1}}};
+  const auto hidden = model.observe(ids, asked);
+  EXPECT_EQ(hidden, model.hidden(ids));
+  ASSERT_EQ(hidden.size(), ids.size() * 48);
+  for (std::size_t i = 0; i < entropy.size(); ++i) {
+    const auto q = static_cast<double>(i % ids.size());
+    EXPECT_GE(entropy[i], 0);
+    EXPECT_LE(entropy[i], std::log(q + 1) + 1e-5) << i;
+  }
+  EXPECT_TRUE(model.hidden({}).empty());
+
+  const auto refused = [&](const Observed& observed) {
+    return message_of<std::invalid_argument>([&] { model.observe(ids, observed); });
+  };
+  EXPECT_EQ(refused({.entropy = {entropy.data(), Shape{1, 3, n, 1}}}),
+            "[observe] entropy has 1 entries for 2 layers");
+  EXPECT_THAT(refused({.entropy = {entropy.data(), Shape{2, 3, n - 1, 1}}}), HasSubstr("entropy"));
+  std::vector<std::int32_t> keys(7);
+  EXPECT_EQ(refused({.top = {.k = 1, .keys = keys}}),
+            "[observe] top.keys has 7 entries for 2 layers");
+  EXPECT_THAT(message_of<std::invalid_argument>([&] { model.hidden(std::vector{1000}); }),
+              HasSubstr("outside"));
+}
+
+TEST_F(LanguageModels, EmbedsTheMeanOfHiddenStates) {
+  const LanguageModel model = load();
+  const std::vector<std::string> texts = {"The king", "The king is not here"};
+  const auto vectors = model.embed(texts);
+  ASSERT_EQ(vectors.size(), 2U);
+  const auto hidden = model.hidden(model.encode(texts[1]));
+  std::vector<double> mean(48);
+  for (std::size_t i = 0; i < hidden.size(); ++i) mean[i % 48] += hidden[i];
+  double square = 0;
+  for (const double x : mean) square += x * x;
+  for (std::size_t j = 0; j < 48; ++j)
+    EXPECT_NEAR(vectors[1][j], mean[j] / std::sqrt(square), 1e-6);
+  EXPECT_THROW(model.embed(std::vector<std::string>{""}), std::invalid_argument);
+}
+
+TEST_F(LanguageModels, KnowsItsMasksAndWhatIsText) {
+  const LanguageModel model = load();
+  EXPECT_EQ(model.mask(1).row({.q_len = 5, .k_len = 5}, 0, 0, 2),
+            (std::vector<Interval>{{0, 3, 1}}));
+  EXPECT_THROW(model.mask(2), std::invalid_argument);
+  EXPECT_THROW(model.mask(-1), std::invalid_argument);
+  EXPECT_FALSE(model.is_text(0));  // <|endoftext|>
+  EXPECT_TRUE(model.is_text(model.encode("king")[0]));
+  EXPECT_FALSE(model.is_text(-1));
+  EXPECT_FALSE(model.is_text(1 << 20));
 }
 
 TEST_F(LanguageModels, SaysWhatIsWrong) {

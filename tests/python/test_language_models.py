@@ -149,3 +149,48 @@ def test_smollm2():
     assert "Paris" in model.generate("The capital of France is", max_tokens=4).text
     chat = model.generate("What is the capital of France?", chat=True, max_tokens=30)
     assert "Paris" in chat.text and chat.end == "end token"
+
+
+def test_hidden_states_and_embeddings(model):
+    ids = model.encode("The king is dark.")
+    hidden = model.hidden(ids)
+    assert hidden.shape == (len(ids), 48) and hidden.dtype == np.float32
+    np.testing.assert_array_equal(model.hidden("The king is dark."), hidden)
+    vectors = model.embed(["The night", "The king is dark."])
+    mean = hidden.astype(np.float64).mean(axis=0)
+    np.testing.assert_allclose(vectors[1], mean / np.linalg.norm(mean), atol=1e-6)
+    assert model.embed([]).shape == (0, 48)
+    with pytest.raises(ValueError, match="no tokens"):
+        model.embed([""])
+
+
+def test_heads_answer_questions(model):
+    text = "The king is not here, and the night is dark."
+    n = len(model.encode(text))
+    seen = model.observe(text, entropy=True, top_k=2, column_mass=True, rows=range(n))
+    assert seen.names == ["entropy", "column_mass", "top_keys", "top_weights", "rows"]
+    assert seen.entropy.shape == (1, 3, n) and seen.rows.shape == (1, 3, n, n)
+    assert seen.top_keys.shape == seen.top_weights.shape == (1, 3, n, 2)
+    p = seen.rows.astype(np.float64)
+    np.testing.assert_allclose(p.sum(-1), 1, atol=1e-5)
+    assert np.all(np.triu(p[0, 0], 1) == 0)
+    np.testing.assert_allclose(seen.column_mass, p.sum(2), atol=1e-5)
+    entropy = -np.sum(p * np.log(np.maximum(p, 1e-300)), -1)
+    np.testing.assert_allclose(seen.entropy, entropy, atol=1e-5)
+    np.testing.assert_array_equal(seen.top_keys[0, :, -1, 0], p[0, :, -1].argmax(-1))
+    with pytest.raises(TypeError):
+        model.observe(text, beauty=True)
+    with pytest.raises(ValueError, match="rows"):
+        model.observe(text, rows=[n])
+
+
+def test_encoders_answer_too():
+    model = attn.load("demo")
+    text = "the cat sat on the mat"
+    tokens = model.tokens(text)
+    seen = model.observe(text, rows=[0], offsets=[1])
+    assert seen.rows.shape == (model.layers, model.heads, 1, len(tokens))
+    assert seen.offsets.shape == (model.layers, model.heads, 1)
+    page = model.view(text)
+    np.testing.assert_allclose(seen.rows[1, 2, 0], page.row(1, 2, 0), atol=1e-5)
+    assert model.observe(text, "the dog", entropy=True).entropy.shape[2] > len(tokens)
