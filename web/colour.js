@@ -24,8 +24,10 @@ function currentTheme() {
   return matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
 }
 
-// t in [0, 1].
-function rampRgb(t) { return ramp(currentTheme())[Math.max(0, Math.min(255, Math.round(t * 255))) || 0]; }
+// t in [0, 1]. For many at once take the ramp first: asking for the theme takes longer.
+function rampRgb(t, colours = ramp(currentTheme())) {
+  return colours[Math.max(0, Math.min(255, Math.round(t * 255))) || 0];
+}
 function rampColour(t) { return "rgb(" + rampRgb(t).join(",") + ")"; }
 
 // Black or white, whichever reads on rampColour(t).

@@ -31,10 +31,9 @@ function unitText(unit) {
   if (tokens.verbatim) return visibleText(unit.map((t) => tokens.text[t]).join("")) || "⋯";
   return unit.length === 1 ? visibleText(tokens.text[unit[0]]) : unit.map(plainText).join("");
 }
-// As it stands in the text: line breaks are seen and break.
+// With its spaces as they are.
 function verbatimText(unit) {
-  const text = unit.map((t) => tokens.text[t]).join("");
-  return text.split(/( |\r?\n)/).map((part) => (part === " " ? part : visibleText(part) + (part.endsWith("\n") ? "\n" : ""))).join("") || "⋯";
+  return unit.map((t) => tokens.text[t].split(" ").map(visibleText).join(" ")).join("") || "⋯";
 }
 function shortText(unit, most = 18) {
   const letters = Array.from(unitText(unit));

@@ -32,6 +32,7 @@ const detail = {
       const title = element("h3", {}, element("span", { className: side === "k" ? "query" : "key", textContent: this.names(chosen, view) }), " " + verb);
       const list = element("div", { className: "list of-" + (side === "k" ? "keys" : "queries") });
       for (const u of order) {
+        if (!(weights[u] > 0)) break;  // hidden by the mask, or as good as that
         const bar = element("i");
         bar.style.width = (100 * weights[u]) / most + "%";
         const button = element("button", { title: `${unitText(view.units[u])} (token ${view.units[u][0]}): ${weights[u]}` },

@@ -44,9 +44,9 @@ const heatView = {
     const canvas = document.createElement("canvas");
     canvas.width = canvas.height = side;
     const context = canvas.getContext("2d"), image = context.createImageData(side, side), data = image.data;
-    const hidden = this.hiddenCells(frame), grey = hiddenRgb();
+    const hidden = this.hiddenCells(frame), grey = hiddenRgb(), colours = ramp(currentTheme());
     for (let i = 0; i < cells.length; i++) {
-      const colour = hidden && hidden[i] ? grey : rampRgb(position(cells[i], most, scale));
+      const colour = hidden && hidden[i] ? grey : rampRgb(position(cells[i], most, scale), colours);
       data[4 * i] = colour[0];
       data[4 * i + 1] = colour[1];
       data[4 * i + 2] = colour[2];

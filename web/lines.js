@@ -12,11 +12,12 @@ const linesView = {
     const row = app.state.zoom === 1 ? whole : app.state.zoom || (whole >= 15 ? whole : 18);
     const labelled = row >= 8;
     const size = Math.min(13, row * 0.8);
-    const label = labelled ? Math.min(150, labelWidth(frame.view, size)) + 14 : 120;
-    const middle = Math.max(90, Math.min(460, host.clientWidth - 2 * (label + this.SIDE) - 24));
-    const left = Math.max(8, (host.clientWidth - middle - 2 * (label + this.SIDE)) / 2) + this.SIDE;
-    Object.assign(this, { row, labelled, font: size, label, from: left + label, to: left + label + middle, count });
-    this.width = Math.max(host.clientWidth, left + 2 * label + middle + this.SIDE);
+    const narrow = host.clientWidth < 420, side = narrow ? 42 : this.SIDE;  // a phone
+    const label = labelled ? Math.min(narrow ? 76 : 150, labelWidth(frame.view, size)) + 14 : 120;
+    const middle = Math.max(narrow ? 40 : 90, Math.min(460, host.clientWidth - 2 * (label + side) - 24));
+    const left = Math.max(narrow ? 0 : 8, (host.clientWidth - middle - 2 * (label + side)) / 2) + side;
+    Object.assign(this, { letters: narrow ? 10 : 22, row, labelled, font: size, label, from: left + label, to: left + label + middle, count });
+    this.width = Math.max(host.clientWidth, left + 2 * label + middle + side);
     this.height = Math.max(tall + this.HEADER, this.HEADER + count * row + 8);
     return [this.width, this.height];
   },
@@ -120,7 +121,7 @@ const linesView = {
       painter.rect(left ? this.from - 3 : this.to + 1, y - height / 2, 2, height, cssColour("generated"));
     }
     if (this.labelled) {
-      painter.text(left ? this.from - 7 : this.to + 7, y, shortText(frame.view.units[unit], 22),
+      painter.text(left ? this.from - 7 : this.to + 7, y, shortText(frame.view.units[unit], this.letters),
                    { size: this.font, fill: ink, align: left ? "right" : "left", weight: chosen ? 600 : 400 });
     } else if (chosen && (left ? frame.q : frame.k).length < 4) {
       painter.rect(x, y - 9, this.label, 18, soft, 3);

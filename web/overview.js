@@ -1,4 +1,8 @@
-// The grid of layers x heads: one DOM grid that moves between the overview and the head's side.
+// The grid of layers x heads: one DOM grid that moves between the overview and the head's side. Many
+// layers stand in blocks side by side where there is room.
+
+const BLOCK_ROWS = 10;  // layers of a block, at least
+const CELL_LEAST = 56;  // pixels, with the gap beside it
 
 const overview = {
   cells: new Map(),  // head name -> button
@@ -9,33 +13,34 @@ const overview = {
     grid.className = "grid";
     grid.setAttribute("role", "group");
     grid.setAttribute("aria-label", "Heads, a layer a row");
-    grid.style.setProperty("--columns", record.heads + 1);
-    grid.style.setProperty("--rows", record.layers + 1);
-    const name = (text, title) => {
-      const e = document.createElement("span");
-      e.className = "name";
-      e.textContent = text;
-      e.title = title;
+    this.most = Math.ceil(record.layers / BLOCK_ROWS);  // blocks
+    this.placed = [];
+    // Column c of layer l, or of block b's head where l is below 0.
+    const place = (e, l, c, b = 0) => {
       grid.append(e);
+      this.placed.push({ e, l, c, b });
     };
-    name("", "");
-    for (let h = 0; h < record.heads; h++) name(h, "Head " + h);
-    name("avg", "Mean of the layer");
-    grid.lastChild.classList.add("last");
+    const name = (text, title, ...at) => place(element("span", { className: "name", textContent: text, title }), ...at);
+    for (let b = 0; b < this.most; b++) {
+      for (let h = 0; h < record.heads; h++) name(h, "Head " + h, -1, h + 1, b);
+      name("avg", "Mean of the layer", -1, record.heads + 1, b);
+      grid.lastChild.classList.add("last");
+    }
     for (let l = 0; l < record.layers; l++) {
       const number = record.numbers[l];
-      name(number, "Layer " + number + (record.isWhole(l) ? "" : ": pictures and some rows"));
-      for (let h = 0; h < record.heads; h++) grid.append(this.cell({ l, h }));
-      grid.append(this.cell({ l, h: -1 }));
+      name(number, "Layer " + number + (record.isWhole(l) ? "" : ": pictures and some rows"), l, 0);
+      for (let h = 0; h < record.heads; h++) place(this.cell({ l, h }), l, h + 1);
+      place(this.cell({ l, h: -1 }), l, record.heads + 1);
     }
     // The last row has one cell, of all heads; the rest of it explains the grid.
     grid.append(element("p", { className: "muted small explain", textContent: "Rows of a picture look from (queries, downwards), " +
       "columns are looked at (keys, to the right); each picture is scaled to its own largest cell. Heads are layer.head, " +
       "from 0. Click one to look inside." }));
     const all = this.cell({ l: -1, h: -1 });
-    all.style.gridColumn = record.heads + 2;
     grid.append(all);
+    this.all = all;
     this.grid = grid;
+    new ResizeObserver(() => this.arrange()).observe(document.querySelector("#overview .grid-home"));
     grid.addEventListener("keydown", (event) => this.key(event));
     background.listeners.push((l, h) => this.arrived(l, h));
   },
@@ -59,6 +64,31 @@ const overview = {
   home(section) {
     const home = section.querySelector(".grid-home");
     if (this.grid.parentElement !== home) home.append(this.grid);
+    this.arrange();
+  },
+
+  // As many blocks as have room, of equal heights.
+  arrange() {
+    const home = this.grid.parentElement, columns = record.heads + 1, width = columns * CELL_LEAST + 32;
+    const room = home?.closest("#overview") ? Math.floor(home.clientWidth / width) : 1;
+    const blocks = Math.max(1, Math.min(this.most, room)), rows = Math.ceil(record.layers / blocks);
+    if (this.blocks === blocks && this.arranged === home) return;
+    this.blocks = blocks;
+    this.arranged = home;
+    this.grid.classList.toggle("blocks", blocks > 1);
+    const template = Array(blocks).fill(`var(--name) repeat(${columns}, minmax(var(--least), 1fr))`).join(" ");
+    this.grid.style.setProperty("--template", template);
+    this.grid.style.setProperty("--blocks", blocks);
+    this.grid.style.setProperty("--columns", columns);
+    this.grid.style.setProperty("--rows", rows + 1);
+    for (const { e, l, c, b } of this.placed) {
+      const block = l < 0 ? b : Math.floor(l / rows);
+      e.hidden = block >= blocks;
+      e.style.gridRow = l < 0 ? 1 : (l % rows) + 2;
+      e.style.gridColumn = block * (columns + 1) + c + 1;
+    }
+    this.all.style.gridRow = this.grid.querySelector(".explain").style.gridRow = rows + 2;
+    this.all.style.gridColumn = blocks * (columns + 1);
   },
 
   arrived(l, h) {
@@ -75,11 +105,15 @@ const overview = {
     const canvas = button.firstChild, { side, cells } = thumb;
     canvas.width = canvas.height = side;
     const context = canvas.getContext("2d"), image = context.createImageData(side, side);
+    const data = image.data, colours = ramp(currentTheme());
     let most = 0;
     for (const v of cells) if (v > most) most = v;
-    for (let i = 0; i < cells.length; i++) {
-      const [r, g, b] = rampRgb(most > 0 ? Math.sqrt(cells[i] / most) : 0);
-      image.data.set([r, g, b, 255], i * 4);
+    for (let i = 0, at = 0; i < cells.length; i++) {
+      const colour = rampRgb(most > 0 ? Math.sqrt(cells[i] / most) : 0, colours);
+      data[at++] = colour[0];
+      data[at++] = colour[1];
+      data[at++] = colour[2];
+      data[at++] = 255;
     }
     context.putImageData(image, 0, 0);
   },

@@ -37,6 +37,6 @@ const steps = {
     $("step-play").setAttribute("aria-label", playing ? "Pause" : "Play");
     const total = record.n - this.first;
     $("step-what").replaceChildren(...(now === null ? [`${total} tokens were generated`] :
-      [`${now - this.first + 1} of ${total}: `, element("b", { textContent: shortText([now]) }), ` chosen at ${shortText([now - 1])}`]));
+      [`token ${now - this.first + 1} of ${total}: `, element("b", { textContent: shortText([now]) }), `, chosen at ${shortText([now - 1])}`]));
   },
 };

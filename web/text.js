@@ -29,6 +29,7 @@ const textView = {
       span.tabIndex = u === 0 ? 0 : -1;
       span.setAttribute("role", "button");
       block.append(span);
+      if (tokens.verbatim) block.append("\n".repeat(tokens.text[unit[unit.length - 1]].split("\n").length - 1));
       this.spans.push(span);
     });
     this.host.append(page);

@@ -12,6 +12,7 @@
 
 #include "arrays.h"
 #include "attn/attention.h"
+#include "attn/record.h"
 
 namespace attn::python {
 
@@ -104,6 +105,9 @@ void bind_translation_models(nb::module_& m);
 
 // One text, or several.
 std::vector<std::string> texts_of(nb::handle texts);
+
+// A Page of a record.
+nb::object make_page(std::shared_ptr<const AttentionRecord> record, const std::string& title);
 
 // A LanguageModel from a folder or GGUF file.
 nb::object load_language_model(const std::string& path, const Context& context);

@@ -4,6 +4,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <cstring>
 #include <memory>
 #include <mutex>
@@ -129,6 +130,27 @@ Generation generate(PyLanguageModel& m, nb::handle prompt, std::int64_t max_toke
   });
 }
 
+nb::object view(PyLanguageModel& m, nb::handle text_or_ids, std::int64_t max_length,
+                const std::vector<std::int64_t>& layers, std::optional<std::int64_t> generated,
+                std::string title) {
+  Ids ids = ids_of(m, text_or_ids);
+  if (max_length < 0) throw std::invalid_argument("[view] max_length is below 0");
+  const bool cut = max_length > 0 && static_cast<std::int64_t>(ids.size()) > max_length;
+  if (cut) ids.resize(static_cast<std::size_t>(max_length));
+  std::shared_ptr<AttentionRecord> record;
+  {
+    nb::gil_scoped_release release;
+    const std::lock_guard one_at_a_time(m.busy);
+    record = std::make_shared<AttentionRecord>(m.model.record(ids, layers, generated.value_or(-1)));
+    record->truncated = cut;
+  }
+  if (title.empty()) {  // how the text begins
+    for (std::size_t i = 0; i < std::min<std::size_t>(record->tokens.size(), 16); ++i)
+      title += record->tokens[i].text;
+  }
+  return make_page(std::move(record), title);
+}
+
 }  // namespace
 
 void bind_language_models(nb::module_& m) {
@@ -192,6 +214,15 @@ probable's probability. repetition_penalty above 1 makes tokens less probable th
 already. stop: texts that end the text where they begin. chat: the prompt is a question to an
 instruct model (ChatML), system what it is told first. kv_cache: float32, bfloat16 or int8. on_text
 is called with each piece of text as soon as it is certain.)")
+      .def("view", &view, "text_or_ids"_a, nb::kw_only(), "max_length"_a = 0,
+           "layers"_a = std::vector<std::int64_t>{}, "generated"_a = nb::none(), "title"_a = "",
+           R"(The page of what every head attends to, as attn.look() shows it.
+
+max_length: cut to so many tokens. layers: only these, counted from 0. generated: the first token
+that the model wrote itself, which the page follows:
+
+    ids = model.encode(prompt)
+    model.view(ids + model.generate(ids).ids, generated=len(ids)))")
       .def_prop_ro("path", [](const PyLanguageModel& x) { return x.model.info().path; })
       .def_prop_ro("family", [](const PyLanguageModel& x) { return x.model.info().family; })
       .def_prop_ro("layers", [](const PyLanguageModel& x) { return x.model.info().layers; })

@@ -277,15 +277,20 @@ Answers observe(const PyModel& m, const std::string& text, const std::optional<s
 }
 
 Page look(const PyModel& m, const std::string& text, const std::optional<std::string>& pair,
-          std::int64_t max_length, const std::string& title) {
+          std::int64_t max_length, const std::vector<std::int64_t>& layers,
+          const std::string& title) {
   nb::gil_scoped_release release;
   const std::lock_guard one_at_a_time(*m.busy);
-  auto record =
-      std::make_shared<AttentionRecord>(m.model.record(m.model.encode(text, pair, max_length)));
+  auto record = std::make_shared<AttentionRecord>(
+      m.model.record(m.model.encode(text, pair, max_length), layers));
   return {std::move(record), title.empty() ? text : title};
 }
 
 }  // namespace
+
+nb::object make_page(std::shared_ptr<const AttentionRecord> record, const std::string& title) {
+  return nb::cast(Page{std::move(record), title});
+}
 
 void bind_models(nb::module_& m) {
   nb::class_<HeadStatistics>(m, "HeadStatistics", "Means over a head's queries.")
@@ -381,7 +386,8 @@ value_weighted weighs values before the output projection.)")
           },
           "text"_a, "pair"_a = nb::none(), "The text's tokens, special ones included.")
       .def("view", &look, "text"_a, "pair"_a = nb::none(), nb::kw_only(), "max_length"_a = 0,
-           "title"_a = "", "The page of what every head attends to.")
+           "layers"_a = std::vector<std::int64_t>{}, "title"_a = "",
+           "The page of what every head attends to; layers: only these.")
       .def_prop_ro("path", [](const PyModel& x) { return x.model.info().path; })
       .def_prop_ro("family", [](const PyModel& x) { return x.model.info().family; })
       .def_prop_ro("layers", [](const PyModel& x) { return x.model.info().layers; })
@@ -422,6 +428,16 @@ value_weighted weighs values before the output projection.)")
       "or smollm2, which is obtained when it is not in the cache (offline: only the cache). An "
       "encoder is a Model, a language model a LanguageModel, an encoder-decoder a "
       "TranslationModel.");
+
+  m.def(
+      "look",
+      [](nb::handle model, nb::handle text, const nb::kwargs& options) -> nb::object {
+        return nb::borrow(model).attr("view")(text, **options);
+      },
+      "model"_a, "text"_a, "options"_a,
+      nb::sig("def look(model: Model | LanguageModel, text: object, **options) -> Page"),
+      "The page of what every head of a model attends to in a text; in a notebook it shows itself. "
+      "Options as of the model's view().");
 }
 
 }  // namespace attn::python

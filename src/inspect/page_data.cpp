@@ -138,8 +138,9 @@ json pack_score(Packer& packer, const AttentionRecord& record, const Score& scor
 
 // What a layer takes of a page, about: two bytes a number, in five characters for four bytes.
 double whole_bytes(const AttentionRecord& record) {
-  return 2.5 * static_cast<double>(record.tokens.size()) *
-         static_cast<double>((record.heads + record.kv_heads) * record.width + record.heads);
+  const auto n = static_cast<std::int64_t>(record.tokens.size());
+  return 2.5 * static_cast<double>((record.heads + record.kv_heads) * record.width * n +
+                                   record.heads * (kSide * kSide + 5 * n));
 }
 
 // Queries whose rows are kept where the layer cannot be: evenly through the text, the last one too.
@@ -150,10 +151,11 @@ std::vector<std::int64_t> kept_queries(std::int64_t tokens) {
   return queries;
 }
 
+// The same of a layer that is a picture and some rows.
 double alone_bytes(const AttentionRecord& record) {
   const auto n = static_cast<std::int64_t>(record.tokens.size());
   const auto rows = static_cast<std::int64_t>(kept_queries(n).size());
-  return 2.5 * static_cast<double>(record.heads * (kSideAlone * kSideAlone + (rows + 3) * n));
+  return 2.5 * static_cast<double>(record.heads * (kSideAlone * kSideAlone + (rows + 5) * n));
 }
 
 std::vector<float> floats(const std::vector<double>& values) {
@@ -197,6 +199,7 @@ PageData page_data(const AttentionRecord& record, const std::string& title, cons
   MaskTable masks(record);
   json layers = json::array(), numbers = json::array();
   std::vector<HeadStatistics> statistics;
+  // What is left when all layers are pictures.
   double room = limit - alone_bytes(record) * static_cast<double>(record.layers.size());
   for (std::size_t l = 0; l < record.layers.size(); ++l) {
     const LayerRecord& layer = record.layers[l];
@@ -206,8 +209,9 @@ PageData page_data(const AttentionRecord& record, const std::string& title, cons
     }
     numbers.push_back(record.layer_number(l));
     const bool long_text = n > kLongText;
-    const bool whole = !long_text || room >= whole_bytes(record);
-    if (whole) room -= whole_bytes(record);
+    const double more = whole_bytes(record) - alone_bytes(record);
+    const bool whole = !long_text || more <= 0 || room >= more;
+    if (whole) room -= more;
     LayerQuestions asked;
     if (long_text) asked.side = std::min(n, whole ? kSide : kSideAlone);
     if (!whole) asked.queries = kept_queries(n);

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -98,6 +99,42 @@ TEST(Page, SizeFollowsTheFormula) {
   // What does not grow with the text; MiniLM at 512 tokens is then below 6.3 MB.
   EXPECT_LT(small - 32 * per_token, 200e3);
   EXPECT_LT(512 * per_token + 200e3, 6.3e6);
+}
+
+// A long text whose queries and keys do not all fit: layers in their order, then pictures, and
+// never more than the limit.
+TEST(Page, KeepsToItsLimit) {
+  const std::size_t n = 700;
+  const AttentionRecord record = synthetic::record(n, 4, 4, 64);
+  const auto whole = [](const std::string& html) { return count(html, "\"q_exponent\""); };
+  const std::string all = page(record);
+  EXPECT_EQ(whole(all), 4U);
+  EXPECT_EQ(count(all, "id=\"attn-sketch-"), 4U);
+  const double fixed = 200e3;  // what every page has
+  std::size_t before = 5;
+  for (const double limit : {8e6, 4e6, 3e6, 2e6, 1e6}) {
+    const std::string html = page(record, "", Context(), limit);
+    EXPECT_LE(static_cast<double>(html.size()), std::max(limit, 1.5e6) + fixed) << limit;
+    EXPECT_LE(whole(html), before);
+    before = whole(html);
+    EXPECT_EQ(count(html, "\"queries\":[]"), before) << limit;
+    // Sixteen rows of each head, the last query's among them.
+    EXPECT_EQ(count(html, "655,699]"), 4 - before) << limit;
+  }
+  EXPECT_EQ(before, 0U);
+  // A short text brings no pictures.
+  EXPECT_EQ(count(page(synthetic::record(12, 1, 1, 4)), "attn-sketch-0"), 0U);
+}
+
+TEST(Page, NamesLayersAsTheModelDoes) {
+  AttentionRecord record = synthetic::record(12, 2, 2, 4);
+  record.layer_numbers = {3, 7};
+  EXPECT_THAT(page(record), HasSubstr("\"layer_numbers\":[3,7]"));
+  for (const std::vector<std::int64_t>& wrong :
+       {std::vector<std::int64_t>{3}, {7, 3}, {3, 3}, {-1, 3}}) {
+    record.layer_numbers = wrong;
+    EXPECT_THROW(page(record), std::invalid_argument);
+  }
 }
 
 // Threads of this process, as the system counts them.

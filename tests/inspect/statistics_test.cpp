@@ -286,6 +286,22 @@ TEST(Findings, NameTheHabitsWithTheirNull) {
   }
 }
 
+// Causal heads are compared with causal ones: an even head is no finding, and neither is a next
+// token that nobody may see.
+TEST(Findings, OfCausalHeadsHaveCausalNulls) {
+  AttentionRecord record = synthetic::record(20, 1, 2, 4);
+  for (RecordToken& token : record.tokens) token.special = false;
+  record.layers[0].mask = Mask::causal();
+  std::fill(record.layers[0].q.begin(), record.layers[0].q.end(), 0.0f);
+  record.layer_numbers = {9};
+  const auto found = findings(record, head_statistics(record), 10);
+  ASSERT_EQ(found.size(), 1u) << testing::PrintToString(found);
+  EXPECT_EQ(
+      found[0],
+      "Head 9.0 spreads widely: its entropy is 0.95 of the largest possible (uniform: 0.95, mean "
+      "of all heads: 0.95)");
+}
+
 TEST(Findings, SaySharesThatAreTrue) {
   // One head that looks at the token before and at nothing else.
   AttentionRecord record;

@@ -15,11 +15,13 @@
 
 #include "attention/questions.h"
 #include "attn/error.h"
+#include "attn/inspect.h"
 #include "attn/reference.h"
 #include "folder.h"
 #include "golden_models.h"
 #include "model/file.h"
 #include "model/layer_observed.h"
+#include "model/recorder.h"
 
 namespace attn {
 namespace {
@@ -156,6 +158,66 @@ TEST_P(Family, HeadsAnswerAsTheOracle) {
     expect_same(got.exact, expected.exact, "exact rows");
     expect_same(got.value_weighted, expected.value_weighted, "value-weighted norms");
   }
+}
+
+// From a layer's queries, keys, mask and score, as it tells them, follow the rows that it ran.
+TEST_P(Family, TellsWhatItsHeadsRead) {
+  SCOPED_TRACE(name());
+  const TestFolder folder;
+  Weights weights(
+      folder.write("model.safetensors", made_weights(shapes_of(*given().find("tensors")))));
+  DescribedModel loaded = load_described(written(*given().find("config")), "config.json", weights);
+  const Transformer model(loaded.config, std::move(loaded.weights));
+  const TransformerConfig& c = model.config();
+  const Context context({.threads = 2});
+  const auto ids = ids_of(*given().find("runs")->items[2].find("ids"));
+  const auto n = static_cast<std::int64_t>(ids.size());
+  const std::vector<std::int64_t> queries = {0, 40, n - 1};
+  std::vector<float> ran(static_cast<std::size_t>(c.heads * 3 * n));
+  std::int64_t layers = 0;
+  const auto ask = [&](std::int64_t) {
+    Observed observed;
+    observed.rows = {.queries = queries, .probabilities = {ran.data(), Shape{1, c.heads, 3, n}}};
+    return observed;
+  };
+  const auto see = [&](const SeenAttention& seen) {
+    EXPECT_EQ(seen.layer, layers++);
+    AttentionRecord record;
+    record.heads = c.heads;
+    record.kv_heads = c.kv_heads;
+    record.width = c.head_width;
+    record.tokens.resize(ids.size());
+    record.layers.push_back(record_layer(seen, n, c, context));
+    record.layers[0].mask = model.attention(seen.layer).mask;
+    record.layers[0].score = model.attention(seen.layer).score;
+    for (int h = 0; h < c.heads; ++h) {
+      for (std::size_t i = 0; i < queries.size(); ++i) {
+        const std::vector<double> row = attention_row(record, 0, h, queries[i]);
+        const float* const expected =
+            ran.data() + (static_cast<std::size_t>(h) * 3 + i) * ids.size();
+        for (std::size_t k = 0; k < ids.size(); ++k)
+          ASSERT_NEAR(row[k], expected[k], 2e-6) << seen.layer << "." << h << " " << i << " " << k;
+      }
+    }
+    // ||W_O v|| over the last head's columns, of token 5.
+    const std::int64_t h = c.heads - 1, kv = h / (c.heads / c.kv_heads), width = c.value_width;
+    double square = 0;
+    for (std::int64_t out = 0; out < c.width; ++out) {
+      double sum = 0;
+      for (std::int64_t d = 0; d < width; ++d) {
+        sum += double{seen.output_weight[(out * c.heads + h) * width + d]} *
+               seen.v[(5 * c.kv_heads + kv) * width + d];
+      }
+      square += sum * sum;
+    }
+    const float norm = record.layers[0].value_norm[static_cast<std::size_t>(h * n + 5)];
+    EXPECT_NEAR(norm, std::sqrt(square), 1e-5 * norm);
+  };
+  KvCache cache(model.cache_options(n), context);
+  const auto hidden = model.hidden(ids, cache, cache.create(), context, {.ask = ask, .see = see});
+  EXPECT_EQ(layers, c.layers);
+  KvCache plain(model.cache_options(n), context);
+  EXPECT_EQ(hidden, model.hidden(ids, plain, plain.create(), context));
 }
 
 INSTANTIATE_TEST_SUITE_P(Transformers, Family,

@@ -11,44 +11,18 @@
 #include <string>
 #include <vector>
 
-#include "folder.h"
-#include "made_weights.h"
+#include "attn/inspect.h"
 #include "model/file.h"
+#include "small_model.h"
 
 namespace attn {
 namespace {
 
 using testing::HasSubstr;
 
-constexpr const char* kConfig =
-    R"({"model_type":"llama","hidden_size":48,"intermediate_size":64,"num_hidden_layers":2,)"
-    R"("num_attention_heads":3,"num_key_value_heads":1,"vocab_size":1000,"hidden_act":"silu",)"
-    R"("max_position_embeddings":64,"rms_norm_eps":1e-6,"rope_theta":10000.0,)"
-    R"("tie_word_embeddings":true,"eos_token_id":0})";
-
-std::string weights() {
-  TensorShapes shapes = {{"model.embed_tokens.weight", {1000, 48}}, {"model.norm.weight", {48}}};
-  for (const std::string layer : {"model.layers.0.", "model.layers.1."}) {
-    shapes[layer + "input_layernorm.weight"] = {48};
-    shapes[layer + "post_attention_layernorm.weight"] = {48};
-    shapes[layer + "self_attn.q_proj.weight"] = {48, 48};
-    shapes[layer + "self_attn.k_proj.weight"] = {16, 48};
-    shapes[layer + "self_attn.v_proj.weight"] = {16, 48};
-    shapes[layer + "self_attn.o_proj.weight"] = {48, 48};
-    shapes[layer + "mlp.gate_proj.weight"] = {64, 48};
-    shapes[layer + "mlp.up_proj.weight"] = {64, 48};
-    shapes[layer + "mlp.down_proj.weight"] = {48, 64};
-  }
-  return made_weights(shapes);
-}
-
 class LanguageModels : public testing::Test {
  protected:
-  void SetUp() override {
-    folder_.write("config.json", kConfig);
-    folder_.write("model.safetensors", weights());
-    folder_.write("tokenizer.json", slurp(std::string(ATTN_TEST_DATA) + "/tokenizers/gpt2.json"));
-  }
+  void SetUp() override { write_small_model(folder_); }
   LanguageModel load() const {
     return LanguageModel::load(folder_.path(), Context({.threads = 1}));
   }
@@ -98,6 +72,95 @@ TEST_F(LanguageModels, AreToldFromEncoders) {
   EXPECT_FALSE(is_language_model(folder_.path()));
   EXPECT_TRUE(is_language_model(std::string(ATTN_TEST_DATA) + "/golden.gguf"));
   EXPECT_THROW(is_language_model(folder_.file("nothing")), Error);
+}
+
+// The record's rows are causal, sum to one, and belong to the layers that were asked for.
+TEST_F(LanguageModels, RecordWhatTheirHeadsRead) {
+  const LanguageModel model = load();
+  const std::string text = "The king is not here,\n and the night \xe2\x80\x94 dark.";
+  const auto ids = model.encode(text);
+  const AttentionRecord record = model.record(ids, {}, 5);
+  EXPECT_EQ(record.layers.size(), 2U);
+  EXPECT_EQ(record.heads, 3);
+  EXPECT_EQ(record.kv_heads, 1);
+  EXPECT_TRUE(record.verbatim);
+  std::string joined;
+  for (const RecordToken& token : record.tokens) joined += token.text;
+  EXPECT_EQ(joined, text);
+  EXPECT_FALSE(record.tokens[4].generated);
+  EXPECT_TRUE(record.tokens[5].generated && record.tokens.back().generated);
+  const auto n = static_cast<std::int64_t>(ids.size());
+  for (std::int64_t q = 0; q < n; ++q) {
+    const std::vector<double> row = attention_row(record, 1, 2, q);
+    double sum = 0;
+    for (std::int64_t k = 0; k < n; ++k) {
+      sum += row[static_cast<std::size_t>(k)];
+      if (k > q) {
+        EXPECT_EQ(row[static_cast<std::size_t>(k)], 0);
+      }
+    }
+    EXPECT_NEAR(sum, 1, 1e-12);
+  }
+  const AttentionRecord second = model.record(ids, {1, 1});
+  EXPECT_EQ(second.layer_numbers, std::vector<std::int64_t>{1});
+  EXPECT_EQ(attention_row(second, 1, 0, 3), attention_row(record, 1, 0, 3));
+  EXPECT_EQ(head_statistics(second)[0].layer, 1);
+  EXPECT_EQ(second.layers[0].value_norm.size(), 3 * ids.size());
+  EXPECT_THROW(attention_row(second, 0, 0, 3), std::invalid_argument);
+  EXPECT_THAT(message_of<std::invalid_argument>([&] {
+                model.record(ids, {0, 2});
+              }),
+              HasSubstr("layer 2 is not in 0 ... 1"));
+  EXPECT_THROW(model.record({}), std::invalid_argument);
+  EXPECT_THAT(
+      message_of<std::invalid_argument>([&] { model.record(std::vector<std::int32_t>(65, 5)); }),
+      HasSubstr("65 tokens, the model has 64 positions"));
+}
+
+// What is told of a generation on its way is what a record of the whole text shows afterwards, and
+// telling it changes nothing.
+TEST_F(LanguageModels, TellWhereHeadsLookWhileTheyGenerate) {
+  const LanguageModel model = load();
+  const auto prompt = model.encode("The king is not here");
+  const Generation plain = model.generate(prompt, {.max_tokens = 6, .chunk = 4});
+  EXPECT_TRUE(plain.attention.empty());
+  const std::int64_t top = 4;
+  const Generation got = model.generate(prompt, {.max_tokens = 6, .chunk = 4, .top_keys = top});
+  EXPECT_EQ(got.ids, plain.ids);
+  ASSERT_EQ(got.attention.size(), got.ids.size());
+  std::vector<std::int32_t> all = prompt;
+  all.insert(all.end(), got.ids.begin(), got.ids.end());
+  const AttentionRecord record = model.record(all);
+  for (std::size_t i = 0; i < got.ids.size(); ++i) {
+    const TokenAttention& told = got.attention[i];
+    for (int l = 0; l < 2; ++l) {
+      for (int h = 0; h < 3; ++h) {
+        const auto at = static_cast<std::size_t>(l * 3 + h);
+        const auto query = static_cast<std::int64_t>(prompt.size() + i) - 1;
+        std::vector<double> row = attention_row(record, l, h, query);
+        EXPECT_NEAR(told.sink[at], row[0], 1e-5);
+        double entropy = 0, rest = 1;
+        for (const double p : row) entropy -= p > 0 ? p * std::log(p) : 0;
+        EXPECT_NEAR(told.entropy[at], entropy, 1e-4);
+        for (std::size_t k = 0; k < static_cast<std::size_t>(top); ++k) {
+          const std::int32_t key = told.keys[at * static_cast<std::size_t>(top) + k];
+          const float weight = told.weights[at * static_cast<std::size_t>(top) + k];
+          ASSERT_GE(key, 0);
+          EXPECT_NEAR(weight, row[static_cast<std::size_t>(key)], 1e-5);
+          row[static_cast<std::size_t>(key)] = 0;
+          rest = weight;
+        }
+        EXPECT_LE(*std::max_element(row.begin(), row.end()), rest + 1e-5);  // the largest were told
+      }
+    }
+  }
+  // More keys than there are.
+  const Generation many =
+      model.generate(std::vector<std::int32_t>{5}, {.max_tokens = 1, .top_keys = 3});
+  EXPECT_EQ(many.attention[0].keys[0], 0);
+  EXPECT_EQ(many.attention[0].keys[1], -1);
+  EXPECT_EQ(many.attention[0].sink[0], 1);
+  EXPECT_THROW(model.generate(prompt, {.max_tokens = 1, .top_keys = -1}), std::invalid_argument);
 }
 
 // Bytes in, the same bytes out.
@@ -194,13 +257,13 @@ TEST_F(LanguageModels, SaysWhatIsWrong) {
               HasSubstr("prompt has no tokens"));
   EXPECT_THAT(message_of<Error>([&] { LanguageModel::load(folder_.file("model.safetensors")); }),
               HasSubstr("holds weights alone"));
-  std::string config = kConfig;
+  std::string config = kSmallConfig;
   config.replace(config.find("\"vocab_size\":1000"), 17, "\"vocab_size\":999");
   folder_.write("config.json", config);
   EXPECT_THAT(message(), HasSubstr("embed_tokens.weight"));
   folder_.write("config.json", R"({"model_type":"bert"})");
   EXPECT_THAT(message(), HasSubstr("model_type \"bert\" is an encoder's"));
-  folder_.write("config.json", kConfig);
+  folder_.write("config.json", kSmallConfig);
   folder_.write("tokenizer.json", R"({"model":{"type":"Telepathy"}})");
   EXPECT_THAT(message(), HasSubstr("tokenizer.json"));
   std::filesystem::remove(folder_.file("tokenizer.json"));

@@ -131,6 +131,32 @@ def test_mistakes_say_what_is_wrong(model, folder):
         attn.load(folder / "model.safetensors")
 
 
+def test_the_page(model, tmp_path):
+    text = "The king's night \u2014 is dark."
+    ids = model.encode(text)
+    page = attn.look(model, text)
+    assert isinstance(page, attn.Page) and page._repr_html_().startswith("<iframe")
+    assert "".join(page.tokens) == text and len(page.tokens) == len(ids)
+    assert len(page.statistics()) == model.layers * model.heads
+    for query in range(len(ids)):  # causal
+        row = page.row(0, 2, query)
+        np.testing.assert_allclose(sum(row[: query + 1]), 1, atol=1e-9)
+        assert not any(row[query + 1 :])
+    assert page.html() == model.view(ids).html()
+    cut = attn.look(model, text, max_length=3, layers=[0], title="a title")
+    assert len(cut.tokens) == 3 and "a title" in cut.html()
+    written = model.generate(ids, max_tokens=4).ids
+    page = model.view(ids + written, generated=len(ids))
+    marks = "[" + "0," * len(ids) + ",".join("1" * len(written)) + "]"
+    assert f'"generated":{marks}' in page.html()
+    with pytest.raises(ValueError, match="layer 1 is not in 0 ... 0"):
+        attn.look(model, text, layers=[1])
+    with pytest.raises(ValueError, match="no tokens"):
+        attn.look(model, "")
+    demo = attn.look(attn.load("demo"), "a cat sat", layers=[1])
+    assert {s.layer for s in demo.statistics()} == {1}
+
+
 def test_what_on_text_raises_ends_it(model):
     def stop(_):
         raise KeyError("enough")

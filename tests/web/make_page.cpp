@@ -1,6 +1,8 @@
 // Pages for the browser test: make_test_page KIND TOKENS PAGE NUMBERS
 //   KIND plain: the synthetic record; general: grouped heads, masks and scores of every sort;
-//   hostile: tokens that try to break out of the page; bare: no special tokens.
+//   hostile: tokens that try to break out of the page; bare: no special tokens; decoder: a causal
+//   one, some of its layers, the last tokens generated; pictures: the same where only the first
+//   layer has room.
 // NUMBERS receives, as JSON, the library's attention rows of some (layer, head, query), by which
 // the test checks what the page shows.
 #include <cstdio>
@@ -52,22 +54,51 @@ void hostile(attn::AttentionRecord& r) {
   r.model = "</title><script>window.broken=1</script>";
 }
 
+// Grouped heads, causal and windowed layers, soft cap and ALiBi, as language models have them.
+attn::AttentionRecord decoder(std::size_t n, std::int64_t width) {
+  using attn::Mask;
+  attn::AttentionRecord r = attn::synthetic::record(n, 3, 6, width, 3);
+  r.layer_numbers = {0, 3, 7};
+  r.layers[0].mask = Mask::causal();
+  r.layers[0].score.soft_cap = 5;
+  r.layers[1].mask = Mask::causal() & Mask::window(6, 0);
+  r.layers[1].score.scale = 0.4;
+  r.layers[2].mask = Mask::causal();
+  r.layers[2].score = attn::Score::alibi();
+  r.verbatim = true;
+  for (std::size_t i = 0; i < n; ++i) {
+    attn::RecordToken& token = r.tokens[i];
+    token.special = false;
+    token.word = static_cast<std::int32_t>(i);
+    token.text = i == 0 ? "Once" : i % 9 == 4 ? "\n" : i % 9 == 7 ? "" : " " + token.text;
+    token.generated = i >= n - n / 3;
+  }
+  r.tokens[6].text = " \xf0\x9f\x98\x80";  // the next token ends it
+  return r;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   if (argc != 5) {
-    std::cerr << "usage: make_test_page plain|general|hostile|bare TOKENS PAGE NUMBERS\n";
+    std::cerr << "usage: make_test_page plain|general|hostile|bare|decoder|pictures TOKENS PAGE "
+                 "NUMBERS\n";
     return 2;
   }
   const std::string kind = argv[1];
   const auto n = static_cast<std::size_t>(std::atoi(argv[2]));
   std::vector<float> bias;
-  attn::AttentionRecord record = kind == "general" ? general(n, bias) : attn::synthetic::record(n);
+  attn::AttentionRecord record = kind == "general" ? general(n, bias)
+                                 : kind == "decoder" || kind == "pictures"
+                                     ? decoder(n, kind == "pictures" ? 64 : 10)
+                                     : attn::synthetic::record(n);
   if (kind == "hostile") hostile(record);
   if (kind == "bare") {
     for (attn::RecordToken& token : record.tokens) token.special = false;
   }
-  std::cout << attn::write_page(record, argv[3]) << "\n";
+  // At 700 tokens a picture and rows of a layer take 0.47 MB, its queries and keys 0.54 MB more.
+  const double limit = kind == "pictures" ? 3 * 0.47e6 + 0.65e6 : attn::kPageLimit;
+  std::cout << attn::write_page(record, argv[3], "", attn::Context(), limit) << "\n";
 
   std::ofstream numbers(argv[4]);
   const auto heads = static_cast<int>(record.heads);
@@ -76,11 +107,12 @@ int main(int argc, char** argv) {
   for (int l = 0; l < static_cast<int>(record.layers.size()); ++l) {
     for (int h : {l % heads, heads - 1}) {
       for (std::size_t q : {std::size_t{0}, n / 2, n - 1}) {
-        numbers << (first ? "" : ",") << "\n{\"layer\": " << l << ", \"head\": " << h
+        const auto number = static_cast<int>(record.layer_number(static_cast<std::size_t>(l)));
+        numbers << (first ? "" : ",") << "\n{\"layer\": " << number << ", \"head\": " << h
                 << ", \"query\": " << q << ", \"row\": [";
         first = false;
         const char* comma = "";
-        for (double p : attn::attention_row(record, l, h, static_cast<std::int64_t>(q))) {
+        for (double p : attn::attention_row(record, number, h, static_cast<std::int64_t>(q))) {
           char text[40];
           std::snprintf(text, sizeof text, "%s%.17g", comma, p);
           numbers << text;

@@ -412,6 +412,120 @@ class Numbers(PageTest):
             self.assertAlmostEqual(w / p, ratio, delta=1e-9)
 
 
+class LanguageModels(PageTest):
+    """Causal and windowed layers with grouped heads; the last third of the tokens is generated."""
+
+    def go(self, link):
+        self.driver.execute_script("location.hash = arguments[0]", link)
+
+    def show(self, row, view="heat"):
+        self.go(f"#{row['layer']}.{row['head']}&view={view}&q={row['query']}")
+        self.wait(lambda: self.find("#head-title").text == f"Head {row['layer']}.{row['head']}"
+                  and self.chips() and f"#{row['query']}" in self.chips()[0])
+
+    def test_rows_are_the_library_s(self):
+        for tokens in (12, 45):
+            rows = self.open("decoder", tokens)
+            self.assertEqual({row["layer"] for row in rows}, {0, 3, 7})
+            for row in rows:
+                self.show(row)
+                listed = self.listed()
+                self.check_list(listed, row["row"], 1e-6)
+                self.assertLessEqual(max(listed), row["query"], "a token sees what comes after it")
+
+    def test_columns_hold_no_earlier_query(self):
+        rows = self.open("decoder", 45, "#7.5&k=22")
+        column = self.listed("queries")
+        self.assertTrue(column)
+        self.assertGreaterEqual(min(column), 22)
+        for query in (22, 44):
+            if query in column:
+                self.assertAlmostEqual(column[query], self.row_of(rows, 7, 5, query)[22], delta=1e-6)
+        self.go("#3.5&k=22")  # a window of seven
+        self.wait(lambda: self.find("#head-title").text == "Head 3.5")
+        self.assertLessEqual(max(self.listed("queries")), 28)
+
+    def test_the_text_reads_as_it_was(self):
+        self.open("decoder", 45, "#0.0&view=text")
+        page = self.driver.execute_script("return document.querySelector('#text .segment').textContent")
+        self.assertTrue(page.startswith("Once the light ##house⏎\n counted \U0001f600⋯ that"), page[:60])
+        self.assertEqual(len(self.all(".token.generated")), 15)
+        self.find('#views [data-view="lines"]').click()
+        svg = xml.dom.minidom.parseString(self.export("svg"))
+        texts = [e.firstChild.data for e in svg.getElementsByTagName("text") if e.firstChild]
+        for label in ("Once", "·light", "⏎", "⋯", "·\U0001f600"):
+            self.assertIn(label, texts)
+
+    def test_following_the_generation(self):
+        self.open("decoder", 45)
+        self.find("#follow-on").click()
+        self.wait(lambda: "q=29" in self.link())
+        self.assertIn("view=text", self.link())
+        self.wait(lambda: "q=31" in self.link())  # goes on by itself
+        self.find("#step-play").click()
+        self.go("#7.2&view=text&q=29")
+        self.wait(lambda: self.find("#head-title").text == "Head 7.2")
+        self.assertEqual(self.find("#step-what").text.split(":")[0], "token 1 of 15")
+        self.assertEqual(len(self.all(".token.chosen")), 1)
+        self.assertEqual(len(self.all(".token.later")), 14)
+        self.assertFalse(self.find("#step-back").is_enabled())
+        self.press("n")
+        self.wait(lambda: "q=30" in self.link() and self.find("#step-what").text.startswith("token 2 of 15"))
+        self.press("p")
+        self.wait(lambda: "q=29" in self.link())
+        self.press("p")  # there is none before
+        self.go("#7.2&view=text&q=43")
+        self.wait(lambda: self.find("#step-what").text.startswith("token 15 of 15"))
+        self.assertFalse(self.find("#step-on").is_enabled())
+        self.press(Keys.ESCAPE)
+        self.wait(lambda: self.find("#step-what").text == "15 tokens were generated")
+        self.open("plain", 12, "#0.0")
+        self.assertFalse(self.find("#steps").is_displayed())
+
+    def test_layers_without_room_are_pictures(self):
+        rows = self.open("pictures", 700)
+        self.assertIn("layers 3,7 did not fit", self.find("#pictures").text)
+        self.wait(lambda: self.driver.execute_script(
+            "return [...document.querySelectorAll('.cell canvas')].every(c => c.width === 64)"))
+        for row in rows:
+            if row["layer"] == 0 or row["query"] == 699:
+                self.show(row)
+                self.check_list(self.listed(), row["row"], 1e-6 if row["layer"] == 0 else 1e-3 * max(row["row"]))
+        # A row that is not there says so, and offers those that are.
+        self.show({"layer": 7, "head": 1, "query": 350})
+        self.assertTrue(any("a picture" in chip for chip in self.chips()))
+        self.assertEqual(self.listed(), {})
+        self.assertIn("Not in this file", self.find("#lists").text)
+        buttons = self.all("#lists .kept button")
+        self.assertEqual(len(buttons), 16)
+        buttons[-1].click()
+        self.wait(lambda: "q=699" in self.link() and len(self.listed()) == 10)
+        for view in ("lines", "text", "heat"):
+            self.find(f'#views [data-view="{view}"]').click()
+            self.wait(lambda: len(self.listed()) == 10)
+        self.assertEqual(len(self.table()), 1)
+        # Columns of whole layers come from row sums that the file brings.
+        self.go("#0.5&k=3")
+        self.wait(lambda: self.find("#head-title").text == "Head 0.5" and self.listed("queries"))
+        column = self.listed("queries")
+        for query in (350, 699):
+            if query in column:
+                self.assertAlmostEqual(column[query], self.row_of(rows, 0, 5, query)[3], delta=1e-5)
+        for link in ("#avg&view=heat", "#3.avg&view=heat&q=699&k=3&merge=1", "#7.1&k=3", "#avg&view=text&dir=at&k=3"):
+            self.go(link)
+            self.wait(lambda: self.link() == link)
+            time.sleep(0.1)
+
+    def test_nothing_overflows(self):
+        for width, height in ((1280, 800), (768, 1024), (375, 812)):
+            BROWSER.size(width, height)
+            for kind, tokens in (("decoder", 45), ("pictures", 700)):
+                for link in ("", "#7.1&view=heat&q=20", "#7.1&view=text&q=31", "#7.1&q=31"):
+                    self.open(kind, tokens, link)
+                    wide = self.driver.execute_script("return document.documentElement.scrollWidth > innerWidth + 1")
+                    self.assertFalse(wide, f"{kind} at {width} px: {link} scrolls sideways")
+
+
 class Handling(PageTest):
     def test_click_hover_lock_escape_back(self):
         self.open(tokens=12)
