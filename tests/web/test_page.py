@@ -154,7 +154,8 @@ class PageTest(unittest.TestCase):
         return out
 
     def chips(self):
-        return [chip.text.replace("\n", " ") for chip in self.all("#chips .chip")]
+        script = "return [...document.querySelectorAll('#chips .chip')].map(c => c.innerText)"
+        return [text.replace("\n", " ") for text in self.driver.execute_script(script)]
 
     def hover_text(self, unit):
         ActionChains(self.driver).move_to_element(self.find(f'.token[data-unit="{unit}"]')).perform()
