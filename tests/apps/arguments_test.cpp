@@ -13,7 +13,8 @@ namespace {
 using testing::HasSubstr;
 using testing::Not;
 
-const char* const kCommands[] = {"run", "look", "explain", "bench", "get", "doctor"};
+const char* const kCommands[] = {"run",     "look",  "generate", "translate",
+                                 "explain", "bench", "get",      "doctor"};
 
 TEST(Arguments, HelpHasExamplesEverywhere) {
   const Ran all = attn({"--help"});
@@ -62,6 +63,11 @@ TEST(Arguments, MistakesAreOneLineAndExit2) {
       {{"look", "demo", "text", "--layers", "-1"}, "--layers"},
       {{"look", "demo", "text", "--layers", "1-"}, "--layers is '1-', must be numbers"},
       {{"look", "demo", "text", "--layers", "0,x"}, "--layers is '0,x', must be numbers"},
+      {{"translate"}, "model is required"},
+      {{"translate", "demo", "text", "-f", "file"}, "not both"},
+      {{"translate", "demo", "text", "--beams", "0"}, "--beams"},
+      {{"translate", "demo", "text", "--length-penalty", "much"}, "--length-penalty"},
+      {{"translate", "demo", "text", "--max-tokens", "0"}, "--max-tokens"},
       {{"generate"}, "model is required"},
       {{"generate", "smollm2", "text", "--observe", "x.txt"}, "must end in .json or .html"},
       {{"generate", "smollm2", "text", "-f", "file"}, "not both"},
@@ -146,7 +152,7 @@ TEST(Doctor, NamesWhatABugReportNeeds) {
   const Ran ran = attn({"doctor"});
   EXPECT_EQ(ran.code, 0);
   for (const char* word : {version(), "ISA", "CPU", "L2", "threads", "Highway", "OpenMP",
-                           "utf8proc", "PCRE2", "cache"}) {
+                           "utf8proc", "PCRE2", "SentencePiece", "cache"}) {
     EXPECT_THAT(ran.out, HasSubstr(word));
   }
   EXPECT_THAT(ran.out, HasSubstr(machine().cpu));
