@@ -12,20 +12,6 @@ namespace attn {
 
 namespace {
 
-// [tokens][heads * width] to [heads][tokens][width].
-std::vector<float> by_head(const float* x, std::int64_t tokens, std::int64_t heads,
-                           std::int64_t width) {
-  std::vector<float> out;
-  out.reserve(static_cast<std::size_t>(tokens * heads * width));
-  for (std::int64_t h = 0; h < heads; ++h) {
-    for (std::int64_t t = 0; t < tokens; ++t) {
-      const float* const row = x + (t * heads + h) * width;
-      out.insert(out.end(), row, row + width);
-    }
-  }
-  return out;
-}
-
 // ||v_j W_O|| for every head h and token j, W_O restricted to the head's columns: [heads][tokens].
 std::vector<float> value_norms(const SeenAttention& seen, std::int64_t tokens,
                                const TransformerConfig& c, const Context& context) {
@@ -79,6 +65,19 @@ std::vector<std::int64_t> recorded_layers(std::vector<std::int64_t> asked, std::
                                 std::to_string(layers - 1));
   }
   return asked;
+}
+
+std::vector<float> by_head(const float* x, std::int64_t tokens, std::int64_t heads,
+                           std::int64_t width) {
+  std::vector<float> out;
+  out.reserve(static_cast<std::size_t>(tokens * heads * width));
+  for (std::int64_t h = 0; h < heads; ++h) {
+    for (std::int64_t t = 0; t < tokens; ++t) {
+      const float* const row = x + (t * heads + h) * width;
+      out.insert(out.end(), row, row + width);
+    }
+  }
+  return out;
 }
 
 LayerRecord record_layer(const SeenAttention& seen, std::int64_t tokens,

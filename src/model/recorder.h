@@ -19,6 +19,11 @@ AttentionRecord begin_record(const ModelInfo& info);
 // "[record] ...", for one that the model does not have.
 std::vector<std::int64_t> recorded_layers(std::vector<std::int64_t> asked, std::int64_t layers);
 
+// [tokens][heads * width] to [heads][tokens][width].
+std::vector<float> by_head(const float* x, std::int64_t tokens, std::int64_t heads,
+                           std::int64_t width);
+
+// A layer without its mask and score.
 LayerRecord record_layer(const SeenAttention& seen, std::int64_t tokens,
                          const TransformerConfig& config, const Context& context);
 

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "model/file.h"
+#include "model/recorder.h"
 #include "model/sentencepiece.h"
 #include "model/tokenizer.h"
 #include "model/translate.h"
@@ -240,20 +241,6 @@ Translation TranslationModel::translate(std::span<const std::int32_t> source,
 
 namespace {
 
-// [tokens][heads * width] to [heads][tokens][width].
-std::vector<float> by_head(const float* x, std::int64_t tokens, std::int64_t heads,
-                           std::int64_t width) {
-  std::vector<float> out;
-  out.reserve(static_cast<std::size_t>(tokens * heads * width));
-  for (std::int64_t h = 0; h < heads; ++h) {
-    for (std::int64_t t = 0; t < tokens; ++t) {
-      const float* const row = x + (t * heads + h) * width;
-      out.insert(out.end(), row, row + width);
-    }
-  }
-  return out;
-}
-
 AttentionRecord empty_record(const ModelInfo& info, const TransformerConfig& c,
                              std::span<const std::int32_t> ids, const Tokenizer& tokenizer) {
   AttentionRecord record;
@@ -290,19 +277,18 @@ TranslationRecord TranslationModel::record(std::span<const std::int32_t> source,
   out.decoder = empty_record(impl_->info, d, ids, impl_->target());
   out.cross = out.decoder;
   out.cross.layers.resize(static_cast<std::size_t>(d.layers));
-  const auto layer_of = [](const SeenAttention& seen, const TransformerConfig& c,
-                           std::int64_t tokens, const Transformer& model) {
-    LayerRecord layer;
-    layer.q = by_head(seen.q, tokens, c.heads, c.head_width);
-    layer.k = by_head(seen.k, tokens, c.kv_heads, c.head_width);
+  const Context& context = impl_->context;
+  const auto layer_of = [&context](const SeenAttention& seen, const TransformerConfig& c,
+                                   std::int64_t tokens, const Transformer& model) {
+    LayerRecord layer = record_layer(seen, tokens, c, context);
     layer.mask = model.attention(seen.layer).mask;
     layer.score = model.attention(seen.layer).score;
     return layer;
   };
-  const auto encoded =
-      encode_source(encoder, source, impl_->context, [&](const SeenAttention& seen) {
-        out.encoder.layers.push_back(layer_of(seen, e, sources, encoder));
-      });
+  const auto see_source = [&](const SeenAttention& seen) {
+    out.encoder.layers.push_back(layer_of(seen, e, sources, encoder));
+  };
+  const auto encoded = encode_source(encoder, source, context, {.see = see_source});
   const auto see = [&](const SeenAttention& seen) {
     if (!seen.source) {
       out.decoder.layers.push_back(layer_of(seen, d, targets, decoder));
@@ -313,16 +299,16 @@ TranslationRecord TranslationModel::record(std::span<const std::int32_t> source,
     if (seen.q != nullptr) layer.q = by_head(seen.q, targets, d.heads, d.head_width);
     if (d.attention_scale > 0) layer.score.scale = d.attention_scale;
   };
-  KvCache kept(decoder.cache_options(sources), impl_->context),
-      cache(decoder.cache_options(targets), impl_->context);
-  const SequenceId from = decoder.keep_source(encoded, kept, impl_->context, see);
+  KvCache kept(decoder.cache_options(sources), context),
+      cache(decoder.cache_options(targets), context);
+  const SequenceId from = decoder.keep_source(encoded, kept, context, {.see = see});
   decoder.hidden({.ids = ids,
                   .cache = cache,
                   .sequences = {cache.create()},
                   .counts = {targets},
                   .sources = &kept,
                   .source_of = {from}},
-                 impl_->context, see);
+                 context, {.see = see});
   return out;
 }
 

@@ -154,7 +154,8 @@ TEST(Bench, WritesRowsToAFile) {
   EXPECT_EQ(rows[0].at("shape"), nlohmann::json({1, 2, 2, 32, 32, 16}));
 }
 
-// Said before anything is measured, after the rest was found right; folders are not made, as attn look makes none.
+// Said before anything is measured, after the rest was found right; folders are not made, as attn
+// look makes none.
 TEST(Bench, OutputHasToHaveItsFolder) {
   const std::string folder = temporary("folder");
   const Ran nowhere = attn({"bench", "--standard", "-o", folder + "/rows.json"});

@@ -130,17 +130,19 @@ TEST_P(Family, HeadsAnswerAsTheOracle) {
     of_oracle.max_probability = got.tensor(true_largest, n, 1);
     const auto ask = [&](std::int64_t i) { return observed_of_layer(asked, i, c.layers); };
     const auto see = [&](const SeenAttention& seen) {
-      const auto doubles = [&](const float* x, std::int64_t heads) {
-        return std::vector<double>(x, x + n * heads * c.head_width);
+      const auto doubles = [&](const float* x, std::int64_t width) {
+        return std::vector<double>(x, x + n * width);
       };
-      const auto q = doubles(seen.q, c.heads), k = doubles(seen.k, c.kv_heads),
-                 v = doubles(seen.v, c.kv_heads);
-      std::vector<double> out(q.size());
-      const Shape of_queries{1, c.heads, n, c.head_width}, of_keys{1, c.kv_heads, n, c.head_width};
-      reference::attention(
-          ConstTensor::blhd(q.data(), of_queries), ConstTensor::blhd(k.data(), of_keys),
-          ConstTensor::blhd(v.data(), of_keys), Tensor::blhd(out.data(), of_queries),
-          model.attention(seen.layer), observed_of_layer(of_oracle, seen.layer, c.layers));
+      const auto q = doubles(seen.q, c.heads * c.head_width),
+                 k = doubles(seen.k, c.kv_heads * c.head_width),
+                 v = doubles(seen.v, c.kv_heads * c.value_width);
+      std::vector<double> out(static_cast<std::size_t>(n * c.heads * c.value_width));
+      reference::attention(ConstTensor::blhd(q.data(), {1, c.heads, n, c.head_width}),
+                           ConstTensor::blhd(k.data(), {1, c.kv_heads, n, c.head_width}),
+                           ConstTensor::blhd(v.data(), {1, c.kv_heads, n, c.value_width}),
+                           Tensor::blhd(out.data(), {1, c.heads, n, c.value_width}),
+                           model.attention(seen.layer),
+                           observed_of_layer(of_oracle, seen.layer, c.layers));
     };
     KvCache cache(model.cache_options(n), context), plain_cache(model.cache_options(n), context);
     const auto hidden = model.hidden(ids, cache, cache.create(), context, {.ask = ask, .see = see});

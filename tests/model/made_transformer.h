@@ -18,7 +18,7 @@ inline TransformerConfig small_llama(std::int64_t layers = 2) {
   c.width = 60;
   c.heads = 3;
   c.kv_heads = 1;
-  c.head_width = 20;
+  c.head_width = c.value_width = 20;
   c.feed_forward_width = 88;
   c.vocabulary = 101;
   c.positions = 256;
