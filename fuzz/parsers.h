@@ -175,16 +175,14 @@ inline void sentencepiece(Bytes bytes) {
 // A config.json whose weights are absent, so that no model of it can be loaded; and a
 // tokenizer_config.json.
 inline void config(Bytes bytes) {
-  static const std::string kNoWeights = [] {
-    const std::string path =
-        (std::filesystem::temp_directory_path() / "attn-no-weights.safetensors").string();
-    write_file(path, std::string("\2\0\0\0\0\0\0\0{}", 10));
-    return path;
+  static Weights none = [] {
+    const auto path = std::filesystem::temp_directory_path() / "attn-no-weights.safetensors";
+    write_file(path.string(), std::string("\2\0\0\0\0\0\0\0{}", 10));
+    return Weights(path.string());
   }();
   bool loaded = false;
   try {
-    Weights weights(kNoWeights);
-    load_described(std::string(text_of(bytes)), "fuzz", weights);
+    load_described(std::string(text_of(bytes)), "fuzz", none);
     loaded = true;
   } catch (const Error&) {
   }

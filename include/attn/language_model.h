@@ -104,10 +104,11 @@ bool is_language_model(const std::string& path);
 // a time.
 class LanguageModel {
  public:
-  // A folder with config.json, model.safetensors (or shards) and tokenizer.json; a .gguf file, or a
-  // folder with one. Families: LLaMA, Mistral, Qwen 2 and 3, Gemma 2, GPT-2, GPT-NeoX, GPT-J,
-  // BLOOM, MPT; of GGUF: LLaMA. Throws attn::Error with file and reason; a setting that is not
-  // known is an error that names it.
+  // A folder with config.json, model.safetensors (or shards) and tokenizer.json (GPT-2 also:
+  // vocab.json and merges.txt); a .gguf file, or a folder with one. Families: LLaMA, Mistral, Qwen 2
+  // and 3, Gemma 2, GPT-2, GPT-NeoX, GPT-J, BLOOM, MPT, DeepSeek-V2 without experts (its latent
+  // vectors are expanded, and the cache holds keys and values); of GGUF: LLaMA. Throws attn::Error
+  // with file and reason; a setting that is not known is an error that names it.
   static LanguageModel load(const std::string& path, const Context& context = Context());
 
   const ModelInfo& info() const;

@@ -29,7 +29,7 @@ struct Encoding {
 };
 
 struct ModelInfo {
-  std::string family;  // "bert"
+  std::string family;  // model_type of config.json: "bert"
   std::string path;
   std::int64_t layers = 0, heads = 0, kv_heads = 0, head_width = 0, width = 0;
   std::int64_t feed_forward_width = 0, vocabulary = 0;
@@ -43,9 +43,10 @@ struct ModelInfo {
 // calling thread at a time.
 class Model {
  public:
-  // A folder with config.json, vocab.txt and weights in float32, float16 or bfloat16:
-  // model.safetensors, or the shards that model.safetensors.index.json names. Throws attn::Error
-  // with file, tensor and reason.
+  // An encoder of the families BERT, RoBERTa and DistilBERT: a folder with config.json, a tokenizer
+  // (tokenizer.json, or else vocab.txt, or else vocab.json and merges.txt) and weights in float32,
+  // float16 or bfloat16 (model.safetensors, or the shards that model.safetensors.index.json names).
+  // Throws attn::Error with file, tensor and reason.
   static Model load(const std::string& folder, const Context& context = Context());
 
   const ModelInfo& info() const;

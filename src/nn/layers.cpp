@@ -13,8 +13,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
-#include <stdexcept>
-#include <string>
 
 #include "base/threads.h"
 
@@ -230,36 +228,6 @@ void rms_norm(const RmsNormParams& params, const Context& context) {
 void layer_norm(const LayerNormParams& params, const Context& context) {
 #pragma omp parallel for num_threads(threads_for(params.rows* params.width, context))
   for (std::int64_t i = 0; i < params.rows; ++i) HWY_DYNAMIC_DISPATCH(layer_norm_row)(params, i);
-}
-
-namespace {
-
-const float* lookup(const EmbeddingTable& table, std::int64_t width, std::int32_t index,
-                    const char* what) {
-  if (index < 0 || index >= table.count) {
-    throw std::invalid_argument(std::string("[embedding] ") + what + " " + std::to_string(index) +
-                                " is outside [0, " + std::to_string(table.count) + ")");
-  }
-  return table.rows + static_cast<std::int64_t>(index) * width;
-}
-
-}  // namespace
-
-void embedding_sum(std::int64_t width, const EmbeddingTable& words,
-                   std::span<const std::int32_t> ids, const EmbeddingTable& positions,
-                   std::span<const std::int32_t> at, const EmbeddingTable& types,
-                   std::span<const std::int32_t> type_ids, float* y) {
-  if (at.size() != ids.size() || type_ids.size() != ids.size()) {
-    throw std::invalid_argument("[embedding] " + std::to_string(ids.size()) + " tokens, " +
-                                std::to_string(at.size()) + " positions, " +
-                                std::to_string(type_ids.size()) + " types");
-  }
-  for (std::size_t i = 0; i < ids.size(); ++i) {
-    const float* word = lookup(words, width, ids[i], "token");
-    const float* type = lookup(types, width, type_ids[i], "type");
-    const float* position = lookup(positions, width, at[i], "position");
-    for (std::int64_t j = 0; j < width; ++j) *y++ = word[j] + position[j] + type[j];
-  }
 }
 
 }  // namespace attn::nn

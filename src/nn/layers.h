@@ -1,9 +1,8 @@
-// Layers between the products: bias and activation, gates, norms, residual sums, embedding.
+// Layers between the products: bias and activation, gates, norms, residual sums.
 // float32, rows contiguous unless a stride says otherwise; vectorised, threads from the context.
 #pragma once
 
 #include <cstdint>
-#include <span>
 
 #include "attn/context.h"
 
@@ -49,16 +48,5 @@ struct RmsNormParams {
 };
 // y = x / sqrt(mean(x^2) + epsilon) * weight (arXiv 1910.07467).
 void rms_norm(const RmsNormParams& params, const Context& context);
-
-struct EmbeddingTable {
-  const float* rows = nullptr;  // [count][width]
-  std::int64_t count = 0;
-};
-// y[i] = words[ids[i]] + positions[at[i]] + types[type_ids[i]], summed left to right. Throws
-// std::invalid_argument naming the index that is outside its table.
-void embedding_sum(std::int64_t width, const EmbeddingTable& words,
-                   std::span<const std::int32_t> ids, const EmbeddingTable& positions,
-                   std::span<const std::int32_t> at, const EmbeddingTable& types,
-                   std::span<const std::int32_t> type_ids, float* y);
 
 }  // namespace attn::nn

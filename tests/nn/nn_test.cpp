@@ -270,20 +270,5 @@ TEST(LayerNorm, MatchesDouble) {
   }
 }
 
-TEST(Embedding, SumsAndNamesWhatIsOutside) {
-  const std::vector<float> words = {1, 2, 3, 4}, positions = {10, 20, 30, 40}, types = {100, 200};
-  const EmbeddingTable w{words.data(), 2}, p{positions.data(), 2}, t{types.data(), 1};
-  std::vector<float> y(4);
-  const std::vector<std::int32_t> ids = {1, 0}, at = {0, 1}, type_ids = {0, 0};
-  embedding_sum(2, w, ids, p, at, t, type_ids, y.data());
-  EXPECT_EQ(y, (std::vector<float>{113, 224, 131, 242}));
-  const std::vector<std::int32_t> high = {2, 0}, low = {-1, 0}, other = {0};
-  EXPECT_THROW(embedding_sum(2, w, high, p, at, t, type_ids, y.data()), std::invalid_argument);
-  EXPECT_THROW(embedding_sum(2, w, low, p, at, t, type_ids, y.data()), std::invalid_argument);
-  EXPECT_THROW(embedding_sum(2, w, ids, p, high, t, type_ids, y.data()), std::invalid_argument);
-  EXPECT_THROW(embedding_sum(2, w, ids, p, at, t, high, y.data()), std::invalid_argument);
-  EXPECT_THROW(embedding_sum(2, w, ids, p, other, t, type_ids, y.data()), std::invalid_argument);
-}
-
 }  // namespace
 }  // namespace attn::nn
