@@ -21,7 +21,8 @@ namespace attn {
 // first text to the second.
 struct Encoding {
   std::vector<std::int32_t> ids;
-  std::vector<std::int32_t> type_ids;  // 0, or 1 for the second text of a pair
+  // As the model is told: 0, or 1 for the second text of a pair (RoBERTa: always 0).
+  std::vector<std::int32_t> type_ids;
   std::vector<RecordToken> tokens;
   std::vector<std::pair<std::size_t, std::size_t>>
       offsets;  // bytes of the source text; 0,0 special
