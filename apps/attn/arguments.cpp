@@ -16,6 +16,7 @@ constexpr const char* kExamples = R"eg(Examples:
   attn run minilm "A cat sleeps." "A kitten naps." "Stocks fell."
   attn look minilm "The animal did not cross the street because it was tired." -o page.html
   attn generate smollm2 "The capital of France is"
+  attn score smollm2 article.txt
   attn heads smollm2 book.txt --sort induction
   attn translate ./opus-mt-en-fr "A dog runs."
   attn explain --shape 1,32,8,8192,8192,128 --mask causal --score alibi
@@ -44,6 +45,10 @@ constexpr const char* kGenerateExamples = R"eg(Examples:
   attn generate smollm2 "The capital of France is" --max-tokens 20
   attn generate smollm2 --chat "Why is the sky blue?" --temperature 0.7 --top-p 0.9 --seed 1
   attn generate smollm2 -f story.txt --stop "The end" --kv-cache bfloat16
+  attn generate smollm2 "One prompt" "and another" "side by side"
+  attn generate smollm2 -f prompts.txt --lines --json
+  attn generate smollm2 -f book.txt --rope-scaling yarn:4      a longer context
+  attn generate smollm2 -f book.txt --window 1024 --sinks 4    no limit: only these are remembered
   attn generate model.gguf "Once upon a time" --json
   attn generate smollm2 "Once upon a time" -n 40 --observe story.html
 
@@ -73,6 +78,17 @@ constexpr const char* kTranslateExamples = R"eg(Examples:
 
 What is not given is as the model's generation_config.json asks for. Models that continue a text,
 as LLaMA, are for attn generate.)eg";
+
+constexpr const char* kScoreExamples = R"eg(Examples:
+  attn score smollm2 article.txt
+  attn score smollm2 article.txt --window 512 --step 256 --json > losses.json
+  attn score smollm2 article.txt --ablate 4.2,5.1 --ablate-with mean
+  attn score smollm2 book.txt --window 1024 --sinks 4 --step 64
+  attn score smollm2 book.txt --window 16384 --step 8192 --rope-scaling yarn:2 --max-length 16384
+
+Perplexity is e to the mean loss: as many tokens as the model wavers between. Every token but the
+first is scored once, from those before it in its window. With --sinks the text runs once, through a
+cache of --window tokens that keeps the first and the last (StreamingLLM), --step of them at a time.)eg";
 
 constexpr const char* kExplainExamples = R"eg(Examples:
   attn explain --shape 1,12,12,2048,2048,64
@@ -105,6 +121,10 @@ constexpr const char* kGetExamples = R"eg(Examples:
 constexpr const char* kDoctorExamples = R"eg(Examples:
   attn doctor
   attn doctor --json > report.json)eg";
+
+constexpr const char* kRopeScaling =
+    "Stretch rotary positions past the model's context, as yarn:4 (linear, ntk, dynamic, yarn; "
+    "none: only the limit)";
 
 // CLI11's messages may span lines and end with a full stop or not; ours are one line.
 [[noreturn]] void reject(const std::string& command, std::string what) {
@@ -151,6 +171,7 @@ Command parse(int argc, const char* const* argv) {
   RunOptions run;
   LookOptions look;
   GenerateOptions generate;
+  ScoreCommand score;
   HeadsOptions heads;
   TranslateOptions translate;
   ExplainOptions explain;
@@ -221,11 +242,12 @@ Command parse(int argc, const char* const* argv) {
                   "Folder in Hugging Face layout, GGUF file, or a known name (attn get)")
       ->required()
       ->type_name("MODEL");
-  sub->add_option("prompt", generate.text,
-                  "The text to continue; without it and without -f: standard input")
+  sub->add_option("prompt", generate.texts,
+                  "The text to continue, or several; without any and without -f: standard input")
       ->type_name("PROMPT");
   sub->add_option("-f,--file", generate.file, "File with the prompt ('-': standard input)")
       ->type_name("FILE");
+  sub->add_flag("--lines", generate.lines, "The file has a prompt a line; empty lines are skipped");
   const CLI::Option* const max_tokens =
       sub->add_option("-n,--max-tokens", generate.how.max_tokens, "Generate at most N tokens")
           ->check(CLI::Range(1, 1 << 24).description(""))
@@ -257,6 +279,17 @@ Command parse(int argc, const char* const* argv) {
       ->check(CLI::IsMember({"float32", "bfloat16", "int8"}).description(""))
       ->type_name("TYPE")
       ->capture_default_str();
+  sub->add_option("--rope-scaling", generate.rope_scaling, kRopeScaling)->type_name("KIND:FACTOR");
+  const CLI::Option* const window =
+      sub->add_option("--window", generate.how.window,
+                      "Remember N tokens, the first and the last, and go on past the context")
+          ->check(CLI::Range(1, 1 << 24).description(""))
+          ->type_name("N");
+  const CLI::Option* const sinks =
+      sub->add_option("--sinks", generate.how.sinks, "With --window: how many of the first")
+          ->check(CLI::Range(0, 1 << 24).description(""))
+          ->type_name("N")
+          ->capture_default_str();
   sub->add_flag("--chat", generate.chat, "The prompt is a question to an instruct model (ChatML)");
   sub->add_option("--system", generate.system, "With --chat: what the model is told first")
       ->type_name("TEXT");
@@ -265,6 +298,46 @@ Command parse(int argc, const char* const* argv) {
          "Write where every head looked at each new token: FILE.json, or the page FILE.html")
       ->type_name("FILE");
   sub->add_flag("--offline", generate.offline, "Never download; use only the cache");
+
+  sub = add("score", "Say how well a language model foresees a text", kScoreExamples);
+  sub->add_option("model", score.model,
+                  "Folder in Hugging Face layout, GGUF file, or a known name (attn get)")
+      ->required()
+      ->type_name("MODEL");
+  sub->add_option("file", score.file, "File with the text ('-': standard input)")
+      ->required()
+      ->type_name("FILE");
+  sub->add_option("--window", score.how.window,
+                  "Tokens that are seen at once (default: 2048, or the model's positions)")
+      ->check(CLI::Range(2, 1 << 24).description(""))
+      ->type_name("N");
+  sub->add_option("--step", score.how.step,
+                  "Tokens from one window to the next (default: half a window; with --sinks 1)")
+      ->check(CLI::Range(1, 1 << 24).description(""))
+      ->type_name("N");
+  sub->add_option("--sinks", score.how.sinks,
+                  "Run once, with a cache of --window tokens: the first N and the last others")
+      ->check(CLI::Range(0, 1 << 24).description(""))
+      ->type_name("N");
+  sub->add_option("--rope-scaling", score.rope_scaling, kRopeScaling)->type_name("KIND:FACTOR");
+  sub->add_option("--max-length", score.max_length, "Score only the first N tokens")
+      ->check(CLI::Range(2, 1 << 30).description(""))
+      ->type_name("N");
+  const CLI::Option* const ablate =
+      sub->add_option("--ablate", score.ablate, "Also score without these heads, counted from 0")
+          ->type_name("LAYER.HEAD,...");
+  const CLI::Option* const ablate_with =
+      sub->add_option("--ablate-with", score.ablate_with,
+                      "What stands in their place: zero, or their mean over this text")
+          ->check(CLI::IsMember({"zero", "mean"}).description(""))
+          ->type_name("WHAT")
+          ->capture_default_str();
+  sub->add_option("--kv-cache", score.cache,
+                  "Type of cached keys and values: float32, bfloat16, int8")
+      ->check(CLI::IsMember({"float32", "bfloat16", "int8"}).description(""))
+      ->type_name("TYPE")
+      ->capture_default_str();
+  sub->add_flag("--offline", score.offline, "Never download; use only the cache");
 
   sub =
       add("heads", "Say in numbers what every head of a model does over a corpus", kHeadsExamples);
@@ -418,9 +491,10 @@ Command parse(int argc, const char* const* argv) {
 
   const std::string command = command_name(app);
   if (command.empty())
-    reject("",
-           "a command is needed: run, look, generate, translate, heads, explain, bench, get or "
-           "doctor");
+    reject(
+        "",
+        "a command is needed: run, look, generate, score, heads, translate, explain, bench, get or "
+        "doctor");
   isa_from_name(common.isa);
   if (command == "run") {
     if (!run.texts.empty() && !run.file.empty()) reject(command, "give texts or -f, not both");
@@ -435,15 +509,26 @@ Command parse(int argc, const char* const* argv) {
     return look;
   }
   if (command == "generate") {
-    if (generate.text && !generate.file.empty()) reject(command, "give a prompt or -f, not both");
+    if (!generate.texts.empty() && !generate.file.empty())
+      reject(command, "give prompts or -f, not both");
+    if (generate.lines && !generate.texts.empty()) reject(command, "--lines needs -f");
+    if (sinks->count() > 0 && window->count() == 0) reject(command, "--sinks needs --window");
     if (!generate.system.empty() && !generate.chat) reject(command, "--system needs --chat");
     if (!generate.observe.empty() && !generate.observe.ends_with(".json") &&
         !generate.observe.ends_with(".html")) {
       reject(command, "--observe '" + generate.observe + "' must end in .json or .html");
     }
+    if (!generate.observe.empty() && window->count() > 0)
+      reject(command, "--observe does not go with --window, which moves keys");
     generate.max_tokens_given = max_tokens->count() > 0;
     generate.common = common;
     return generate;
+  }
+  if (command == "score") {
+    if (ablate_with->count() > 0 && ablate->count() == 0)
+      reject(command, "--ablate-with needs --ablate");
+    score.common = common;
+    return score;
   }
   if (command == "translate") {
     if (translate.text && !translate.file.empty()) reject(command, "give a text or -f, not both");

@@ -47,8 +47,10 @@ struct LookOptions {
 struct GenerateOptions {
   Common common;
   std::string model;
-  std::optional<std::string> text;
+  std::vector<std::string> texts;
   std::string file;
+  bool lines = false;  // the file has a prompt a line
+  std::string rope_scaling;
   GenerationOptions how;
   bool max_tokens_given = false;  // else fewer where the model has no room for the default
   std::string cache = "float32";
@@ -77,6 +79,19 @@ struct TranslateOptions {
   std::optional<std::string> text;
   std::string file;  // a text a line
   TranslationOptions how;
+  bool offline = false;
+};
+
+struct ScoreCommand {
+  Common common;
+  std::string model;
+  std::string file;  // "-": standard input
+  ScoreOptions how;
+  std::string cache = "float32";
+  std::string rope_scaling;
+  std::string ablate;  // "4.2,5.1"
+  std::string ablate_with = "zero";
+  std::int64_t max_length = 0;  // tokens; 0: all
   bool offline = false;
 };
 
@@ -131,8 +146,9 @@ struct Answer {
   std::string text;
 };
 
-using Command = std::variant<Answer, RunOptions, LookOptions, GenerateOptions, TranslateOptions,
-                             HeadsOptions, ExplainOptions, BenchOptions, GetOptions, DoctorOptions>;
+using Command =
+    std::variant<Answer, RunOptions, LookOptions, GenerateOptions, ScoreCommand, TranslateOptions,
+                 HeadsOptions, ExplainOptions, BenchOptions, GetOptions, DoctorOptions>;
 
 // Throws std::invalid_argument with one line that says what is wrong and where help is.
 Command parse(int argc, const char* const* argv);
@@ -140,6 +156,7 @@ Command parse(int argc, const char* const* argv);
 void run(const RunOptions& options);
 void look(const LookOptions& options);
 void generate(const GenerateOptions& options);
+void score(const ScoreCommand& options);
 void translate(const TranslateOptions& options);
 void heads(const HeadsOptions& options);
 void explain(const ExplainOptions& options);

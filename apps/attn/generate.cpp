@@ -37,57 +37,89 @@ void write_observed(const GenerateOptions& options, const LanguageModel& model,
   write_page(record, options.observe, shortened(model.decode(all), 60), context);
 }
 
+std::vector<std::string> prompts(const GenerateOptions& options) {
+  if (!options.texts.empty()) return options.texts;
+  std::string text = read_text(options.file.empty() ? "-" : options.file);
+  if (options.lines) return split_lines(text);
+  // A file's last line break is not meant to be continued.
+  while (!text.empty() && (text.back() == '\n' || text.back() == '\r')) text.pop_back();
+  return {text};
+}
+
+// As fast as all of them together were.
+std::string speed(const std::vector<Generation>& all) {
+  std::int64_t prompt = 0, tokens = 0;
+  double until = 0, seconds = 0;
+  for (const Generation& g : all) {
+    prompt += g.prompt_tokens;
+    // The first token belongs to the prompt's time.
+    tokens += std::max<std::int64_t>(static_cast<std::int64_t>(g.ids.size()) - 1, 0);
+    until = std::max(until, g.prompt_seconds);
+    seconds = std::max(seconds, g.prompt_seconds + g.seconds);
+  }
+  std::string line = fmt::format("{} tokens of prompt in {}", prompt, duration_text(until * 1e3));
+  if (tokens > 0 && seconds > until)
+    line += fmt::format(", then {:.1f} tokens/s", static_cast<double>(tokens) / (seconds - until));
+  return line;
+}
+
 }  // namespace
 
 void generate(const GenerateOptions& options) {
-  std::string text =
-      options.text ? *options.text : read_text(options.file.empty() ? "-" : options.file);
-  if (!options.text) {
-    // A file's last line break is not meant to be continued.
-    while (!text.empty() && (text.back() == '\n' || text.back() == '\r')) text.pop_back();
-  }
   if (!options.observe.empty()) check_output("generate: --observe", options.observe);
+  const std::vector<std::string> texts = prompts(options);
+  if (!options.observe.empty() && texts.size() != 1)
+    throw std::invalid_argument("generate: --observe takes one prompt");
   const std::string path = model_path(options.model, options.offline);
   if (is_translation_model(path)) {
     throw std::invalid_argument("generate: '" + options.model +
                                 "' is an encoder-decoder, which attn translate runs");
   }
+  LanguageModelOptions load;
+  if (!options.rope_scaling.empty())
+    load.rope_scaling = RopeScaling::from_text(options.rope_scaling);
   const Context context = options.common.context();
-  const LanguageModel model = LanguageModel::load(path, context);
-  const std::vector<std::int32_t> prompt =
-      options.chat ? model.encode_chat(options.system, text) : model.encode(text);
-  if (prompt.empty()) throw std::invalid_argument("generate: the prompt is empty");
-
+  const LanguageModel model = LanguageModel::load(path, context, load);
+  std::vector<std::vector<std::int32_t>> ids;
   GenerationOptions how = options.how;
-  how.cache = options.cache == "int8"       ? DType::i8
-              : options.cache == "bfloat16" ? DType::bf16
-                                            : DType::f32;
-  const std::int64_t room = model.info().max_positions - static_cast<std::int64_t>(prompt.size());
-  if (room < 1) {
-    throw std::invalid_argument(
-        fmt::format("generate: the prompt has {} tokens, the model {} positions", prompt.size(),
-                    model.info().max_positions));
+  how.cache = cache_type(options.cache);
+  const std::int64_t positions = model.info().max_positions;
+  std::int64_t longest = 0;
+  for (const std::string& text : texts) {
+    ids.push_back(options.chat ? model.encode_chat(options.system, text) : model.encode(text));
+    longest = std::max(longest, static_cast<std::int64_t>(ids.back().size()));
+    if (ids.back().empty()) throw std::invalid_argument("generate: the prompt is empty");
   }
-  if (!options.max_tokens_given) how.max_tokens = std::min(how.max_tokens, room);
+  if (ids.empty()) throw std::invalid_argument("generate: the file has no prompt");
+  if (how.window == 0) {
+    if (!options.max_tokens_given)
+      how.max_tokens = std::max<std::int64_t>(1, std::min(how.max_tokens, positions - longest));
+    if (longest + how.max_tokens > positions) {
+      throw std::invalid_argument(fmt::format(
+          "generate: a prompt of {} tokens and {} to generate are more than the model's {} "
+          "positions: --rope-scaling yarn:4 stretches them, --window 1024 --sinks 4 remembers only "
+          "the first and the last tokens",
+          longest, how.max_tokens, positions));
+    }
+  }
   if (options.observe.ends_with(".json")) how.top_keys = kTopKeys;
-  const bool json_wanted = options.common.json;
-  const Generation got = model.generate(prompt, how, [&](std::string_view part) {
-    if (!json_wanted) print(part);
-  });
-  if (!json_wanted) print("\n");
-  if (!options.observe.empty()) write_observed(options, model, prompt, got, context);
+  const bool one = texts.size() == 1, json_wanted = options.common.json;
+  const std::vector<Generation> got =
+      model.generate_batch(ids, how, [&](std::size_t, std::string_view part) {
+        if (one && !json_wanted) print(part);
+      });
+  if (one && !json_wanted) print("\n");
+  if (!options.observe.empty()) write_observed(options, model, ids.front(), got.front(), context);
   if (json_wanted) {
-    print(json(GenerateReport{.model = options.model, .generation = got}));
+    print(json(GenerateReport{.model = options.model, .prompts = texts, .generations = got}));
     return;
   }
-  std::string line = fmt::format("{} tokens of prompt in {}", got.prompt_tokens,
-                                 duration_text(got.prompt_seconds * 1e3));
-  // The first token belongs to the prompt's time.
-  if (got.ids.size() > 1 && got.seconds > 0) {
-    line += fmt::format(", then {:.1f} tokens/s",
-                        static_cast<double>(got.ids.size() - 1) / got.seconds);
+  if (!one) {
+    for (std::size_t i = 0; i < got.size(); ++i) {
+      print(fmt::format("{}{}{}\n", i == 0 ? "" : "\n", bold(texts[i]), got[i].text));
+    }
   }
-  note(line);
+  note(speed(got));
 }
 
 }  // namespace attn::cli

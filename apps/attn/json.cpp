@@ -60,18 +60,51 @@ std::string json(const RunReport& report) {
 }
 
 std::string json(const GenerateReport& report) {
-  const Generation& g = report.generation;
   static constexpr const char* kEnds[] = {"end token", "stop text", "max tokens"};
-  const double steps = static_cast<double>(g.ids.size()) - 1;
-  return text({{"model", report.model},
-               {"text", g.text},
-               {"ids", g.ids},
-               {"end", kEnds[static_cast<int>(g.end)]},
-               {"prompt_tokens", g.prompt_tokens},
-               {"prompt_seconds", g.prompt_seconds},
-               {"seconds", g.seconds},
-               {"tokens_per_second",
-                steps > 0 && g.seconds > 0 ? Json(steps / g.seconds) : Json(nullptr)}});
+  const auto members = [](const Generation& g) {
+    const double steps = static_cast<double>(g.ids.size()) - 1;
+    return Json{{"text", g.text},
+                {"ids", g.ids},
+                {"end", kEnds[static_cast<int>(g.end)]},
+                {"prompt_tokens", g.prompt_tokens},
+                {"prompt_seconds", g.prompt_seconds},
+                {"seconds", g.seconds},
+                {"tokens_per_second",
+                 steps > 0 && g.seconds > 0 ? Json(steps / g.seconds) : Json(nullptr)}};
+  };
+  Json all = {{"model", report.model}};
+  if (report.generations.size() == 1) {
+    all.update(members(report.generations.front()));
+  } else {
+    for (std::size_t i = 0; i < report.generations.size(); ++i) {
+      Json one = {{"prompt", report.prompts[i]}};
+      one.update(members(report.generations[i]));
+      all["generations"].push_back(std::move(one));
+    }
+  }
+  return text(all);
+}
+
+std::string json(const ScoreReport& report) {
+  const auto members = [](const TextScore& s) {
+    return Json{{"perplexity", s.perplexity},
+                {"mean_loss", s.mean_loss},
+                {"losses", numbers(s.losses.begin(), s.losses.end())}};
+  };
+  Json all = {
+      {"model", report.model},       {"file", report.file},
+      {"tokens", report.ids.size()}, {"window", report.whole.window},
+      {"step", report.whole.step},   {"sinks", report.sinks ? Json(*report.sinks) : Json(nullptr)}};
+  all.update(members(report.whole));
+  all["top_share"] = report.top_share;
+  all["ids"] = report.ids;
+  all["top"] = report.whole.top;
+  all["ablation"] = nullptr;
+  if (report.ablated) {
+    all["ablation"] = {{"heads", report.ablate}, {"with", report.ablate_with}};
+    all["ablation"].update(members(*report.ablated));
+  }
+  return text(all);
 }
 
 std::string json(const TranslateReport& report) {

@@ -40,7 +40,20 @@ struct LookReport {
 
 struct GenerateReport {
   std::string model;
-  Generation generation;
+  std::vector<std::string> prompts;
+  std::vector<Generation> generations;  // [prompts]
+};
+
+struct ScoreReport {
+  std::string model;
+  std::string file;
+  std::vector<std::int32_t> ids;
+  std::optional<std::int64_t> sinks;
+  TextScore whole;
+  double top_share = 0;              // of tokens that were held for the most probable
+  std::optional<TextScore> ablated;  // without the heads of `ablate`
+  std::string ablate;
+  std::string ablate_with;
 };
 
 struct TranslateReport {
@@ -107,6 +120,7 @@ struct DoctorReport {
 std::string json(const RunReport& report);
 std::string json(const LookReport& report);
 std::string json(const GenerateReport& report);
+std::string json(const ScoreReport& report);
 std::string json(const TranslateReport& report);
 std::string json(const HeadsReport& report);
 std::string json(const SinksReport& report);

@@ -39,6 +39,7 @@ int main(int argc, char** argv) {
             [](const attn::cli::RunOptions& options) { attn::cli::run(options); },
             [](const attn::cli::LookOptions& options) { attn::cli::look(options); },
             [](const attn::cli::GenerateOptions& options) { attn::cli::generate(options); },
+            [](const attn::cli::ScoreCommand& options) { attn::cli::score(options); },
             [](const attn::cli::TranslateOptions& options) { attn::cli::translate(options); },
             [](const attn::cli::HeadsOptions& options) { attn::cli::heads(options); },
             [](const attn::cli::ExplainOptions& options) { attn::cli::explain(options); },

@@ -27,6 +27,10 @@ std::string get_model(const std::string& name, bool offline) {
                             .progress = [&](const std::string& step) { progress.show(step); }});
 }
 
+DType cache_type(const std::string& name) {
+  return name == "int8" ? DType::i8 : name == "bfloat16" ? DType::bf16 : DType::f32;
+}
+
 std::vector<std::string> token_texts(const std::vector<RecordToken>& tokens) {
   std::vector<std::string> texts;
   for (const RecordToken& token : tokens) texts.push_back(token.text);

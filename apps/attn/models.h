@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "attn/model.h"
+#include "attn/tensor.h"
 
 namespace attn::cli {
 
@@ -14,6 +15,9 @@ Model load_model(const std::string& folder_or_name, bool offline, const Context&
 std::string get_model(const std::string& name, bool offline);
 // Where a MODEL lies: a file or folder as it is, or a known model's folder.
 std::string model_path(const std::string& path_or_name, bool offline);
+
+// "float32", "bfloat16" or "int8", of a key/value cache.
+DType cache_type(const std::string& name);
 
 std::vector<std::string> token_texts(const std::vector<RecordToken>& tokens);
 // A text that is cut to `tokens`, by --max-length or else by the model's own limit.

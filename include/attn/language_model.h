@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -15,6 +16,7 @@
 #include "attn/mask.h"
 #include "attn/model.h"
 #include "attn/observe.h"
+#include "attn/position.h"
 #include "attn/record.h"
 #include "attn/tensor.h"
 
@@ -38,6 +40,11 @@ struct GenerationOptions {
   DType cache = DType::f32;            // of keys and values: float32, bfloat16 or int8
   std::int64_t chunk = 512;            // tokens of the prompt that run together
   std::int64_t top_keys = 0;           // above 0: report where heads look, so many keys of each
+  // Above 0: remember so many tokens, the first `sinks` and the last others, and go on for as long
+  // as asked, past the model's positions (StreamingLLM, arXiv 2309.17453). Positions are counted
+  // within what is remembered. A prompt that is longer runs in pieces of a quarter of the window.
+  std::int64_t window = 0;
+  std::int64_t sinks = 4;
 };
 
 enum class GenerationEnd : std::uint8_t {
@@ -71,8 +78,8 @@ struct HeadAblation {
     std::int64_t layer = 0, head = 0;  // counted from 0
   };
   std::vector<Head> heads = {};
-  // What stands in their place: [heads][head_width], as LanguageModel::head_means gives it for mean
-  // ablation; empty: zeros.
+  // What stands in their place: [heads][head_width], as LanguageModel::mean_ablation fills it in;
+  // empty: zeros.
   std::vector<float> means = {};
 };
 
@@ -82,6 +89,10 @@ struct ScoreOptions {
   // Transformers' guide to perplexity. Small steps give tokens more to look back on, and cost more.
   std::int64_t window = 0;  // tokens; 0: 2048, or the model's positions where those are fewer
   std::int64_t step = 0;    // below `window`; 0: half of it
+  // Given: one run over the whole text instead, with a cache of `window` tokens, the first `sinks`
+  // and the last others (StreamingLLM, arXiv 2309.17453; positions within the cache). Then `step`
+  // tokens run at a time, and a token sees at least window - step others; 0: 1, as the paper.
+  std::optional<std::int64_t> sinks = {};
   HeadAblation ablation = {};
   DType cache = DType::f32;  // of keys and values: float32, bfloat16 or int8
   // Told now and then how many of the tokens are done.
@@ -94,22 +105,32 @@ struct TextScore {
   std::vector<std::int32_t> top;  // [n - 1]: the token that it held for the most probable
   double mean_loss = 0;           // nats a token
   double perplexity = 0;          // e^mean_loss
+  std::int64_t window = 0, step = 0;  // that were taken
 };
 
 // Does a folder or file hold a language model, and not an encoder for Model? By model_type of its
 // config.json; a GGUF file does. Throws attn::Error when it has neither.
 bool is_language_model(const std::string& path);
 
+struct LanguageModelOptions {
+  // Stretches rotary positions in place of what the model's description says, for texts longer than
+  // it was made for: its positions become `factor` times as many. original_length 0: what the
+  // description gives as the length before stretching, or else as its positions.
+  std::optional<RopeScaling> rope_scaling = {};
+};
+
 // Immutable and cheap to copy, but copies share the context given to load(): one calling thread at
 // a time.
 class LanguageModel {
  public:
   // A folder with config.json, model.safetensors (or shards) and tokenizer.json (GPT-2 also:
-  // vocab.json and merges.txt); a .gguf file, or a folder with one. Families: LLaMA, Mistral, Qwen 2
-  // and 3, Gemma 2, GPT-2, GPT-NeoX, GPT-J, BLOOM, MPT, DeepSeek-V2 without experts (its latent
+  // vocab.json and merges.txt); a .gguf file, or a folder with one. Families: LLaMA, Mistral, Qwen
+  // 2 and 3, Gemma 2, GPT-2, GPT-NeoX, GPT-J, BLOOM, MPT, DeepSeek-V2 without experts (its latent
   // vectors are expanded, and the cache holds keys and values); of GGUF: LLaMA. Throws attn::Error
-  // with file and reason; a setting that is not known is an error that names it.
-  static LanguageModel load(const std::string& path, const Context& context = Context());
+  // with file and reason; a setting that is not known is an error that names it. Throws
+  // std::invalid_argument for a rope_scaling of a model without RoPE.
+  static LanguageModel load(const std::string& path, const Context& context = Context(),
+                            const LanguageModelOptions& options = {});
 
   const ModelInfo& info() const;
 
@@ -135,13 +156,17 @@ class LanguageModel {
 
   // How well the model foresees a text. Memory grows with the window, not with the text. Throws
   // std::invalid_argument for fewer than two tokens, a window of more tokens than the model has
-  // positions, and as logits().
+  // positions, sinks of a model with learned positions, and as logits().
   TextScore score(std::span<const std::int32_t> ids, const ScoreOptions& options = {}) const;
   // The mean of what each head puts out, before the output projection, [layers][heads][head_width]:
   // over all tokens of the text but the last, each in the window where score() reads its successor
   // off it. `options.ablation` holds in this run too.
   std::vector<float> head_means(std::span<const std::int32_t> ids,
                                 const ScoreOptions& options = {}) const;
+  // Heads with those of their means: mean ablation over this text.
+  HeadAblation mean_ablation(const std::vector<HeadAblation::Head>& heads,
+                             std::span<const std::int32_t> ids,
+                             const ScoreOptions& options = {}) const;
 
   // Runs the tokens and records queries, keys (rotated) and value norms of layers, counted from 0;
   // none named: of all. The tokens from `generated` on are marked as the model's own; below 0: none
@@ -163,10 +188,17 @@ class LanguageModel {
   std::vector<std::vector<float>> embed(std::span<const std::string> texts) const;
 
   // Continues a prompt; `show` takes text as soon as it is certain, never a part of a character.
-  // Throws std::invalid_argument for an empty prompt, a setting without meaning, and when prompt
-  // and max_tokens are more than the model's positions.
+  // Throws std::invalid_argument for an empty prompt, a setting without meaning, when prompt and
+  // max_tokens are more than the model's positions and there is no window, and for a window of more
+  // tokens than positions, or of a model with learned ones.
   Generation generate(std::span<const std::int32_t> prompt, const GenerationOptions& options = {},
                       const std::function<void(std::string_view)>& show = {}) const;
+  // Continues prompts of any lengths side by side, which is faster than one after the other. Each
+  // is sampled as it would be alone; its numbers agree to rounding, not to the bit, as products of
+  // several rows do. `show` takes the prompt's index too.
+  std::vector<Generation> generate_batch(
+      std::span<const std::vector<std::int32_t>> prompts, const GenerationOptions& options = {},
+      const std::function<void(std::size_t, std::string_view)>& show = {}) const;
 
  private:
   struct Impl;

@@ -55,6 +55,10 @@ struct RopeScaling {
   // LLaMA 3.1.
   static RopeScaling llama3(double factor = 8, double low_freq_factor = 1,
                             double high_freq_factor = 4, std::int64_t original_length = 8192);
+  // "linear:2", "ntk:2", "dynamic:4", "yarn:4": a kind and its factor; "none:2" turns nothing
+  // otherwise, for who would see what a model does past its length. original_length is left 0, for
+  // who knows the model. Throws std::invalid_argument for anything else.
+  static RopeScaling from_text(const std::string& text);
 };
 
 struct RopeOptions {

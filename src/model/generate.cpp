@@ -4,10 +4,12 @@
 #include <chrono>
 #include <optional>
 #include <stdexcept>
+#include <string>
 #include <utility>
 
 #include "model/head_watch.h"
 #include "model/sampler.h"
+#include "model/window.h"
 
 namespace attn {
 
@@ -58,78 +60,173 @@ std::string TextStream::push(std::string_view bytes) {
 
 std::string TextStream::finish() { return std::exchange(held_, ""); }
 
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+[[noreturn]] void fail(const std::string& what) {
+  throw std::invalid_argument("[generate] " + what);
+}
+
+void check(const TransformerConfig& model, std::span<const std::vector<std::int32_t>> prompts,
+           const GenerationOptions& o) {
+  const auto text = [](std::int64_t n) { return std::to_string(n); };
+  if (o.max_tokens < 0 || o.chunk < 1 || o.top_keys < 0)
+    fail("max_tokens or top_keys is below 0, or chunk below 1");
+  if (o.window > 0) {
+    require_window(model, "[generate]", o.window, o.sinks, 1);
+    if (o.top_keys > 0) fail("top_keys does not go with a window, which moves keys");
+  } else if (o.window < 0) {
+    fail("window is " + text(o.window) + ", must be 0 (none) or more");
+  }
+  if (o.top_keys > 0 && prompts.size() > 1) fail("top_keys takes one prompt");
+  for (const std::vector<std::int32_t>& prompt : prompts) {
+    const auto count = static_cast<std::int64_t>(prompt.size());
+    if (count == 0) fail("the prompt has no tokens");
+    if (o.window == 0 && (count > model.positions || o.max_tokens > model.positions - count)) {
+      fail("a prompt of " + text(count) + " tokens and " + text(o.max_tokens) +
+           " to generate are more than the model's " + text(model.positions) +
+           " positions: stretch them (rope_scaling), or keep a window of them (window, sinks)");
+    }
+  }
+}
+
+// A text on its way.
+struct Writer {
+  Writer(const std::vector<std::int32_t>& prompt, const GenerationOptions& options)
+      : sampler(options.sampler), stream(options.stop), all(prompt) {
+    result.prompt_tokens = static_cast<std::int64_t>(prompt.size());
+  }
+  std::span<const std::int32_t> left() const { return std::span(all).subspan(ran); }
+
+  Sampler sampler;
+  TextStream stream;
+  std::vector<std::int32_t> all;  // the prompt and what was generated
+  std::size_t ran = 0;            // of them, through the model
+  SequenceId sequence = 0;
+  bool ended = false;
+  Clock::time_point first_token;
+  Generation result;
+};
+
+}  // namespace
+
+std::vector<Generation> generate_batch(
+    const Transformer& model, std::span<const std::vector<std::int32_t>> prompts,
+    const std::function<std::string(std::int32_t)>& bytes_of,
+    const std::vector<std::int32_t>& end_tokens, const GenerationOptions& options,
+    const Context& context, const std::function<void(std::size_t, std::string_view)>& show) {
+  check(model.config(), prompts, options);
+  const bool evicts = options.window > 0;
+  // A window's pages: one that the sinks share with nobody, and one that it begins within.
+  const std::int64_t page = KvCacheOptions().page_tokens;
+  std::int64_t room = 0;
+  std::vector<Writer> writers;
+  for (const std::vector<std::int32_t>& prompt : prompts) {
+    const Writer& w = writers.emplace_back(prompt, options);
+    const std::int64_t length =
+        evicts ? options.window + 2 * page : w.result.prompt_tokens + options.max_tokens;
+    room += (length + page - 1) / page * page;
+  }
+  const auto results = [&] {
+    std::vector<Generation> all;
+    for (Writer& w : writers) all.push_back(std::move(w.result));
+    return all;
+  };
+  if (options.max_tokens == 0 || prompts.empty()) return results();
+
+  const Clock::time_point start = Clock::now();
+  KvCache cache(model.cache_options(room, options.cache, evicts), context);
+  for (Writer& w : writers) w.sequence = cache.create();
+  std::optional<HeadWatch> heads;
+  if (options.top_keys > 0) heads.emplace(model.config(), options.top_keys);
+
+  const auto add_text = [&](Writer& w, const std::string& text) {
+    w.result.text += text;
+    if (show && !text.empty()) show(static_cast<std::size_t>(&w - writers.data()), text);
+  };
+  const auto end = [&](Writer& w, GenerationEnd why) {
+    w.ended = true;
+    w.result.end = why;
+    w.result.seconds = seconds_since(w.first_token);
+    add_text(w, w.stream.finish());
+    cache.drop(w.sequence);
+  };
+  const auto add_token = [&](Writer& w, std::span<const float> logits) {
+    const std::int32_t token = w.sampler.next(logits, w.all);
+    if (w.result.ids.empty()) {
+      w.result.prompt_seconds = seconds_since(start);
+      w.first_token = Clock::now();
+    }
+    if (std::find(end_tokens.begin(), end_tokens.end(), token) != end_tokens.end())
+      return end(w, GenerationEnd::end_token);
+    w.result.ids.push_back(token);
+    if (heads) w.result.attention.push_back(heads->last());
+    w.all.push_back(token);
+    add_text(w, w.stream.push(bytes_of(token)));
+    if (w.stream.stopped()) return end(w, GenerationEnd::stop_text);
+    if (static_cast<std::int64_t>(w.result.ids.size()) == options.max_tokens)
+      end(w, GenerationEnd::max_tokens);
+  };
+
+  // Each turn runs what is left of every text: a prompt, a piece of it, or the newest token.
+  const auto width = static_cast<std::size_t>(model.config().width),
+             vocabulary = static_cast<std::size_t>(model.config().vocabulary);
+  const auto chunk = static_cast<std::size_t>(options.chunk);
+  // Room is made before a piece runs: small ones keep most of the window in sight.
+  const std::size_t piece = evicts ? static_cast<std::size_t>(std::max<std::int64_t>(
+                                         1, (options.window - options.sinks) / 4))
+                                   : chunk;
+  while (true) {
+    std::vector<SequenceTokens> batch;
+    std::vector<std::pair<Writer*, std::size_t>>
+        chosen;  // with the row that their next token is of
+    std::size_t tokens = 0;
+    for (Writer& w : writers) {
+      if (w.ended || tokens == chunk) continue;
+      const std::size_t n = std::min({w.left().size(), piece, chunk - tokens});
+      if (evicts) {
+        cache.evict(w.sequence, options.sinks,
+                    options.window - options.sinks - static_cast<std::int64_t>(n));
+      }
+      batch.push_back({w.sequence, w.left().first(n)});
+      w.ran += n;
+      tokens += n;
+      if (w.left().empty()) chosen.emplace_back(&w, tokens - 1);
+    }
+    if (batch.empty()) break;
+    // Of a prompt, its last token chooses.
+    const bool watched = heads && !chosen.empty();
+    const std::vector<float> hidden =
+        model.hidden(batch, cache, context,
+                     watched ? heads->watch(static_cast<std::int64_t>(tokens)) : AttentionWatch{});
+    std::vector<float> rows;
+    for (const auto& row : chosen) {
+      const auto from = hidden.begin() + static_cast<std::ptrdiff_t>(row.second * width);
+      rows.insert(rows.end(), from, from + static_cast<std::ptrdiff_t>(width));
+    }
+    const std::vector<float> logits = model.logits(rows, context);
+    for (std::size_t i = 0; i < chosen.size(); ++i)
+      add_token(*chosen[i].first, std::span(logits).subspan(i * vocabulary, vocabulary));
+  }
+  return results();
+}
+
 Generation generate(const Transformer& model, std::span<const std::int32_t> prompt,
                     const std::function<std::string(std::int32_t)>& bytes_of,
                     const std::vector<std::int32_t>& end_tokens, const GenerationOptions& options,
                     const Context& context, const std::function<void(std::string_view)>& show) {
-  const auto count = static_cast<std::int64_t>(prompt.size());
-  if (count == 0) throw std::invalid_argument("[generate] the prompt has no tokens");
-  if (options.max_tokens < 0 || options.chunk < 1 || options.top_keys < 0)
-    throw std::invalid_argument("[generate] max_tokens or top_keys is below 0, or chunk below 1");
-  const std::int64_t positions = model.config().positions;
-  if (count > positions || options.max_tokens > positions - count) {
-    throw std::invalid_argument("[generate] a prompt of " + std::to_string(count) + " tokens and " +
-                                std::to_string(options.max_tokens) +
-                                " to generate are more than the model's " +
-                                std::to_string(positions) + " positions");
-  }
-  Sampler sampler(options.sampler);
-  TextStream stream(options.stop);
-  Generation result;
-  result.prompt_tokens = count;
-  if (options.max_tokens == 0) return result;
-  const auto add_text = [&](const std::string& text) {
-    result.text += text;
-    if (show && !text.empty()) show(text);
+  const std::vector<std::int32_t> one(prompt.begin(), prompt.end());
+  const auto show_one = [&](std::size_t, std::string_view text) {
+    if (show) show(text);
   };
-
-  using Clock = std::chrono::steady_clock;
-  const auto seconds_since = [](Clock::time_point start) {
-    return std::chrono::duration<double>(Clock::now() - start).count();
-  };
-  const Clock::time_point start = Clock::now();
-  KvCache cache(model.cache_options(count + options.max_tokens, options.cache), context);
-  const SequenceId sequence = cache.create();
-  std::vector<std::int32_t> all(prompt.begin(), prompt.end());
-  std::optional<HeadWatch> heads;
-  if (options.top_keys > 0) heads.emplace(model.config(), options.top_keys);
-  std::vector<float> hidden;
-  for (std::int64_t at = 0; at < count; at += options.chunk) {
-    const auto first = static_cast<std::size_t>(at),
-               n = static_cast<std::size_t>(std::min(options.chunk, count - at));
-    // Of the prompt, its last token chooses.
-    const bool watched = heads && first + n == prompt.size();
-    hidden = model.hidden(prompt.subspan(first, n), cache, sequence, context,
-                          watched ? heads->watch(static_cast<std::int64_t>(n)) : AttentionWatch{});
-  }
-  Clock::time_point first_token;
-  while (true) {
-    const auto width = static_cast<std::size_t>(model.config().width);
-    const std::vector<float> logits = model.logits(std::span(hidden).last(width), context);
-    const std::int32_t token = sampler.next(logits, all);
-    if (result.ids.empty()) {
-      result.prompt_seconds = seconds_since(start);
-      first_token = Clock::now();
-    }
-    if (std::find(end_tokens.begin(), end_tokens.end(), token) != end_tokens.end()) {
-      result.end = GenerationEnd::end_token;
-      break;
-    }
-    result.ids.push_back(token);
-    if (heads) result.attention.push_back(heads->last());
-    all.push_back(token);
-    add_text(stream.push(bytes_of(token)));
-    if (stream.stopped()) {
-      result.end = GenerationEnd::stop_text;
-      break;
-    }
-    if (static_cast<std::int64_t>(result.ids.size()) == options.max_tokens) break;
-    hidden = model.hidden(std::span(&token, 1), cache, sequence, context,
-                          heads ? heads->watch(1) : AttentionWatch{});
-  }
-  result.seconds = seconds_since(first_token);
-  add_text(stream.finish());
-  return result;
+  return std::move(
+      generate_batch(model, std::span(&one, 1), bytes_of, end_tokens, options, context, show_one)
+          .front());
 }
 
 }  // namespace attn

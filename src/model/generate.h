@@ -33,9 +33,16 @@ class TextStream {
   bool stopped_ = false;
 };
 
-// Continues `prompt`. `bytes_of` gives a token's bytes; `end_tokens` end the text and are no part
-// of it; `show` takes text as soon as it is certain. Throws std::invalid_argument for an empty
-// prompt, and when prompt and max_tokens are more than the model's positions.
+// Continues `prompts`, side by side. `bytes_of` gives a token's bytes; `end_tokens` end a text and
+// are no part of it; `show` takes a text's number and what is certain of it. Throws
+// std::invalid_argument as LanguageModel::generate does.
+std::vector<Generation> generate_batch(
+    const Transformer& model, std::span<const std::vector<std::int32_t>> prompts,
+    const std::function<std::string(std::int32_t)>& bytes_of,
+    const std::vector<std::int32_t>& end_tokens, const GenerationOptions& options,
+    const Context& context, const std::function<void(std::size_t, std::string_view)>& show = {});
+
+// The same for one prompt.
 Generation generate(const Transformer& model, std::span<const std::int32_t> prompt,
                     const std::function<std::string(std::int32_t)>& bytes_of,
                     const std::vector<std::int32_t>& end_tokens, const GenerationOptions& options,

@@ -16,6 +16,7 @@
 #include "model/record_tokens.h"
 #include "model/recorder.h"
 #include "model/score.h"
+#include "model/stretch.h"
 #include "model/tokenizer.h"
 #include "model/transformer.h"
 #include "model/weights.h"
@@ -111,10 +112,16 @@ Parts load_parts(const std::string& path) {
           std::move(family)};
 }
 
+Parts stretched(Parts parts, const LanguageModelOptions& options) {
+  if (options.rope_scaling) stretch(parts.model.config, *options.rope_scaling);
+  return parts;
+}
+
 }  // namespace
 
 struct LanguageModel::Impl {
-  Impl(const std::string& path, const Context& where) : Impl(path, where, load_parts(path)) {}
+  Impl(const std::string& path, const Context& where, const LanguageModelOptions& options)
+      : Impl(path, where, stretched(load_parts(path), options)) {}
   Impl(const std::string& path, const Context& where, Parts parts)
       : context(where),
         weights(std::move(parts.weights)),
@@ -158,8 +165,9 @@ bool is_language_model(const std::string& path) {
   return Weights(path).gguf() != nullptr;
 }
 
-LanguageModel LanguageModel::load(const std::string& path, const Context& context) {
-  return LanguageModel(std::make_shared<const Impl>(path, context));
+LanguageModel LanguageModel::load(const std::string& path, const Context& context,
+                                  const LanguageModelOptions& options) {
+  return LanguageModel(std::make_shared<const Impl>(path, context, options));
 }
 
 const ModelInfo& LanguageModel::info() const { return impl_->info; }
@@ -216,6 +224,20 @@ TextScore LanguageModel::score(std::span<const std::int32_t> ids,
 std::vector<float> LanguageModel::head_means(std::span<const std::int32_t> ids,
                                              const ScoreOptions& options) const {
   return attn::head_means(impl_->transformer, ids, options, impl_->context);
+}
+
+HeadAblation LanguageModel::mean_ablation(const std::vector<HeadAblation::Head>& heads,
+                                          std::span<const std::int32_t> ids,
+                                          const ScoreOptions& options) const {
+  HeadAblation ablation{.heads = heads};
+  ablate(ablation, impl_->transformer.config());  // throws for a head that is not there
+  const std::vector<float> means = head_means(ids, options);
+  const std::int64_t width = impl_->info.head_width;
+  for (const HeadAblation::Head& head : heads) {
+    const auto from = means.begin() + (head.layer * impl_->info.heads + head.head) * width;
+    ablation.means.insert(ablation.means.end(), from, from + width);
+  }
+  return ablation;
 }
 
 std::vector<RecordToken> LanguageModel::tokens(std::span<const std::int32_t> ids) const {
@@ -297,6 +319,15 @@ Generation LanguageModel::generate(std::span<const std::int32_t> prompt,
   return attn::generate(
       impl_->transformer, prompt, [&](std::int32_t id) { return impl_->tokenizer.token_bytes(id); },
       impl_->ends, options, impl_->context, show);
+}
+
+std::vector<Generation> LanguageModel::generate_batch(
+    std::span<const std::vector<std::int32_t>> prompts, const GenerationOptions& options,
+    const std::function<void(std::size_t, std::string_view)>& show) const {
+  return attn::generate_batch(
+      impl_->transformer, prompts,
+      [&](std::int32_t id) { return impl_->tokenizer.token_bytes(id); }, impl_->ends, options,
+      impl_->context, show);
 }
 
 }  // namespace attn

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "model/ablation.h"
+#include "model/window.h"
 #include "nn/cross_entropy.h"
 
 namespace attn {
@@ -30,9 +31,15 @@ ScoreOptions checked(ScoreOptions o, std::span<const std::int32_t> ids,
   }
   if (o.window == 0) o.window = std::min<std::int64_t>(2048, positions);
   if (o.window < 2) fail("window is " + text(o.window) + ", must be 2 or more");
+  if (o.sinks) {
+    if (o.step == 0) o.step = 1;
+    if (o.step < 1) fail("step is " + text(o.step) + ", must be 1 or more");
+    require_window(config, "[score]", o.window, *o.sinks, o.step);
+    return o;
+  }
   if (o.window > positions) {
     fail("a window of " + text(o.window) + " tokens is more than the model's " + text(positions) +
-         " positions: take a smaller one");
+         " positions: take a smaller one, stretch them (rope_scaling), or run once with sinks");
   }
   if (o.step == 0) o.step = o.window / 2;
   if (o.step < 1 || o.step >= o.window) {
@@ -48,10 +55,17 @@ template <class Heads, class Rows>
 void run(const Transformer& model, std::span<const std::int32_t> ids, const ScoreOptions& options,
          const Context& context, const Heads& heads, const Rows& rows) {
   const auto tokens = static_cast<std::int64_t>(ids.size());
-  KvCache cache(model.cache_options(std::min(options.window, tokens), options.cache), context);
+  const bool evicts = options.sinks.has_value();
+  // With two pages more: sinks end within one, what is left of the window begins within another.
+  const std::int64_t room =
+      evicts ? options.window + 2 * KvCacheOptions().page_tokens : std::min(options.window, tokens);
+  KvCache cache(model.cache_options(room, options.cache, evicts), context);
   const SequenceId sequence = cache.create();
-  for (const TextChunk& chunk : text_chunks(tokens, options.window, options.step)) {
+  for (const TextChunk& chunk : evicts ? stream_chunks(tokens, options.step)
+                                       : text_chunks(tokens, options.window, options.step)) {
     if (chunk.fresh) cache.truncate(sequence, 0);
+    if (evicts)
+      cache.evict(sequence, *options.sinks, options.window - *options.sinks - chunk.count);
     const auto some =
         ids.subspan(static_cast<std::size_t>(chunk.first), static_cast<std::size_t>(chunk.count));
     const std::vector<float> hidden =
@@ -79,6 +93,15 @@ std::vector<TextChunk> text_chunks(std::int64_t tokens, std::int64_t window, std
                         .fresh = first == begin});
     }
     next = end;
+  }
+  return chunks;
+}
+
+std::vector<TextChunk> stream_chunks(std::int64_t tokens, std::int64_t step) {
+  std::vector<TextChunk> chunks;
+  for (std::int64_t first = 0; first < tokens - 1; first += step) {
+    chunks.push_back(
+        {.first = first, .count = std::min(step, tokens - 1 - first), .fresh = first == 0});
   }
   return chunks;
 }
@@ -113,6 +136,8 @@ TextScore score(const Transformer& model, std::span<const std::int32_t> ids,
   for (const float loss : result.losses) sum += static_cast<double>(loss);
   result.mean_loss = sum / static_cast<double>(result.losses.size());
   result.perplexity = std::exp(result.mean_loss);
+  result.window = options.window;
+  result.step = options.step;
   return result;
 }
 

@@ -24,6 +24,8 @@ struct TextChunk {
 // window is cut into chunks of at most `most` tokens.
 std::vector<TextChunk> text_chunks(std::int64_t tokens, std::int64_t window, std::int64_t step,
                                    std::int64_t most = 512);
+// The same in one run over the text, `step` tokens at a time.
+std::vector<TextChunk> stream_chunks(std::int64_t tokens, std::int64_t step);
 
 // LanguageModel::score and head_means.
 TextScore score(const Transformer& model, std::span<const std::int32_t> ids,

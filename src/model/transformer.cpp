@@ -110,14 +110,14 @@ std::int64_t Transformer::rotated_width() const {
   return config_.latent ? config_.latent->rotated : config_.head_width;
 }
 
-KvCacheOptions Transformer::cache_options(std::int64_t tokens, DType dtype) const {
+KvCacheOptions Transformer::cache_options(std::int64_t tokens, DType dtype, bool evicts) const {
   KvCacheOptions options;
   options.layers = config_.layers;
   options.kv_heads = config_.kv_heads;
   options.width = config_.head_width;
   options.v_width = config_.value_width;
   options.dtype = dtype;
-  if (rotates_late()) options.rotation = config_.rope;
+  if (rotates_late() || evicts) options.rotation = config_.rope;
   options.pages =
       std::max<std::int64_t>(1, (tokens + options.page_tokens - 1) / options.page_tokens);
   return options;
@@ -262,7 +262,8 @@ void Transformer::attend(std::int64_t index, Pass& p) const {
     normalise(layer.query_norm, p.tokens * heads, head_width, p.q.data(), p.q.data(), context);
     normalise(layer.key_norm, p.tokens * kv_heads, head_width, p.k.data(), p.k.data(), context);
   }
-  if (p.cache != nullptr && rotates_late()) {
+  const bool late = p.cache != nullptr && p.cache->options().rotation.has_value();
+  if (late) {
     p.cache->rotate(q, *p.batch);
   } else if (config_.rope) {
     p.angles->rotate(last_of_heads(q, rotated_width()));
@@ -277,7 +278,7 @@ void Transformer::attend(std::int64_t index, Pass& p) const {
     plan.run(q, k, v, attended, observed);
   }
   if (p.watch->see) {
-    if (p.cache != nullptr && rotates_late()) p.cache->rotate(k, *p.batch);  // as they were read
+    if (late) p.cache->rotate(k, *p.batch);  // as they were read
     p.watch->see({index, p.q.data(), p.k.data(), p.v.data(), layer.output.weight});
   }
   if (p.watch->outputs) p.watch->outputs(index, p.tokens, p.attended.data());
@@ -349,6 +350,19 @@ std::vector<float> Transformer::hidden(std::span<const std::int32_t> ids, KvCach
                 context, watch);
 }
 
+std::vector<float> Transformer::hidden(std::span<const SequenceTokens> batch, KvCache& cache,
+                                       const Context& context, const AttentionWatch& watch) const {
+  std::vector<std::int32_t> ids;
+  NextTokens next{.ids = {}, .cache = cache, .sequences = {}};
+  for (const SequenceTokens& s : batch) {
+    next.sequences.push_back(s.sequence);
+    next.counts.push_back(static_cast<std::int64_t>(s.ids.size()));
+    ids.insert(ids.end(), s.ids.begin(), s.ids.end());
+  }
+  next.ids = ids;
+  return hidden(next, context, watch);
+}
+
 std::vector<float> Transformer::hidden(const NextTokens& next, const Context& context,
                                        const AttentionWatch& watch) const {
   if (next.ids.empty()) return {};
@@ -399,7 +413,7 @@ std::vector<float> Transformer::hidden(const NextTokens& next, const Context& co
     const KvBatch batch = next.cache.batch(next.sequences, counts);
     for (const AttentionOptions& options : attention_)
       p.plans.push_back(plan(batch.shape(config_.heads), batch.options(options), context));
-    if (config_.rope && !rotates_late())
+    if (config_.rope && !next.cache.options().rotation)
       p.angles.emplace(batch.q_positions(), rotated_width(), *config_.rope);
     p.cache = &next.cache;
     p.batch = &batch;

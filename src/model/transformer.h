@@ -132,6 +132,12 @@ struct AttentionWatch {
   HeadOutputs outputs = {};                              // then
 };
 
+// Tokens that follow what a cache holds of a sequence.
+struct SequenceTokens {
+  SequenceId sequence = 0;
+  std::span<const std::int32_t> ids;
+};
+
 // Tokens that follow what a cache holds of some sequences, for one pass.
 struct NextTokens {
   std::span<const std::int32_t> ids;  // of the first sequence, then of the next, ...
@@ -154,8 +160,11 @@ class Transformer {
     return attention_[attention_index_[static_cast<std::size_t>(layer)]];
   }
 
-  // Of a cache for `tokens` tokens, all sequences together. `dtype`: float32, bfloat16 or int8.
-  KvCacheOptions cache_options(std::int64_t tokens, DType dtype = DType::f32) const;
+  // Of a cache for `tokens` tokens, all sequences together, each rounded up to whole pages.
+  // `dtype`: float32, bfloat16 or int8. With `evicts` keys turn with their place in the cache, as
+  // KvCache::evict needs it.
+  KvCacheOptions cache_options(std::int64_t tokens, DType dtype = DType::f32,
+                               bool evicts = false) const;
 
   // Hidden states [ids][width], after the last norm, of tokens that follow what `cache` holds of
   // `sequence`; their keys and values are appended. A long text may come in pieces. Throws
@@ -164,8 +173,10 @@ class Transformer {
   std::vector<float> hidden(std::span<const std::int32_t> ids, KvCache& cache, SequenceId sequence,
                             const Context& context, const AttentionWatch& watch = {}) const;
 
-  // The same of several sequences in one pass, [ids][width]. A decoder with attention to sources
-  // throws std::invalid_argument without them.
+  // The same of several sequences in one pass, one after the other.
+  std::vector<float> hidden(std::span<const SequenceTokens> batch, KvCache& cache,
+                            const Context& context, const AttentionWatch& watch = {}) const;
+  // A decoder with attention to sources throws std::invalid_argument without them.
   std::vector<float> hidden(const NextTokens& next, const Context& context,
                             const AttentionWatch& watch = {}) const;
 

@@ -13,8 +13,8 @@ namespace {
 using testing::HasSubstr;
 using testing::Not;
 
-const char* const kCommands[] = {"run",     "look",  "generate", "translate",
-                                 "explain", "bench", "get",      "doctor"};
+const char* const kCommands[] = {"run",       "look",    "generate", "score", "heads",
+                                 "translate", "explain", "bench",    "get",   "doctor"};
 
 TEST(Arguments, HelpHasExamplesEverywhere) {
   const Ran all = attn({"--help"});
@@ -69,12 +69,28 @@ TEST(Arguments, MistakesAreOneLineAndExit2) {
       {{"translate", "demo", "text", "--length-penalty", "much"}, "--length-penalty"},
       {{"translate", "demo", "text", "--max-tokens", "0"}, "--max-tokens"},
       {{"generate"}, "model is required"},
+      {{"generate", "smollm2", "text", "--observe", "x.json", "--window", "64"}, "--window"},
       {{"generate", "smollm2", "text", "--observe", "x.txt"}, "must end in .json or .html"},
       {{"generate", "smollm2", "text", "-f", "file"}, "not both"},
       {{"generate", "smollm2", "text", "--system", "be kind"}, "--system needs --chat"},
       {{"generate", "smollm2", "text", "--max-tokens", "0"}, "--max-tokens"},
       {{"generate", "smollm2", "text", "--kv-cache", "int4"}, "int4"},
-      {{"generate", "smollm2", "one", "two"}, "unexpected argument 'two'"},
+      {{"generate", "smollm2", "one", "--lines"}, "--lines needs -f"},
+      {{"generate", "smollm2", "one", "--sinks", "4"}, "--sinks needs --window"},
+      {{"generate", "smollm2", "one", "--rope-scaling", "longrope:4"},
+       "'longrope:4', must be linear"},
+      {{"score"}, "model is required"},
+      {{"score", "smollm2"}, "file is required"},
+      {{"score", "smollm2", "a", "b"}, "unexpected argument 'b'"},
+      {{"score", "smollm2", "file", "--ablate", "4"}, "--ablate is '4', must be LAYER.HEAD"},
+      {{"score", "smollm2", "file", "--ablate", "4.2,"}, "'4.2,', must be LAYER.HEAD"},
+      {{"score", "smollm2", "file", "--ablate", "4.2;5.1"}, "must be LAYER.HEAD"},
+      {{"score", "smollm2", "file", "--ablate", "-1.0"}, "must be LAYER.HEAD"},
+      {{"score", "smollm2", "file", "--ablate-with", "mean"}, "--ablate-with needs --ablate"},
+      {{"score", "smollm2", "file", "--ablate", "1.1", "--ablate-with", "noise"}, "noise"},
+      {{"score", "smollm2", "file", "--window", "1"}, "--window"},
+      {{"score", "smollm2", "file", "--step", "0"}, "--step"},
+      {{"score", "smollm2", "file", "--rope-scaling", "yarn"}, "'yarn', must be linear"},
       {{"explain"}, "--shape is required"},
       {{"explain", "--shape", "1,2,x"}, "'1,2,x', must be six positive numbers"},
       {{"explain", "--shape", "1,2,2,16,16"}, "must be six positive numbers"},

@@ -134,7 +134,7 @@ TEST_F(Generate, WhatCannotBe) {
   EXPECT_EQ(message({}, {}), "[generate] the prompt has no tokens");
   EXPECT_EQ(message({1, 2}, {.max_tokens = 511}),
             "[generate] a prompt of 2 tokens and 511 to generate are more than the model's 512 "
-            "positions");
+            "positions: stretch them (rope_scaling), or keep a window of them (window, sinks)");
   EXPECT_THAT(message({512}, {}), HasSubstr("token 512 is outside"));
   EXPECT_THAT(message({1}, {.sampler = {.top_p = 2}}), HasSubstr("top_p"));
   EXPECT_THAT(message({1}, {.stop = {""}}), HasSubstr("stop text"));

@@ -165,7 +165,7 @@ TEST(Score, WhatCannotBe) {
   EXPECT_THAT(message({5}, {}), HasSubstr("a text of 1 token has none"));
   EXPECT_EQ(message({1, 2}, {.window = 257}),
             "[score] a window of 257 tokens is more than the model's 256 positions: take a smaller "
-            "one");
+            "one, stretch them (rope_scaling), or run once with sinks");
   EXPECT_THAT(message({1, 2}, {.window = 1}), HasSubstr("window is 1, must be 2 or more"));
   EXPECT_THAT(message({1, 2}, {.window = 8, .step = 8}), HasSubstr("step is 8, must be 1 to 7"));
   EXPECT_THAT(message({1, 2}, {.step = -1}), HasSubstr("step is -1"));
