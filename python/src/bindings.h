@@ -110,7 +110,8 @@ std::vector<std::string> texts_of(nb::handle texts);
 nb::object make_page(std::shared_ptr<const AttentionRecord> record, const std::string& title);
 
 // A LanguageModel from a folder or GGUF file.
-nb::object load_language_model(const std::string& path, const Context& context);
+nb::object load_language_model(const std::string& path, const Context& context,
+                               const std::string& rope_scaling);
 nb::object load_translation_model(const std::string& path, const Context& context);
 
 }  // namespace attn::python

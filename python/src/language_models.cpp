@@ -1,5 +1,6 @@
 // attn.LanguageModel and attn.Generation.
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
@@ -10,6 +11,7 @@
 #include <mutex>
 #include <optional>
 #include <stdexcept>
+#include <utility>
 
 #include "attn/language_model.h"
 #include "bindings.h"
@@ -25,11 +27,14 @@ struct PyLanguageModel {
   std::mutex busy;
 };
 
-nb::object load_language_model(const std::string& path, const Context& context) {
+nb::object load_language_model(const std::string& path, const Context& context,
+                               const std::string& rope_scaling) {
+  LanguageModelOptions options;
+  if (!rope_scaling.empty()) options.rope_scaling = RopeScaling::from_text(rope_scaling);
   std::shared_ptr<PyLanguageModel> model;
   {
     nb::gil_scoped_release release;
-    model = std::make_shared<PyLanguageModel>(LanguageModel::load(path, context));
+    model = std::make_shared<PyLanguageModel>(LanguageModel::load(path, context, options));
   }
   return nb::cast(model);
 }
@@ -103,11 +108,47 @@ DType cache_type(const std::string& name) {
                               "', must be float32, bfloat16 or int8");
 }
 
+nb::any losses(const TextScore& s) {
+  const Output out =
+      new_output(Kind::numpy, DType::f32, {static_cast<std::int64_t>(s.losses.size())});
+  std::memcpy(out.view.data, s.losses.data(), s.losses.size() * sizeof(float));
+  return nb::borrow<nb::any>(out.object());
+}
+
+TextScore score(PyLanguageModel& m, nb::handle text_or_ids, std::int64_t window, std::int64_t step,
+                std::optional<std::int64_t> sinks,
+                const std::vector<std::pair<std::int64_t, std::int64_t>>& ablate,
+                const std::string& ablate_with, const std::string& kv_cache) {
+  if (ablate_with != "zero" && ablate_with != "mean") {
+    throw std::invalid_argument("[score] ablate_with is '" + ablate_with +
+                                "', must be zero or mean");
+  }
+  const Ids ids = ids_of(m, text_or_ids);
+  ScoreOptions options;
+  options.window = window;
+  options.step = step;
+  options.sinks = sinks;
+  options.cache = cache_type(kv_cache);
+  options.progress = [](std::int64_t, std::int64_t) {
+    nb::gil_scoped_acquire acquire;
+    if (PyErr_CheckSignals() != 0) throw nb::python_error();  // Ctrl-C
+  };
+  nb::gil_scoped_release release;
+  const std::lock_guard one_at_a_time(m.busy);
+  HeadAblation ablation;
+  for (const auto& head : ablate) ablation.heads.push_back({head.first, head.second});
+  options.ablation = ablate_with == "mean" && !ablate.empty()
+                         ? m.model.mean_ablation(ablation.heads, ids, options)
+                         : ablation;
+  return m.model.score(ids, options);
+}
+
 Generation generate(PyLanguageModel& m, nb::handle prompt, std::int64_t max_tokens,
                     double temperature, std::int64_t top_k, double top_p, double min_p,
                     double repetition_penalty, std::uint64_t seed,
                     const std::vector<std::string>& stop, bool chat, const std::string& system,
-                    const std::string& kv_cache, nb::handle on_text) {
+                    const std::string& kv_cache, std::int64_t window, std::int64_t sinks,
+                    nb::handle on_text) {
   if (!system.empty() && !chat) throw std::invalid_argument("[generate] system needs chat=True");
   const Ids ids =
       chat ? m.model.encode_chat(system, nb::cast<std::string>(prompt)) : ids_of(m, prompt);
@@ -121,6 +162,8 @@ Generation generate(PyLanguageModel& m, nb::handle prompt, std::int64_t max_toke
                      .seed = seed};
   options.stop = stop;
   options.cache = cache_type(kv_cache);
+  options.window = window;
+  options.sinks = sinks;
   nb::gil_scoped_release release;
   const std::lock_guard one_at_a_time(m.busy);
   return m.model.generate(ids, options, [&](std::string_view part) {
@@ -171,6 +214,18 @@ void bind_language_models(nb::module_& m) {
         return "Generation(" + std::to_string(g.ids.size()) + " tokens)";
       });
 
+  nb::class_<TextScore>(m, "TextScore", "How well a language model foresees a text.")
+      .def_prop_ro(
+          "losses", &losses,
+          "[tokens - 1] float32: -ln of the probability that each token but the first had.")
+      .def_ro("top", &TextScore::top, "The token that was held for the most probable, of each.")
+      .def_ro("mean_loss", &TextScore::mean_loss, "Nats a token.")
+      .def_ro("perplexity", &TextScore::perplexity, "e to the mean loss.")
+      .def("__repr__", [](const TextScore& s) {
+        return "TextScore(perplexity " + std::to_string(s.perplexity) + ", " +
+               std::to_string(s.losses.size()) + " tokens)";
+      });
+
   nb::class_<PyLanguageModel>(m, "LanguageModel", "A language model, loaded by attn.load().")
       .def(
           "encode",
@@ -202,18 +257,31 @@ void bind_language_models(nb::module_& m) {
     seen.entropy, seen.top_keys, seen.top_weights
 
 value_weighted weighs values before the output projection.)")
+      .def("score", &score, "text_or_ids"_a, nb::kw_only(), "window"_a = 0, "step"_a = 0,
+           "sinks"_a = nb::none(),
+           "ablate"_a = std::vector<std::pair<std::int64_t, std::int64_t>>{},
+           "ablate_with"_a = "zero", "kv_cache"_a = "float32",
+           R"(How well the model foresees a text, or token ids; returns a TextScore.
+
+window: tokens that are seen at once (0: 2048, or the model's positions); each window begins step
+tokens after the one before (0: half a window), and a token counts in the first that holds it. With
+sinks the text runs once, step tokens at a time (0: 1), through a cache of window tokens that keeps
+the first and the last. ablate: heads as (layer, head), counted from 0, whose output becomes zero,
+or its mean over this text.)")
       .def("generate", &generate, "prompt"_a, nb::kw_only(), "max_tokens"_a = 128,
            "temperature"_a = 0.0, "top_k"_a = 0, "top_p"_a = 1.0, "min_p"_a = 0.0,
            "repetition_penalty"_a = 1.0, "seed"_a = 0, "stop"_a = std::vector<std::string>{},
-           "chat"_a = false, "system"_a = "", "kv_cache"_a = "float32", "on_text"_a = nb::none(),
+           "chat"_a = false, "system"_a = "", "kv_cache"_a = "float32", "window"_a = 0,
+           "sinks"_a = 4, "on_text"_a = nb::none(),
            R"(Continues a prompt, a text or token ids; returns a Generation.
 
 temperature 0 takes the most probable token each time; above, tokens are drawn, from the top_k most
 probable (0: all), the fewest that have top_p probability together, those with min_p of the most
 probable's probability. repetition_penalty above 1 makes tokens less probable that are there
 already. stop: texts that end the text where they begin. chat: the prompt is a question to an
-instruct model (ChatML), system what it is told first. kv_cache: float32, bfloat16 or int8. on_text
-is called with each piece of text as soon as it is certain.)")
+instruct model (ChatML), system what it is told first. kv_cache: float32, bfloat16 or int8. window
+above 0: remember so many tokens, the first sinks and the last others, past the context. on_text is
+called with each piece of text as soon as it is certain.)")
       .def("view", &view, "text_or_ids"_a, nb::kw_only(), "max_length"_a = 0,
            "layers"_a = std::vector<std::int64_t>{}, "generated"_a = nb::none(), "title"_a = "",
            R"(The page of what every head attends to, as attn.look() shows it.

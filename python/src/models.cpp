@@ -402,7 +402,8 @@ value_weighted weighs values before the output projection.)")
       });
   m.def(
       "load",
-      [](nb::handle path, int threads, const std::string& isa, bool offline) -> nb::object {
+      [](nb::handle path, int threads, const std::string& isa, bool offline,
+         const std::string& rope_scaling) -> nb::object {
         const auto name = nb::cast<std::string>(nb::module_::import_("os").attr("fspath")(path));
         const Context own({.threads = threads, .isa = isa_from_name(isa)});
         std::string place;
@@ -417,17 +418,22 @@ value_weighted weighs values before the output projection.)")
           if (!translates && !is_language_model(place))
             encoder.emplace(PyModel{Model::load(place, own)});
         }
-        if (translates) return load_translation_model(place, own);
-        return encoder ? nb::cast(std::move(*encoder)) : load_language_model(place, own);
+        if (!encoder && !translates) return load_language_model(place, own, rope_scaling);
+        if (!rope_scaling.empty())
+          throw std::invalid_argument("[load] rope_scaling is for language models");
+        return translates ? load_translation_model(place, own) : nb::cast(std::move(*encoder));
       },
       "path"_a, nb::kw_only(), "threads"_a = 0, "isa"_a = "automatic", "offline"_a = false,
+      "rope_scaling"_a = "",
       nb::sig("def load(path: object, *, threads: int = 0, isa: str = 'automatic', "
-              "offline: bool = False) -> Model | LanguageModel | TranslationModel"),
+              "offline: bool = False, rope_scaling: str = '') -> Model | LanguageModel | "
+              "TranslationModel"),
       "A model from a folder in Hugging Face layout, a GGUF file, or by a known name such as "
-      "minilm "
-      "or smollm2, which is obtained when it is not in the cache (offline: only the cache). An "
-      "encoder is a Model, a language model a LanguageModel, an encoder-decoder a "
-      "TranslationModel.");
+      "minilm or smollm2, which is obtained when it is not in the cache (offline: only the cache). "
+      "An encoder is a Model, a language model a LanguageModel, an encoder-decoder a "
+      "TranslationModel. rope_scaling stretches the positions of a language model past its "
+      "context: "
+      "\"yarn:4\", or linear, ntk, dynamic.");
 
   m.def(
       "look",

@@ -7,10 +7,16 @@
 #include <algorithm>
 #include <cmath>
 #include <stdexcept>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "folder.h"
 #include "made_transformer.h"
+#include "model/families.h"
+#include "model/file.h"
+#include "model/json.h"
+#include "model/weights.h"
 
 namespace attn {
 namespace {
@@ -94,6 +100,31 @@ TEST(Score, EachTokenIsForeseenFromItsWindow) {
     EXPECT_NEAR(got.mean_loss, sum / 70, 1e-5);
     EXPECT_NEAR(got.perplexity, std::exp(sum / 70), 1e-3);
   }
+}
+
+// The loop of Transformers' guide to perplexity, on weights by formula (tools/golden_score.py).
+TEST(Score, AgreesWithTransformers) {
+  const std::string path = std::string(ATTN_TEST_DATA) + "/score.json";
+  const Json golden = Json::parse(read_file(path), path);
+  TensorShapes shapes;
+  const Json& tensors = *golden.find("tensors");
+  for (std::size_t t = 0; t < tensors.names.size(); ++t) {
+    for (const Json& n : tensors.items[t].items) shapes[tensors.names[t]].push_back(n.integer);
+  }
+  const TestFolder folder;
+  Weights weights(folder.write("model.safetensors", made_weights(shapes)));
+  DescribedModel loaded = load_described(golden.find("config")->text, "config.json", weights);
+  const Transformer model(loaded.config, std::move(loaded.weights));
+  std::vector<std::int32_t> ids;
+  for (const Json& id : golden.find("ids")->items)
+    ids.push_back(static_cast<std::int32_t>(id.integer));
+  const TextScore got = score(
+      model, ids, {.window = golden.find("window")->integer, .step = golden.find("step")->integer},
+      one_thread());
+  const auto& losses = golden.find("losses")->items;
+  ASSERT_EQ(got.losses.size(), losses.size());
+  for (std::size_t i = 0; i < losses.size(); ++i)
+    EXPECT_NEAR(got.losses[i], losses[i].real, 1e-4 * losses[i].real) << i;
 }
 
 TEST(Score, ShortTextsProgressAndCaches) {

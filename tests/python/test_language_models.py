@@ -157,6 +157,45 @@ def test_the_page(model, tmp_path):
     assert {s.layer for s in demo.statistics()} == {1}
 
 
+def test_score(model, folder):
+    ids = [(37 * i + 3 * i * i) % 1000 for i in range(60)]
+    whole = model.score(ids)
+    logits = model.logits(ids)[:-1].astype(np.float64)
+    losses = np.log(np.exp(logits).sum(1)) - logits[np.arange(59), ids[1:]]
+    np.testing.assert_allclose(whole.losses, losses, atol=1e-4)
+    assert whole.top == logits.argmax(1).tolist()
+    np.testing.assert_allclose(whole.mean_loss, losses.mean(), rtol=1e-5)
+    np.testing.assert_allclose(whole.perplexity, np.exp(losses.mean()), rtol=1e-4)
+    assert repr(whole).endswith("59 tokens)")
+    one = model.score(ids, ablate=[(0, 1)])
+    assert one.mean_loss != whole.mean_loss
+    assert model.score(ids, ablate=[(0, 1)], ablate_with="mean").mean_loss != one.mean_loss
+    stream = model.score(ids, window=64, sinks=2, step=5)
+    np.testing.assert_allclose(stream.losses, whole.losses, atol=1e-4)
+    assert len(model.score(ids * 3, window=16, step=4).losses) == 179
+    with pytest.raises(ValueError, match="64 positions"):
+        model.score(ids, window=65)
+    with pytest.raises(ValueError, match="no head 1.0"):
+        model.score(ids, ablate=[(1, 0)], ablate_with="mean")
+    with pytest.raises(ValueError, match="must be zero or mean"):
+        model.score(ids, ablate_with="noise")
+    with pytest.raises(ValueError, match="two or more"):
+        model.score([1])
+    longer = attn.load(folder, threads=1, rope_scaling="yarn:2")
+    assert longer.max_length == 128
+    assert len(longer.score(ids * 2, window=120).losses) == 119
+    with pytest.raises(ValueError, match="longrope"):
+        attn.load(folder, rope_scaling="longrope:2")
+    with pytest.raises(ValueError, match="for language models"):
+        attn.load("demo", rope_scaling="yarn:2")
+
+
+def test_generation_past_the_context(model):
+    assert len(model.generate([5] * 100, max_tokens=80, window=16, sinks=2).ids) > 0
+    with pytest.raises(ValueError, match="64 positions"):
+        model.generate([5] * 100, max_tokens=8)
+
+
 def test_what_on_text_raises_ends_it(model):
     def stop(_):
         raise KeyError("enough")
