@@ -113,38 +113,14 @@ DescribedTranslator load_bart(const Fields& fields, const std::string& type, Wei
   require(fields, "add_final_layer_norm", false);
   require(fields, "normalize_embedding", !sides.marian);
   require(fields, "static_position_embeddings", sides.marian);
-  refuse_others(fields, {"activation_dropout",
-                         "add_bias_logits",
-                         "classif_dropout",
-                         "decoder_layerdrop",
-                         "dropout",
-                         "encoder_layerdrop",
-                         "extra_pos_embeddings",
-                         "force_bos_token_to_be_generated",
-                         "gradient_checkpointing",
-                         "init_std",
-                         "is_encoder_decoder",
-                         "num_hidden_layers",
-                         "num_labels",
-                         "output_past",
-                         "prefix",
-                         "share_encoder_decoder_embeddings",
-                         "tie_word_embeddings",
-                         "tokenizer_class",
-                         "unk_token_id",
-                         "bad_words_ids",
-                         "early_stopping",
-                         "forced_bos_token_id",
-                         "forced_eos_token_id",
-                         "length_penalty",
-                         "max_length",
-                         "max_new_tokens",
-                         "min_length",
-                         "min_new_tokens",
-                         "no_repeat_ngram_size",
-                         "num_beams",
-                         "renormalize_logits",
-                         "repetition_penalty"});
+  know_search(fields);
+  refuse_others(
+      fields,
+      {"activation_dropout", "add_bias_logits", "classif_dropout", "decoder_layerdrop", "dropout",
+       "encoder_layerdrop", "extra_pos_embeddings", "force_bos_token_to_be_generated",
+       "gradient_checkpointing", "init_std", "is_encoder_decoder", "num_hidden_layers",
+       "num_labels", "output_past", "prefix", "share_encoder_decoder_embeddings",
+       "tie_word_embeddings", "tokenizer_class", "unk_token_id"});
   model.encoder = read_model(encoder, sides, "encoder.", weights);
   model.decoder = read_model(decoder, sides, "decoder.", weights);
   TransformerWeights::Linear& head = model.decoder.weights.head;

@@ -30,11 +30,14 @@ class Variables {
     used_.insert(name);
     return file_.text(name).value_or(otherwise);
   }
-  const std::vector<std::int64_t>& shape(const std::string& name) const {
+  const TensorEntry& entry(const std::string& name) const {
     for (const TensorEntry& entry : file_.tensors()) {
-      if (entry.name == name) return entry.shape;
+      if (entry.name == name) return entry;
     }
     fail("tensor " + name + ": is missing");
+  }
+  const std::vector<std::int64_t>& shape(const std::string& name) const {
+    return entry(name).shape;
   }
   const float* floats(const std::string& name, const std::vector<std::int64_t>& sizes) {
     used_.insert(name);
@@ -66,15 +69,14 @@ class Variables {
   std::set<std::string> used_;
 };
 
+// By its number in ops::ActivationType.
 nn::Activation activation(Variables& in, const std::string& name) {
-  const auto number = static_cast<int>(in.number(name, 0));
-  switch (number) {  // ops::ActivationType
-    case 0: return nn::Activation::relu;
-    case 1: return nn::Activation::gelu_tanh;
-    case 2: return nn::Activation::silu;
-    case 3: return nn::Activation::gelu;
-    default: in.fail("tensor " + name + ": activation " + std::to_string(number) + " is not known");
-  }
+  const double number = in.number(name, 0);
+  if (number == 0) return nn::Activation::relu;
+  if (number == 1) return nn::Activation::gelu_tanh;
+  if (number == 2) return nn::Activation::silu;
+  if (number == 3) return nn::Activation::gelu;
+  in.fail("tensor " + name + ": activation " + std::to_string(number) + " is not known (0 to 3)");
 }
 
 // By the square root of the width unless the file says otherwise: a flag, or the scale itself.
@@ -82,10 +84,9 @@ double embedding_scale(Variables& in, const std::string& side, std::int64_t widt
   for (const char* const name : {"/scale_embeddings", "/embeddings/multiply_by_sqrt_depth"}) {
     if (!in.has(side + name)) continue;
     const double scale = in.number(side + name, 1);
+    if (in.entry(side + name).dtype != "I8") return scale;
     if (scale == 0) return 1;
-    if (scale != 1) return scale;
-    // 1 as a number is a scale; as a flag it asks for the root.
-    return in.shape(side + name).empty() ? std::sqrt(static_cast<double>(width)) : 1;
+    break;
   }
   return std::sqrt(static_cast<double>(width));
 }
@@ -246,7 +247,9 @@ CTranslate2Translator load_ctranslate2(Weights& weights, const std::string& conf
     t.end = fields.text("eos_token").value_or(t.end);
     t.source_begin = fields.boolean("add_source_bos").value_or(t.source_begin);
     t.source_end = fields.boolean("add_source_eos").value_or(t.source_end);
-    t.start = fields.text("decoder_start_token").value_or(t.start);
+    // null: the user chooses it.
+    if (const Json* const given = tree.find("decoder_start_token"))
+      t.start = given->is(Json::Kind::null) ? "" : fields.needed_text("decoder_start_token");
     if (const auto epsilon = fields.number("layer_norm_epsilon")) {
       if (!(*epsilon > 0)) fields.fail("layer_norm_epsilon", "must be above 0");
       out.model.encoder.config.norm_epsilon = out.model.decoder.config.norm_epsilon = *epsilon;
@@ -259,8 +262,9 @@ CTranslate2Translator load_ctranslate2(Weights& weights, const std::string& conf
         "decoder/alibi_use_positive_positions", "decoder/scale_alibi"}) {
     in.ignore(name);  // for alignments, and of ALiBi
   }
-  for (const char* const name : {"decoder/start_from_zero_embedding", "decoder/alibi",
-                                 "embeddings_merge", "encoder/embeddings_merge"}) {
+  for (const char* const name :
+       {"decoder/start_from_zero_embedding", "decoder/alibi", "encoder/multi_query_attention",
+        "embeddings_merge", "encoder/embeddings_merge"}) {
     if (in.number(name, 0) != 0)
       in.fail("tensor " + std::string(name) + ": is set, which we do not run");
   }

@@ -112,13 +112,9 @@ DescribedTranslator load_t5(const Fields& fields, Weights& weights) {
   DescribedTranslator model;
   model.start = token_of(fields, "decoder_start_token_id", vocabulary);
   // These repeat what feed_forward_proj says.
-  refuse_others(fields, {"classifier_dropout", "dense_act_fn",        "dropout_rate",
-                         "initializer_factor", "is_encoder_decoder",  "is_gated_act",
-                         "n_positions",        "output_past",         "bad_words_ids",
-                         "early_stopping",     "forced_bos_token_id", "forced_eos_token_id",
-                         "length_penalty",     "max_length",          "max_new_tokens",
-                         "min_length",         "min_new_tokens",      "no_repeat_ngram_size",
-                         "num_beams",          "renormalize_logits",  "repetition_penalty"});
+  know_search(fields);
+  refuse_others(fields, {"classifier_dropout", "dense_act_fn", "dropout_rate", "initializer_factor",
+                         "is_encoder_decoder", "is_gated_act", "n_positions", "output_past"});
   model.encoder = read_model(encoder, false, weights);
   model.decoder = read_model(decoder, true, weights);
   TransformerWeights& w = model.decoder.weights;

@@ -59,6 +59,23 @@ std::int64_t count_of(const Fields& fields, const char* name) {
   return value->integer;
 }
 
+// What generation_config.json may say that changes nothing for a search: of sampling, and of
+// programs that run a model.
+constexpr std::string_view kOfOtherPrograms[] = {"_from_model_config",
+                                                 "bos_token_id",
+                                                 "do_sample",
+                                                 "output_attentions",
+                                                 "output_hidden_states",
+                                                 "output_scores",
+                                                 "pad_token_id",
+                                                 "return_dict_in_generate",
+                                                 "temperature",
+                                                 "top_k",
+                                                 "top_p",
+                                                 "transformers_version",
+                                                 "typical_p",
+                                                 "use_cache"};
+
 }  // namespace
 
 std::int32_t token_of(const Fields& fields, const char* name, std::int64_t vocabulary) {
@@ -95,25 +112,13 @@ SearchSettings read_search(const Fields& fields, std::int64_t positions, std::in
   return s;
 }
 
-void refuse_others_than_search(const Fields& fields, std::initializer_list<std::string_view> also) {
-  // Of sampling, or for programs that run a model.
-  static constexpr std::string_view kIdle[] = {"_from_model_config",
-                                               "_name_or_path",
-                                               "bos_token_id",
-                                               "decoder_start_token_id",
-                                               "do_sample",
-                                               "output_attentions",
-                                               "output_hidden_states",
-                                               "output_scores",
-                                               "pad_token_id",
-                                               "return_dict_in_generate",
-                                               "temperature",
-                                               "top_k",
-                                               "top_p",
-                                               "transformers_version",
-                                               "typical_p",
-                                               "use_cache"};
-  fields.refuse_others(std::span<const std::string_view>(kIdle), also);
+void know_search(const Fields& fields) {
+  for (const char* const name :
+       {"bad_words_ids", "early_stopping", "forced_bos_token_id", "forced_eos_token_id",
+        "length_penalty", "max_length", "max_new_tokens", "min_length", "min_new_tokens",
+        "no_repeat_ngram_size", "num_beams", "renormalize_logits", "repetition_penalty"}) {
+    fields.find(name);
+  }
 }
 
 bool is_translator(const std::string& model_type) {
@@ -140,9 +145,9 @@ DescribedTranslator load_translator(const std::string& config_json, const std::s
     const Json generation = Json::parse(*generation_json, place);
     const Fields inner(generation, place);
     model.search = read_search(inner, decoder.positions, decoder.vocabulary);
-    refuse_others_than_search(inner);
     if (inner.find("decoder_start_token_id") != nullptr)
       model.start = token_of(inner, "decoder_start_token_id", decoder.vocabulary);
+    inner.refuse_others(kOfOtherPrograms);
     // Early files leave the end to config.json.
     if (!model.search.ends.empty()) return model;
     model.search.ends = tokens_of(fields, "eos_token_id", decoder.vocabulary);

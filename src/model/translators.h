@@ -51,9 +51,8 @@ DescribedTranslator load_bart(const Fields& fields, const std::string& type, Wei
 // How generate() is to search: from generation_config.json, or from config.json, which may have the
 // same names.
 SearchSettings read_search(const Fields& fields, std::int64_t positions, std::int64_t vocabulary);
-// The names that read_search() reads, and that change nothing for a search, may be in config.json.
-void refuse_others_than_search(const Fields& fields,
-                               std::initializer_list<std::string_view> also = {});
+// A config.json may have the names that read_search() reads: refuse_others() then lets them pass.
+void know_search(const Fields& fields);
 // A token of the vocabulary.
 std::int32_t token_of(const Fields& fields, const char* name, std::int64_t vocabulary);
 

@@ -139,7 +139,7 @@ TEST(CTranslate2Models, NothingIsGuessed) {
   EXPECT_THAT(refused("TransformerSpec", 7, {embedding(3, 8)}), HasSubstr("has no layers"));
   EXPECT_THAT(refused("TransformerSpec", 7,
                       {embedding(3, 8), variable("encoder/activation", {}, 1, 1, "\x06")}),
-              HasSubstr("activation 6 is not known"));
+              HasSubstr("activation 6.000000 is not known (0 to 3)"));
 }
 
 TEST(CTranslate2Models, OtherBinariesAreNotTaken) {

@@ -11,6 +11,7 @@
 
 #include "folder.h"
 #include "golden_json.h"
+#include "model/ctranslate2.h"
 
 namespace attn {
 namespace {
@@ -45,6 +46,74 @@ TEST_F(Aren, TransliteratesGreedilyAndWithBeams) {
     if (beams == 1) greedy = got.log_probability;
     EXPECT_GE(got.log_probability, greedy - 1e-4);
   }
+}
+
+// The same model as converters of today write it: version 6, settings of each side, types, an
+// alias, tokens in config.json, vocabularies as JSON.
+TEST_F(Aren, TransliteratesAsVersion6Too) {
+  const MappedFile old(folder() + "/model.bin");
+  const CTranslate2 parsed(old.bytes(), old.path());
+  const auto number = [](auto value) {
+    return std::string(reinterpret_cast<const char*>(&value), sizeof value);
+  };
+  const auto name = [&](const std::string& text) {
+    return number(static_cast<std::uint16_t>(text.size() + 1)) + text + '\0';
+  };
+  std::string variables;
+  std::uint32_t count = 0;
+  const auto add = [&](const std::string& called, const std::vector<std::int64_t>& shape,
+                       std::uint8_t type, const std::string& bytes) {
+    variables += name(called) + number(static_cast<std::uint8_t>(shape.size()));
+    for (const std::int64_t n : shape) variables += number(static_cast<std::uint32_t>(n));
+    variables += number(type) + number(static_cast<std::uint32_t>(bytes.size())) + bytes;
+    ++count;
+  };
+  for (const TensorEntry& entry : parsed.tensors()) {
+    std::string called = entry.name;
+    if (called == "encoder/embeddings/weight") called = "encoder/embeddings_0/weight";
+    const auto bytes = old.bytes().subspan(entry.begin, entry.end - entry.begin);
+    add(called, entry.shape, 0, {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+  }
+  for (const std::string side : {"encoder/", "decoder/"}) {
+    add(side + "num_heads", {}, 2, number(std::int16_t{8}));
+    add(side + "pre_norm", {}, 1, number(std::int8_t{1}));
+    add(side + "activation", {}, 1, number(std::int8_t{0}));
+    add(side + "scale_embeddings", {}, 1, number(std::int8_t{1}));
+  }
+  add("encoder/embeddings_merge", {}, 1, number(std::int8_t{0}));
+  add("encoder/multi_query_attention", {}, 1, number(std::int8_t{0}));
+  add("decoder/alignment_layer", {}, 2, number(std::int16_t{-1}));
+  add("decoder/alibi", {}, 1, number(std::int8_t{0}));
+  const TestFolder made;
+  made.write("model.bin", number(std::uint32_t{6}) + name("TransformerSpec") +
+                              number(std::uint32_t{7}) + number(count) + variables +
+                              number(std::uint32_t{1}) + name("decoder/alignment_heads") +
+                              name("decoder/alignment_layer"));
+  const auto list = [&](const std::string& side) {
+    std::string json = "[", text = read_file(folder() + "/" + side + ".txt");
+    for (std::size_t at = 0, end = 0; at < text.size(); at = end + 1) {
+      end = text.find('\n', at);
+      json += (at == 0 ? "\"" : ",\"") + text.substr(at, end - at) + "\"";
+    }
+    made.write(side + ".json", json + "]");
+  };
+  list("source_vocabulary");
+  list("target_vocabulary");
+  const auto config = [&](const std::string& start) {
+    made.write("config.json",
+               R"({"add_source_bos":false,"add_source_eos":false,"bos_token":"<s>",)"
+               R"("decoder_start_token":)" +
+                   start + R"(,"eos_token":"</s>","layer_norm_epsilon":null,"unk_token":"<unk>"})");
+    return message_of<Error>([&] { TranslationModel::load(made.path()); });
+  };
+  EXPECT_THAT(config("null"), HasSubstr("a token that the user chooses"));
+  EXPECT_THAT(config("\"<start>\""), HasSubstr("target_vocabulary: has no <start>"));
+  ASSERT_EQ(config("\"<s>\""), "");
+  const auto model = TranslationModel::load(made.path(), Context({.threads = 1}));
+  const auto before = TranslationModel::load(folder(), Context({.threads = 1}));
+  const Translation got = model.translate(kSource, {.beams = 4});
+  EXPECT_EQ(got.text, "a t z m o n");
+  EXPECT_EQ(got.log_probability, before.translate(kSource, {.beams = 4}).log_probability);
 }
 
 TEST_F(Aren, UnknownTokensAreTakenAndWrongArgumentsRefused) {
