@@ -3,7 +3,7 @@
 #include <utility>
 
 #include "attn/error.h"
-#include "model/settings.h"
+#include "model/part.h"
 #include "model/vocabulary.h"
 
 namespace attn {
@@ -42,17 +42,18 @@ std::vector<AddedToken> read_added_tokens(const Json& array, const std::string& 
   }
   std::vector<AddedToken> tokens;
   for (const Json& item : array.items) {
-    Settings settings(item, place);
+    const Fields settings(item, place);
     AddedToken token;
-    token.id = static_cast<std::int32_t>(settings.integer("id", 0, Vocabulary::kLargest - 1));
-    token.content = settings.text("content");
+    token.id =
+        static_cast<std::int32_t>(settings.needed_integer("id", 0, Vocabulary::kLargest - 1));
+    token.content = settings.needed_text("content");
     if (token.content.empty()) settings.fail("content", "is empty");
-    token.special = settings.flag("special");
-    token.single_word = settings.flag("single_word");
-    token.lstrip = settings.flag("lstrip");
-    token.rstrip = settings.flag("rstrip");
-    token.normalized = settings.flag("normalized");
-    settings.finish();
+    token.special = settings.needed_boolean("special");
+    token.single_word = settings.needed_boolean("single_word");
+    token.lstrip = settings.needed_boolean("lstrip");
+    token.rstrip = settings.needed_boolean("rstrip");
+    token.normalized = settings.needed_boolean("normalized");
+    finish_part(settings);
     tokens.push_back(std::move(token));
   }
   return tokens;

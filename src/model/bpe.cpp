@@ -165,21 +165,21 @@ std::optional<std::pair<std::string, std::string>> split_merge(const std::string
   return std::pair(text.substr(0, space), text.substr(space + 1));
 }
 
-std::unique_ptr<const Subwords> make_bpe(Settings& settings) {
+std::unique_ptr<const Subwords> make_bpe(const Fields& settings) {
   BpeOptions options;
   if (const Json* const dropout = settings.find("dropout");
       dropout != nullptr && !(dropout->is_number() && dropout->real == 0)) {
     settings.fail("dropout", "is set, which is for training only");
   }
-  options.unknown = settings.optional_text("unk_token");
-  options.fuse_unknown = settings.flag("fuse_unk", false);
-  options.byte_fallback = settings.flag("byte_fallback", false);
-  options.ignore_merges = settings.flag("ignore_merges", false);
-  options.prefix = settings.optional_text("continuing_subword_prefix").value_or("");
-  options.suffix = settings.optional_text("end_of_word_suffix").value_or("");
-  Vocabulary vocabulary = read_vocabulary(settings.needed("vocab"), settings.place() + ": vocab");
+  options.unknown = settings.text("unk_token");
+  options.fuse_unknown = settings.boolean("fuse_unk").value_or(false);
+  options.byte_fallback = settings.boolean("byte_fallback").value_or(false);
+  options.ignore_merges = settings.boolean("ignore_merges").value_or(false);
+  options.prefix = settings.text("continuing_subword_prefix").value_or("");
+  options.suffix = settings.text("end_of_word_suffix").value_or("");
+  Vocabulary vocabulary = read_vocabulary(settings.needed("vocab"), settings.source() + ": vocab");
   Bpe::Merges merges;
-  for (const Json& merge : settings.array("merges")) {
+  for (const Json& merge : settings.needed_array("merges")) {
     if (merge.is(Json::Kind::text)) {
       auto pair = split_merge(merge.text);
       if (!pair)
@@ -193,7 +193,8 @@ std::unique_ptr<const Subwords> make_bpe(Settings& settings) {
                     std::string("has ") + merge.kind_name() + ", must be pairs of pieces");
     }
   }
-  return std::make_unique<Bpe>(std::move(vocabulary), merges, std::move(options), settings.place());
+  return std::make_unique<Bpe>(std::move(vocabulary), merges, std::move(options),
+                               settings.source());
 }
 
 }  // namespace attn

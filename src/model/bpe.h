@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-#include "model/settings.h"
+#include "model/part.h"
 #include "model/subwords.h"
 
 namespace attn {
@@ -58,6 +58,6 @@ class Bpe final : public Subwords {
 // "a b" as a merge; nothing when it is not two pieces and a space.
 std::optional<std::pair<std::string, std::string>> split_merge(const std::string& text);
 
-std::unique_ptr<const Subwords> make_bpe(Settings& settings);
+std::unique_ptr<const Subwords> make_bpe(const Fields& settings);
 
 }  // namespace attn

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "model/part.h"
 #include "model/pre_tokenizer.h"
-#include "model/settings.h"
 #include "model/subwords.h"
 #include "model/token_text.h"
 
@@ -31,11 +31,11 @@ void fuse(Pieces& pieces, bool /*within*/) {
   pieces.assign(1, std::move(all));
 }
 
-Decoder strip(Settings& settings, bool whole_text) {
+Decoder strip(const Fields& settings, bool whole_text) {
   std::string content;
-  unicode::append_utf8(settings.character("content"), content);
-  const auto start = static_cast<std::size_t>(settings.integer("start", 0, 1 << 20));
-  const auto stop = static_cast<std::size_t>(settings.integer("stop", 0, 1 << 20));
+  unicode::append_utf8(needed_character(settings, "content"), content);
+  const auto start = static_cast<std::size_t>(settings.needed_integer("start", 0, 1 << 20));
+  const auto stop = static_cast<std::size_t>(settings.needed_integer("stop", 0, 1 << 20));
   const std::size_t size = content.size();
   return [=](Pieces& pieces, bool within) {
     // Of the whole text, a part within it has neither the beginning nor the end.
@@ -53,11 +53,11 @@ Decoder strip(Settings& settings, bool whole_text) {
   };
 }
 
-Decoder replace(Settings& settings) {
-  const std::string content = settings.text("content");
-  Settings inner(settings.needed("pattern"), settings.place() + ": pattern");
+Decoder replace(const Fields& settings) {
+  const std::string content = settings.needed_text("content");
+  const Fields inner(settings.needed("pattern"), settings.source() + ": pattern");
   const Pattern pattern = make_pattern(inner);
-  const std::string place = settings.place();
+  const std::string place = settings.source();
   return [=](Pieces& pieces, bool /*within*/) {
     for (std::string& piece : pieces) {
       std::string out;
@@ -70,11 +70,12 @@ Decoder replace(Settings& settings) {
   };
 }
 
-Decoder metaspace(Settings& settings) {
+Decoder metaspace(const Fields& settings) {
   std::string mark;
-  unicode::append_utf8(settings.character("replacement"), mark);
+  unicode::append_utf8(needed_character(settings, "replacement"), mark);
   const bool prepended = read_prepend_scheme(settings) != PrependScheme::never;
-  settings.flag("split", true);  // means something to the pre-tokenizer of this name only
+  settings.boolean("split").value_or(
+      true);  // means something to the pre-tokenizer of this name only
   return [=](Pieces& pieces, bool within) {
     for (std::size_t i = 0; i < pieces.size(); ++i) {
       replace_all(pieces[i], mark, i == 0 && prepended && !within ? "" : " ");
@@ -82,9 +83,9 @@ Decoder metaspace(Settings& settings) {
   };
 }
 
-Decoder word_piece(Settings& settings) {
-  const std::string prefix = settings.text("prefix");
-  const bool cleanup = settings.flag("cleanup");
+Decoder word_piece(const Fields& settings) {
+  const std::string prefix = settings.needed_text("prefix");
+  const bool cleanup = settings.needed_boolean("cleanup");
   return [=](Pieces& pieces, bool within) {
     for (std::size_t i = 0; i < pieces.size(); ++i) {
       std::string& piece = pieces[i];
@@ -108,21 +109,21 @@ Decoder word_piece(Settings& settings) {
 // `fused`: the pieces were joined before.
 Decoder make(const Json& part, const std::string& place, bool& fused) {
   const std::string type = part_type(part, place);
-  Settings settings(part, place + ": " + type);
+  const Fields settings(part, place + ": " + type);
   Decoder made;
   if (type == "Sequence") {
     std::vector<Decoder> steps;
-    for (const Json& step : settings.array("decoders")) {
-      steps.push_back(make(step, settings.place(), fused));
+    for (const Json& step : settings.needed_array("decoders")) {
+      steps.push_back(make(step, settings.source(), fused));
     }
     made = [steps](Pieces& pieces, bool within) {
       for (const Decoder& step : steps) step(pieces, within);
     };
   } else if (type == "ByteLevel") {
     // These mean something to the pre-tokenizer and the post-processor of this name only.
-    settings.flag("add_prefix_space", true);
-    settings.flag("trim_offsets", true);
-    settings.flag("use_regex", true);
+    settings.boolean("add_prefix_space").value_or(true);
+    settings.boolean("trim_offsets").value_or(true);
+    settings.boolean("use_regex").value_or(true);
     made = from_alphabet;
     fused = true;
   } else if (type == "ByteFallback") {
@@ -141,7 +142,7 @@ Decoder make(const Json& part, const std::string& place, bool& fused) {
   } else {
     settings.fail("is not a known decoder");
   }
-  settings.finish();
+  finish_part(settings);
   return made;
 }
 

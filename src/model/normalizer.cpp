@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "model/part.h"
 #include "model/precompiled.h"
-#include "model/settings.h"
 
 namespace attn {
 namespace {
@@ -20,8 +20,9 @@ bool is_mark(char32_t c) {
   }
 }
 
-Normalizer strip(Settings& settings) {
-  const bool left = settings.flag("strip_left"), right = settings.flag("strip_right");
+Normalizer strip(const Fields& settings) {
+  const bool left = settings.needed_boolean("strip_left"),
+             right = settings.needed_boolean("strip_right");
   return [=](std::vector<Character>& text) {
     const auto stays = [](const Character& c) { return !unicode::is_space(c.value); };
     if (right) {
@@ -31,8 +32,8 @@ Normalizer strip(Settings& settings) {
   };
 }
 
-Normalizer prepend(Settings& settings) {
-  const std::vector<Character> characters = escape_bytes(settings.text("prepend"));
+Normalizer prepend(const Fields& settings) {
+  const std::vector<Character> characters = escape_bytes(settings.needed_text("prepend"));
   return [=](std::vector<Character>& text) {
     if (text.empty()) return;
     const Character first = text.front();
@@ -42,11 +43,11 @@ Normalizer prepend(Settings& settings) {
   };
 }
 
-Normalizer replace(Settings& settings) {
-  const std::vector<Character> content = escape_bytes(settings.text("content"));
-  Settings pattern(settings.needed("pattern"), settings.place() + ": pattern");
+Normalizer replace(const Fields& settings) {
+  const std::vector<Character> content = escape_bytes(settings.needed_text("content"));
+  const Fields pattern(settings.needed("pattern"), settings.source() + ": pattern");
   const Pattern matcher = make_pattern(pattern);
-  const std::string place = settings.place();
+  const std::string place = settings.source();
   return [=](std::vector<Character>& text) {
     std::string bytes;
     std::vector<std::size_t> starts;  // byte of each character
@@ -74,10 +75,11 @@ Normalizer replace(Settings& settings) {
   };
 }
 
-Normalizer bert(Settings& settings) {
-  const bool clean = settings.flag("clean_text"), split = settings.flag("handle_chinese_chars");
-  const bool lower = settings.flag("lowercase");
-  const bool strip_accents = settings.flag("strip_accents", lower);
+Normalizer bert(const Fields& settings) {
+  const bool clean = settings.needed_boolean("clean_text"),
+             split = settings.needed_boolean("handle_chinese_chars");
+  const bool lower = settings.needed_boolean("lowercase");
+  const bool strip_accents = settings.boolean("strip_accents").value_or(lower);
   return [=](std::vector<Character>& text) {
     if (clean) {
       std::erase_if(text, [](const Character& c) {
@@ -108,17 +110,17 @@ Normalizer bert(Settings& settings) {
 
 Normalizer make_normalizer(const Json& part, const std::string& place) {
   const std::string type = part_type(part, place);
-  Settings settings(part, place + ": " + type);
+  const Fields settings(part, place + ": " + type);
   Normalizer made;
   const auto form = [](NormalForm f) {
     return [f](std::vector<Character>& text) { normalize(text, f); };
   };
   if (type == "Sequence") {
     std::vector<Normalizer> steps;
-    for (const Json& step : settings.array("normalizers")) {
-      steps.push_back(make_normalizer(step, settings.place()));
+    for (const Json& step : settings.needed_array("normalizers")) {
+      steps.push_back(make_normalizer(step, settings.source()));
     }
-    made = [steps, where = settings.place()](std::vector<Character>& text) {
+    made = [steps, where = settings.source()](std::vector<Character>& text) {
       for (const Normalizer& step : steps) {
         const std::size_t before = text.size();
         step(text);
@@ -146,15 +148,15 @@ Normalizer make_normalizer(const Json& part, const std::string& place) {
   } else if (type == "Prepend") {
     made = prepend(settings);
   } else if (type == "Precompiled") {
-    const PrecompiledRules rules(settings.optional_text("precompiled_charsmap").value_or(""),
-                                 settings.place() + ": precompiled_charsmap");
+    const PrecompiledRules rules(settings.text("precompiled_charsmap").value_or(""),
+                                 settings.source() + ": precompiled_charsmap");
     made = [rules](std::vector<Character>& text) { rules.normalize(text); };
   } else if (type == "BertNormalizer") {
     made = bert(settings);
   } else {
     settings.fail("is not a known normalizer");
   }
-  settings.finish();
+  finish_part(settings);
   return made;
 }
 

@@ -4,7 +4,7 @@
 #include <map>
 #include <utility>
 
-#include "model/settings.h"
+#include "model/part.h"
 
 namespace attn {
 namespace {
@@ -48,7 +48,7 @@ void trim(std::vector<PlacedTokens>& parts, const Sources& sources, bool prefix_
 }
 
 std::int32_t known_token(const Json& pair, const char* name, const Vocabulary& vocabulary,
-                         const Settings& settings) {
+                         const Fields& settings) {
   if (pair.items.size() != 2 || !pair.items[0].is(Json::Kind::text) ||
       !pair.items[1].is(Json::Kind::integer)) {
     settings.fail(name, "must be a token and its id");
@@ -80,11 +80,11 @@ PostProcessor frame(std::int32_t begin, std::int32_t end, bool roberta, bool tri
   };
 }
 
-PostProcessor read_frame(Settings& settings, const Vocabulary& vocabulary, bool roberta) {
+PostProcessor read_frame(const Fields& settings, const Vocabulary& vocabulary, bool roberta) {
   const std::int32_t begin = known_token(settings.needed("cls"), "cls", vocabulary, settings);
   const std::int32_t end = known_token(settings.needed("sep"), "sep", vocabulary, settings);
-  const bool trims = roberta && settings.flag("trim_offsets");
-  const bool prefix_space = roberta && settings.flag("add_prefix_space");
+  const bool trims = roberta && settings.needed_boolean("trim_offsets");
+  const bool prefix_space = roberta && settings.needed_boolean("add_prefix_space");
   return frame(begin, end, roberta, trims, prefix_space);
 }
 
@@ -98,41 +98,42 @@ struct Slot {
 std::map<std::string, std::vector<std::int32_t>> read_special_tokens(const Json& object,
                                                                      const Vocabulary& vocabulary,
                                                                      const std::string& place) {
-  Settings whole(object, place);  // refuses what is no object
+  const Fields whole(object, place);  // refuses what is no object
   std::map<std::string, std::vector<std::int32_t>> tokens;
   for (std::size_t i = 0; i < object.names.size(); ++i) {
-    Settings settings(object.items[i], place + ": " + object.names[i]);
-    settings.text("id");
+    const Fields settings(object.items[i], place + ": " + object.names[i]);
+    settings.needed_text("id");
     std::vector<std::int32_t>& ids = tokens[object.names[i]];
-    for (const Json& id : settings.array("ids")) {
+    for (const Json& id : settings.needed_array("ids")) {
       if (!id.is(Json::Kind::integer) || !vocabulary.has(id.integer)) {
         settings.fail("ids", "has one that is not in the vocabulary");
       }
       ids.push_back(static_cast<std::int32_t>(id.integer));
     }
-    if (settings.array("tokens").size() != ids.size()) settings.fail("tokens", "are not one an id");
-    settings.finish();
+    if (settings.needed_array("tokens").size() != ids.size())
+      settings.fail("tokens", "are not one an id");
+    finish_part(settings);
   }
   return tokens;
 }
 
 std::vector<Slot> read_template(
-    Settings& settings, const char* name,
+    const Fields& settings, const char* name,
     const std::map<std::string, std::vector<std::int32_t>>& special_tokens) {
   std::vector<Slot> slots;
-  for (const Json& item : settings.array(name)) {
-    Settings piece(item, settings.place() + ": " + name);
+  for (const Json& item : settings.needed_array(name)) {
+    const Fields piece(item, settings.source() + ": " + name);
     Slot slot;
     const Json* const text = piece.find("Sequence");
     const Json* const token = piece.find("SpecialToken");
-    piece.finish();
+    finish_part(piece);
     if ((text == nullptr) == (token == nullptr)) {
       piece.fail("must hold either Sequence or SpecialToken");
     }
-    Settings inner(text != nullptr ? *text : *token, piece.place());
-    slot.type = static_cast<std::int32_t>(inner.integer("type_id", 0, 255));
-    const std::string id = inner.text("id");
-    inner.finish();
+    const Fields inner(text != nullptr ? *text : *token, piece.source());
+    slot.type = static_cast<std::int32_t>(inner.needed_integer("type_id", 0, 255));
+    const std::string id = inner.needed_text("id");
+    finish_part(inner);
     if (text != nullptr) {
       if (id != "A" && id != "B") inner.fail("id", "\"" + id + "\" is not known (A, B)");
       slot.text = id == "A" ? 0 : 1;
@@ -148,9 +149,9 @@ std::vector<Slot> read_template(
   return slots;
 }
 
-PostProcessor by_template(Settings& settings, const Vocabulary& vocabulary) {
+PostProcessor by_template(const Fields& settings, const Vocabulary& vocabulary) {
   const auto special_tokens = read_special_tokens(settings.needed("special_tokens"), vocabulary,
-                                                  settings.place() + ": special_tokens");
+                                                  settings.source() + ": special_tokens");
   const std::vector<Slot> single = read_template(settings, "single", special_tokens);
   const std::vector<Slot> pair = read_template(settings, "pair", special_tokens);
   for (const Slot& slot : single) {
@@ -188,25 +189,26 @@ PostProcessor put_in_front(std::int32_t id) {
 PostProcessor make_post_processor(const Json& part, const Vocabulary& vocabulary,
                                   const std::string& place) {
   const std::string type = part_type(part, place);
-  Settings settings(part, place + ": " + type);
+  const Fields settings(part, place + ": " + type);
   PostProcessor made;
   if (type == "Sequence") {
     std::vector<PostProcessor> steps;
     bool framed = false;
-    for (const Json& step : settings.array("processors")) {
+    for (const Json& step : settings.needed_array("processors")) {
       // Behind one that made its own parts, no other can tell the two texts apart.
-      const std::string kind = part_type(step, settings.place());
+      const std::string kind = part_type(step, settings.source());
       if (framed) settings.fail(kind + " behind special tokens is not known");
       framed = kind != "ByteLevel";
-      steps.push_back(make_post_processor(step, vocabulary, settings.place()));
+      steps.push_back(make_post_processor(step, vocabulary, settings.source()));
     }
     made = [steps](std::vector<PlacedTokens>& parts, const Sources& sources, bool special_tokens) {
       for (const PostProcessor& step : steps) step(parts, sources, special_tokens);
     };
   } else if (type == "ByteLevel") {
-    const bool trims = settings.flag("trim_offsets");
-    const bool prefix_space = settings.flag("add_prefix_space");
-    settings.flag("use_regex", true);  // means something to the pre-tokenizer of this name only
+    const bool trims = settings.needed_boolean("trim_offsets");
+    const bool prefix_space = settings.needed_boolean("add_prefix_space");
+    settings.boolean("use_regex")
+        .value_or(true);  // means something to the pre-tokenizer of this name only
     made = [=](std::vector<PlacedTokens>& parts, const Sources& sources, bool) {
       if (trims) trim(parts, sources, prefix_space);
     };
@@ -219,7 +221,7 @@ PostProcessor make_post_processor(const Json& part, const Vocabulary& vocabulary
   } else {
     settings.fail("is not a known post-processor");
   }
-  settings.finish();
+  finish_part(settings);
   return made;
 }
 

@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "model/settings.h"
+#include "model/part.h"
 
 namespace attn {
 namespace {
@@ -42,8 +42,8 @@ const Alphabet& alphabet() {
   return kAlphabet;
 }
 
-Delimiter read_delimiter(Settings& settings, const std::string& otherwise) {
-  const std::string name = settings.optional_text("behavior").value_or(otherwise);
+Delimiter read_delimiter(const Fields& settings, const std::string& otherwise) {
+  const std::string name = settings.text("behavior").value_or(otherwise);
   if (name == "Removed") return Delimiter::removed;
   if (name == "Isolated") return Delimiter::isolated;
   if (name == "MergedWithPrevious") return Delimiter::merged_previous;
@@ -76,12 +76,13 @@ void write_letters(const SplitText& from, const Split& split, SplitText& out) {
   out.end_split();
 }
 
-PreTokenizer byte_level(Settings& settings) {
-  const bool prefix = settings.flag("add_prefix_space");
-  settings.flag("trim_offsets");  // means something to the post-processor of this name only
+PreTokenizer byte_level(const Fields& settings) {
+  const bool prefix = settings.needed_boolean("add_prefix_space");
+  settings.needed_boolean(
+      "trim_offsets");  // means something to the post-processor of this name only
   PreTokenizer words;
-  if (settings.flag("use_regex", true)) {
-    words = cut_by_pattern(Pattern(kGpt2Pattern, settings.place()), Delimiter::isolated, false);
+  if (settings.boolean("use_regex").value_or(true)) {
+    words = cut_by_pattern(Pattern(kGpt2Pattern, settings.source()), Delimiter::isolated, false);
   }
   return [=](SplitText& text) {
     if (prefix) {
@@ -98,11 +99,11 @@ PreTokenizer byte_level(Settings& settings) {
   };
 }
 
-PreTokenizer metaspace(Settings& settings) {
+PreTokenizer metaspace(const Fields& settings) {
   std::string mark;
-  unicode::append_utf8(settings.character("replacement"), mark);
+  unicode::append_utf8(needed_character(settings, "replacement"), mark);
   const PrependScheme scheme = read_prepend_scheme(settings);
-  const bool cut = settings.flag("split", true);
+  const bool cut = settings.boolean("split").value_or(true);
   return [=](SplitText& text) {
     text.rewrite([&](const SplitText& from, const Split& split, SplitText& out) {
       const std::string_view word = from.text(split);
@@ -150,10 +151,10 @@ int letter_to_byte(char32_t letter) {
   return letter < alphabet().bytes.size() ? alphabet().bytes[letter] : -1;
 }
 
-PrependScheme read_prepend_scheme(Settings& settings) {
-  const std::string name = settings.optional_text("prepend_scheme").value_or("always");
-  const bool prefix = settings.flag("add_prefix_space", true);
-  settings.optional_text("str_rep");  // an older way to say `replacement`
+PrependScheme read_prepend_scheme(const Fields& settings) {
+  const std::string name = settings.text("prepend_scheme").value_or("always");
+  const bool prefix = settings.boolean("add_prefix_space").value_or(true);
+  settings.text("str_rep");  // an older way to say `replacement`
   PrependScheme scheme = PrependScheme::always;
   if (name == "never") {
     scheme = PrependScheme::never;
@@ -173,12 +174,12 @@ PrependScheme read_prepend_scheme(Settings& settings) {
 
 PreTokenizer make_pre_tokenizer(const Json& part, const std::string& place) {
   const std::string type = part_type(part, place);
-  Settings settings(part, place + ": " + type);
+  const Fields settings(part, place + ": " + type);
   PreTokenizer made;
   if (type == "Sequence") {
     std::vector<PreTokenizer> steps;
-    for (const Json& step : settings.array("pretokenizers")) {
-      steps.push_back(make_pre_tokenizer(step, settings.place()));
+    for (const Json& step : settings.needed_array("pretokenizers")) {
+      steps.push_back(make_pre_tokenizer(step, settings.source()));
     }
     made = [steps](SplitText& text) {
       for (const PreTokenizer& step : steps) step(text);
@@ -186,15 +187,16 @@ PreTokenizer make_pre_tokenizer(const Json& part, const std::string& place) {
   } else if (type == "ByteLevel") {
     made = byte_level(settings);
   } else if (type == "Split") {
-    Settings pattern(settings.needed("pattern"), settings.place() + ": pattern");
+    const Fields pattern(settings.needed("pattern"), settings.source() + ": pattern");
     made = cut_by_pattern(make_pattern(pattern), read_delimiter(settings, ""),
-                          settings.flag("invert"));
+                          settings.needed_boolean("invert"));
   } else if (type == "Digits") {
-    made = by_character(is_numeric, settings.flag("individual_digits") ? Delimiter::isolated
-                                                                       : Delimiter::contiguous);
+    made = by_character(is_numeric, settings.needed_boolean("individual_digits")
+                                        ? Delimiter::isolated
+                                        : Delimiter::contiguous);
   } else if (type == "Whitespace") {
     const std::string word = kRustWord;
-    made = cut_by_pattern(Pattern("[" + word + "]+|[^" + word + "\\s]+", settings.place()),
+    made = cut_by_pattern(Pattern("[" + word + "]+|[^" + word + "\\s]+", settings.source()),
                           Delimiter::removed, true);
   } else if (type == "WhitespaceSplit") {
     made = by_character(unicode::is_space, Delimiter::removed);
@@ -212,7 +214,7 @@ PreTokenizer make_pre_tokenizer(const Json& part, const std::string& place) {
   } else {
     settings.fail("is not a known pre-tokenizer");
   }
-  settings.finish();
+  finish_part(settings);
   return made;
 }
 

@@ -31,7 +31,7 @@ int letter_to_byte(char32_t letter);
 
 // How ▁ is put in front (Metaspace): always, only where the source begins, never.
 enum class PrependScheme : std::uint8_t { always, first, never };
-class Settings;
-PrependScheme read_prepend_scheme(Settings& settings);
+class Fields;
+PrependScheme read_prepend_scheme(const Fields& settings);
 
 }  // namespace attn

@@ -1,7 +1,7 @@
 #include "model/subwords.h"
 
 #include "model/bpe.h"
-#include "model/settings.h"
+#include "model/part.h"
 #include "model/unigram.h"
 #include "model/wordpiece_model.h"
 
@@ -58,7 +58,7 @@ int piece_byte(std::string_view piece) {
 
 std::unique_ptr<const Subwords> make_subwords(const Json& part, const std::string& place) {
   const std::string type = model_type(part, place);
-  Settings settings(part, place + ": " + type);
+  const Fields settings(part, place + ": " + type);
   std::unique_ptr<const Subwords> made;
   if (type == "BPE") {
     made = make_bpe(settings);
@@ -69,7 +69,7 @@ std::unique_ptr<const Subwords> make_subwords(const Json& part, const std::strin
   } else {
     settings.fail("is not a known model");
   }
-  settings.finish();
+  finish_part(settings);
   return made;
 }
 

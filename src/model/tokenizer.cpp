@@ -5,7 +5,7 @@
 
 #include "attn/error.h"
 #include "model/longest_first.h"
-#include "model/settings.h"
+#include "model/part.h"
 #include "model/tokenizer_parts.h"
 
 namespace attn {
@@ -40,8 +40,8 @@ Tokenizer::~Tokenizer() = default;
 
 Tokenizer Tokenizer::from_json(std::string_view json, const std::string& source) {
   const Json tree = Json::parse(json, source);
-  Settings settings(tree, source);
-  if (const std::string version = settings.text("version"); version != "1.0") {
+  const Fields settings(tree, source);
+  if (const std::string version = settings.needed_text("version"); version != "1.0") {
     settings.fail("version", "\"" + version + "\" is not known, \"1.0\" is");
   }
   settings.find("truncation");
@@ -72,7 +72,7 @@ Tokenizer Tokenizer::from_json(std::string_view json, const std::string& source)
   if (const Json* const part = settings.find("decoder")) {
     decoder = make_decoder(*part, source + ": decoder");
   }
-  settings.finish();
+  finish_part(settings);
   return Tokenizer(std::make_unique<Parts>(
       Parts{std::move(subwords), std::move(vocabulary),
             AddedTokens(std::move(added), std::move(normalizer), added_place),

@@ -106,11 +106,11 @@ void Unigram::add_unknown(std::string_view word, std::size_t begin, std::size_t 
   for (const char b : bytes) out.push_back({bytes_[static_cast<unsigned char>(b)], begin, end});
 }
 
-std::unique_ptr<const Subwords> make_unigram(Settings& settings) {
+std::unique_ptr<const Subwords> make_unigram(const Fields& settings) {
   Vocabulary vocabulary;
   std::vector<double> scores;
-  const std::string place = settings.place() + ": vocab";
-  for (const Json& entry : settings.array("vocab")) {
+  const std::string place = settings.source() + ": vocab";
+  for (const Json& entry : settings.needed_array("vocab")) {
     if (entry.items.size() != 2 || !entry.items[0].is(Json::Kind::text) ||
         !entry.items[1].is_number() || !std::isfinite(entry.items[1].real)) {
       settings.fail("vocab", "must hold pairs of a piece and its score");
@@ -120,9 +120,10 @@ std::unique_ptr<const Subwords> make_unigram(Settings& settings) {
   }
   std::optional<std::int32_t> unknown;
   if (settings.find("unk_id") != nullptr) {
-    unknown = static_cast<std::int32_t>(settings.integer("unk_id", 0, vocabulary.size() - 1));
+    unknown =
+        static_cast<std::int32_t>(settings.needed_integer("unk_id", 0, vocabulary.size() - 1));
   }
-  const bool byte_fallback = settings.flag("byte_fallback", false);
+  const bool byte_fallback = settings.boolean("byte_fallback").value_or(false);
   for (const char* const sampling : {"alpha", "nbest_size"}) {
     if (settings.find(sampling) != nullptr) {
       settings.fail(sampling, "is set, which is for training only");

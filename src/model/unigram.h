@@ -9,7 +9,7 @@
 #include <string_view>
 #include <vector>
 
-#include "model/settings.h"
+#include "model/part.h"
 #include "model/subwords.h"
 #include "model/trie.h"
 
@@ -35,6 +35,6 @@ class Unigram final : public Subwords {
   Trie trie_;
 };
 
-std::unique_ptr<const Subwords> make_unigram(Settings& settings);
+std::unique_ptr<const Subwords> make_unigram(const Fields& settings);
 
 }  // namespace attn

@@ -39,14 +39,14 @@ void WordPieceModel::cut_word(std::string_view word, std::vector<Subword>& out) 
   out.push_back({unknown_, 0, word.size()});
 }
 
-std::unique_ptr<const Subwords> make_wordpiece(Settings& settings) {
-  const std::string unknown = settings.text("unk_token");
-  const std::string prefix = settings.text("continuing_subword_prefix");
+std::unique_ptr<const Subwords> make_wordpiece(const Fields& settings) {
+  const std::string unknown = settings.needed_text("unk_token");
+  const std::string prefix = settings.needed_text("continuing_subword_prefix");
   const auto longest =
-      static_cast<std::size_t>(settings.integer("max_input_chars_per_word", 0, INT32_MAX));
+      static_cast<std::size_t>(settings.needed_integer("max_input_chars_per_word", 0, INT32_MAX));
   return std::make_unique<WordPieceModel>(
-      read_vocabulary(settings.needed("vocab"), settings.place() + ": vocab"), unknown, prefix,
-      longest, settings.place());
+      read_vocabulary(settings.needed("vocab"), settings.source() + ": vocab"), unknown, prefix,
+      longest, settings.source());
 }
 
 }  // namespace attn

@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "model/settings.h"
+#include "model/part.h"
 #include "model/subwords.h"
 
 namespace attn {
@@ -28,6 +28,6 @@ class WordPieceModel final : public Subwords {
   std::size_t longest_word_ = 0, longest_piece_ = 0;
 };
 
-std::unique_ptr<const Subwords> make_wordpiece(Settings& settings);
+std::unique_ptr<const Subwords> make_wordpiece(const Fields& settings);
 
 }  // namespace attn

@@ -207,10 +207,10 @@ TEST(ByteLevel, RefusesArraysThatDoNotFitTogether) {
 
 TEST(Tokenizer, NamesWhatItDoesNotKnow) {
   EXPECT_THAT(message_of<Error>([] { Tokenizer::from_json("[]", "t.json"); }),
-              HasSubstr("t.json is an array, must be an object"));
+              HasSubstr("t.json: holds an array, must be an object"));
   EXPECT_THAT(message_of<Error>([] { Tokenizer::from_json("{\"version\":\"2.0\"}", "t.json"); }),
               HasSubstr("t.json: version \"2.0\" is not known"));
-  EXPECT_THAT(refused(R"("flavour":1)"), HasSubstr("t.json: flavour is not a known setting"));
+  EXPECT_THAT(refused(R"("flavour":1)"), HasSubstr("t.json: flavour is not known"));
   EXPECT_THAT(refused(R"("normalizer":{"type":"Nmt"})"),
               HasSubstr("t.json: normalizer: Nmt: is not a known normalizer"));
   EXPECT_THAT(refused(R"("normalizer":{"type":"Sequence","normalizers":[{"type":"ByteLevel"}]})"),
@@ -218,7 +218,7 @@ TEST(Tokenizer, NamesWhatItDoesNotKnow) {
   EXPECT_THAT(refused(R"("normalizer":{"type":"Strip","strip_left":1,"strip_right":true})"),
               HasSubstr("Strip: strip_left is a number, must be true or false"));
   EXPECT_THAT(refused(R"("normalizer":{"type":"NFC","form":"x"})"),
-              HasSubstr("NFC: form is not a known setting"));
+              HasSubstr("NFC: form is not known"));
   EXPECT_THAT(refused(R"("pre_tokenizer":{"type":"UnicodeScripts"})"),
               HasSubstr("UnicodeScripts: is not a known pre-tokenizer"));
   EXPECT_THAT(refused(R"("pre_tokenizer":{"type":"Punctuation","behavior":"Gone"})"),
