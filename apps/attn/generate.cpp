@@ -7,7 +7,6 @@
 #include "arguments.h"
 #include "attn/inspect.h"
 #include "attn/language_model.h"
-#include "attn/translation_model.h"
 #include "json.h"
 #include "models.h"
 #include "output.h"
@@ -70,11 +69,7 @@ void generate(const GenerateOptions& options) {
   const std::vector<std::string> texts = prompts(options);
   if (!options.observe.empty() && texts.size() != 1)
     throw std::invalid_argument("generate: --observe takes one prompt");
-  const std::string path = model_path(options.model, options.offline);
-  if (is_translation_model(path)) {
-    throw std::invalid_argument("generate: '" + options.model +
-                                "' is an encoder-decoder, which attn translate runs");
-  }
+  const std::string path = reading_model_path("generate", options.model, options.offline);
   LanguageModelOptions load;
   if (!options.rope_scaling.empty())
     load.rope_scaling = RopeScaling::from_text(options.rope_scaling);

@@ -140,7 +140,7 @@ void print_sinks(const HeadsOptions& options, const LanguageModel& model) {
 }  // namespace
 
 void heads(const HeadsOptions& options) {
-  const std::string path = model_path(options.model, options.offline);
+  const std::string path = reading_model_path("heads", options.model, options.offline);
   const Context context = options.common.context();
   if (options.sinks) return print_sinks(options, LanguageModel::load(path, context));
   HeadTable table;

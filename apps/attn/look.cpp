@@ -60,7 +60,7 @@ AttentionRecord read(const LookOptions& options, const LanguageModel& model,
 
 AttentionRecord read(const LookOptions& options, const std::string& text, const Context& context,
                      Progress& progress) {
-  const std::string path = model_path(options.model, options.offline);
+  const std::string path = reading_model_path("look", options.model, options.offline);
   progress.show("Running the model");
   if (is_language_model(path)) return read(options, LanguageModel::load(path, context), text);
   return read(options, Model::load(path, context), text);

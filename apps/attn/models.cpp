@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 
 #include <filesystem>
+#include <stdexcept>
 
+#include "attn/translation_model.h"
 #include "terminal.h"
 
 namespace attn::cli {
@@ -17,8 +19,18 @@ std::string model_path(const std::string& path_or_name, bool offline) {
                                       }});
 }
 
-Model load_model(const std::string& folder_or_name, bool offline, const Context& context) {
-  return Model::load(model_path(folder_or_name, offline), context);
+std::string reading_model_path(const char* command, const std::string& path_or_name, bool offline) {
+  std::string path = model_path(path_or_name, offline);
+  if (is_translation_model(path)) {
+    throw std::invalid_argument(fmt::format(
+        "{}: '{}' is an encoder-decoder, which attn translate runs", command, path_or_name));
+  }
+  return path;
+}
+
+Model load_model(const char* command, const std::string& folder_or_name, bool offline,
+                 const Context& context) {
+  return Model::load(reading_model_path(command, folder_or_name, offline), context);
 }
 
 std::string get_model(const std::string& name, bool offline) {

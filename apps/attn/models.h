@@ -11,10 +11,13 @@ namespace attn::cli {
 
 // A known model or a folder as it is; downloads show progress. (The library itself sees to it that
 // Ctrl-C leaves no half of a model.)
-Model load_model(const std::string& folder_or_name, bool offline, const Context& context);
+Model load_model(const char* command, const std::string& folder_or_name, bool offline,
+                 const Context& context);
 std::string get_model(const std::string& name, bool offline);
 // Where a MODEL lies: a file or folder as it is, or a known model's folder.
 std::string model_path(const std::string& path_or_name, bool offline);
+// The same for `command`, which takes no encoder-decoder: std::invalid_argument for one.
+std::string reading_model_path(const char* command, const std::string& path_or_name, bool offline);
 
 // "float32", "bfloat16" or "int8", of a key/value cache.
 DType cache_type(const std::string& name);

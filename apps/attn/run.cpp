@@ -95,7 +95,7 @@ void run(const RunOptions& options) {
                                 " has no text; give TEXT, -f FILE or standard input");
   }
 
-  const Model model = load_model(options.model, options.offline, options.common.context());
+  const Model model = load_model("run", options.model, options.offline, options.common.context());
   RunReport report{.model = options.model, .texts = {}, .similarity = {}};
   std::vector<Encoding> encodings;
   for (const std::string& text : texts) {

@@ -83,8 +83,8 @@ void score(const ScoreCommand& options) {
   if (!options.rope_scaling.empty())
     load.rope_scaling = RopeScaling::from_text(options.rope_scaling);
   const std::string text = read_text(options.file);
-  const LanguageModel model = LanguageModel::load(model_path(options.model, options.offline),
-                                                  options.common.context(), load);
+  const LanguageModel model = LanguageModel::load(
+      reading_model_path("score", options.model, options.offline), options.common.context(), load);
   std::vector<std::int32_t> ids = model.encode(text);
   if (options.max_length > 0 && ids.size() > static_cast<std::size_t>(options.max_length))
     ids.resize(static_cast<std::size_t>(options.max_length));

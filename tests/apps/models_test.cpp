@@ -118,9 +118,15 @@ TEST(Translate, TranslatesTextsAndFiles) {
   const Ran cut = attn({"translate", model, text, "--max-tokens", "2"});
   EXPECT_EQ(cut.out, "a t\n");
   EXPECT_THAT(cut.err, HasSubstr("stopped at 2 tokens"));
-  const Ran generated = attn({"generate", model, text});
-  EXPECT_EQ(generated.code, 2);
-  EXPECT_THAT(generated.err, HasSubstr("is an encoder-decoder, which attn translate runs"));
+  for (const std::vector<std::string>& command : {std::vector<std::string>{"generate", model, text},
+                                                  {"look", model, text},
+                                                  {"run", model, text},
+                                                  {"heads", model, "/dev/null"},
+                                                  {"score", model, "/dev/null"}}) {
+    const Ran other = attn(command);
+    EXPECT_EQ(other.code, 2) << command[0];
+    EXPECT_THAT(other.err, HasSubstr("is an encoder-decoder, which attn translate runs"));
+  }
   const std::string none = temporary("none.txt");
   std::ofstream(none).flush();
   EXPECT_EQ(attn({"translate", model, "-f", none}).code, 2);
