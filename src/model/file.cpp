@@ -74,6 +74,14 @@ MappedFile::~MappedFile() {
   if (data_ != nullptr) munmap(const_cast<std::byte*>(data_), size_);
 }
 
+void MappedFile::release(std::span<const std::byte> part) const {
+  const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+  const auto begin = static_cast<std::size_t>(part.data() - data_);
+  const std::size_t first = (begin + page - 1) / page * page,
+                    last = (begin + part.size()) / page * page;
+  if (first < last) madvise(const_cast<std::byte*>(data_) + first, last - first, MADV_DONTNEED);
+}
+
 std::string read_file(const std::string& path, std::size_t limit) {
   const Descriptor file(path, O_RDONLY);
   if (file.get() < 0) fail(path, "cannot be opened");

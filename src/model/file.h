@@ -18,6 +18,8 @@ class MappedFile {
 
   std::span<const std::byte> bytes() const { return {data_, size_}; }
   const std::string& path() const { return path_; }
+  // Lets whole pages of `part` leave memory until they are read again.
+  void release(std::span<const std::byte> part) const;
 
  private:
   std::string path_;

@@ -188,6 +188,7 @@ const float* Weights::floats(std::string_view name, const std::vector<std::int64
     if (count > 0) {
       rows_to_floats(tensor.type, tensor.bytes, width, 0, static_cast<std::int64_t>(count) / width,
                      {copy.get(), count});
+      places_[static_cast<std::size_t>(entry - entries_.data())]->release(tensor.bytes);
     }
   }
   return copy.get();
