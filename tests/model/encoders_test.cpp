@@ -14,10 +14,7 @@ namespace attn {
 namespace {
 
 const Json& golden() {
-  static const Json json = [] {
-    const std::string path = std::string(ATTN_TEST_DATA) + "/encoders.json";
-    return Json::parse(read_file(path), path);
-  }();
+  static const Json json = read_golden("encoders.json");
   return json;
 }
 

@@ -29,10 +29,7 @@ namespace {
 using testing::HasSubstr;
 
 const Json& golden() {
-  static const Json json = [] {
-    const std::string path = std::string(ATTN_TEST_DATA) + "/families.json";
-    return Json::parse(read_file(path), path);
-  }();
+  static const Json json = read_golden("families.json");
   return json;
 }
 

@@ -1,5 +1,4 @@
-// Models of tools/golden_families.py: their configuration, weights and what Transformers made of
-// them.
+// Golden files of models: their configuration, weights and what Transformers made of them.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -12,9 +11,15 @@
 #include <vector>
 
 #include "made_weights.h"
+#include "model/file.h"
 #include "model/json.h"
 
 namespace attn {
+
+inline Json read_golden(const std::string& name) {
+  const std::string path = std::string(ATTN_TEST_DATA) + "/" + name;
+  return Json::parse(read_file(path), path);
+}
 
 inline TensorShapes shapes_of(const Json& tensors) {
   TensorShapes shapes;

@@ -12,7 +12,7 @@
 
 #include "attn/error.h"
 #include "folder.h"
-#include "golden_json.h"
+#include "golden_models.h"
 
 namespace attn {
 namespace {
@@ -24,7 +24,7 @@ std::string data(const std::string& name) {
 }
 
 const Json& expected() {
-  static const Json json = golden::read("sentencepiece/golden.json");
+  static const Json json = read_golden("sentencepiece/golden.json");
   return json;
 }
 
@@ -44,7 +44,7 @@ TEST_P(Library, IdsOffsetsAndTextsAreTheSame) {
     if (has_special(text)) continue;
     SCOPED_TRACE(text);
     const TokenizedText got = tokenizer.encode(text, false);
-    EXPECT_EQ(got.ids, golden::ids_of(*all[i].find("ids")));
+    EXPECT_EQ(got.ids, ids_of(*all[i].find("ids")));
     std::vector<std::pair<std::size_t, std::size_t>> offsets;
     for (const Json& pair : all[i].find("offsets")->items) {
       offsets.emplace_back(static_cast<std::size_t>(pair.items[0].integer),
@@ -73,7 +73,7 @@ TEST(SentencePieceTokenizer, T5IsAsTransformersConvertsIt) {
     EXPECT_TRUE(got.special.back());
     // Where the conversion cuts at what the model itself takes for text, we do as the model.
     if (text.find('\r') != std::string::npos || text.starts_with("\u2581")) continue;
-    EXPECT_EQ(got.ids, golden::ids_of(*all[i].find("ids")));
+    EXPECT_EQ(got.ids, ids_of(*all[i].find("ids")));
     // It keeps the space of a first piece that it leaves out.
     std::string decoded = all[i].find("decoded")->text;
     if (decoded.starts_with(' ')) decoded.erase(0, 1);
@@ -92,8 +92,8 @@ TEST(SentencePieceTokenizer, MarianIsAsInTransformers) {
   const auto& all = expected().find("transformers marian")->items;
   for (std::size_t i = 0; i < texts.size(); ++i) {
     SCOPED_TRACE(texts[i].text);
-    EXPECT_EQ(source.encode(texts[i].text).ids, golden::ids_of(*all[i].find("ids")));
-    const auto ids = golden::ids_of(*all[i].find("target"));
+    EXPECT_EQ(source.encode(texts[i].text).ids, ids_of(*all[i].find("ids")));
+    const auto ids = ids_of(*all[i].find("target"));
     EXPECT_EQ(target.encode(texts[i].text).ids, ids);
     EXPECT_EQ(target.decode(ids), all[i].find("decoded")->text);
   }

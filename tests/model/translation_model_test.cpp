@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "folder.h"
-#include "golden_json.h"
+#include "golden_models.h"
 #include "model/ctranslate2.h"
 
 namespace attn {
@@ -163,13 +163,13 @@ TEST_F(Aren, RecordsThreeKindsOfAttention) {
 class MadeFolder {
  public:
   MadeFolder(const std::string& name, std::int64_t vocabulary) {
-    const Json cases = golden::read("translation.json");
+    const Json cases = read_golden("translation.json");
     const Json& given = *cases.find("cases")->find(name);
-    TensorShapes shapes = golden::shapes_of(*given.find("tensors"));
+    TensorShapes shapes = shapes_of(*given.find("tensors"));
     for (auto& entry : shapes) {
       for (std::int64_t& size : entry.second) size = size == 101 ? vocabulary : size;
     }
-    config_ = golden::written(*given.find("config"));
+    config_ = written(*given.find("config"));
     replace("\"vocab_size\":101", "\"vocab_size\":" + std::to_string(vocabulary));
     replace("\"decoder_vocab_size\":101", "\"decoder_vocab_size\":" + std::to_string(vocabulary));
     folder_.write("model.safetensors", made_weights(shapes));

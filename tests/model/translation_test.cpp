@@ -11,7 +11,7 @@
 
 #include "attn/error.h"
 #include "folder.h"
-#include "golden_json.h"
+#include "golden_models.h"
 #include "model/translate.h"
 #include "model/translators.h"
 
@@ -21,17 +21,15 @@ namespace {
 using testing::HasSubstr;
 
 const Json& cases() {
-  static const Json json = golden::read("translation.json");
+  static const Json json = read_golden("translation.json");
   return *json.find("cases");
 }
 
 // A case's model, from a file with its weights.
 struct Made {
   explicit Made(const Json& given)
-      : weights(folder.write("model.safetensors",
-                             made_weights(golden::shapes_of(*given.find("tensors"))))),
-        described(
-            load_translator(golden::written(*given.find("config")), "config.json", {}, weights)),
+      : weights(folder.write("model.safetensors", made_weights(shapes_of(*given.find("tensors"))))),
+        described(load_translator(written(*given.find("config")), "config.json", {}, weights)),
         encoder(described.encoder.config, std::move(described.encoder.weights)),
         decoder(described.decoder.config, std::move(described.decoder.weights)) {}
 
@@ -54,7 +52,7 @@ TEST_P(Translator, StatesAndLogitsAreThoseOfTransformers) {
              vocabulary = static_cast<std::size_t>(made.decoder.config().vocabulary);
   const Context context({.threads = 2});
   for (const Json& run : given().find("runs")->items) {
-    const auto ids = golden::ids_of(*run.find("ids")), target = golden::ids_of(*run.find("target"));
+    const auto ids = ids_of(*run.find("ids")), target = ids_of(*run.find("target"));
     const auto encoded = encode_source(made.encoder, ids, context);
     ASSERT_EQ(encoded.size(), ids.size() * width);
     KvCache sources(made.decoder.cache_options(static_cast<std::int64_t>(ids.size())), context);
@@ -72,10 +70,9 @@ TEST_P(Translator, StatesAndLogitsAreThoseOfTransformers) {
     for (std::size_t i = 0; i < run.find("rows")->items.size(); ++i) {
       const auto row = static_cast<std::size_t>(run.find("rows")->items[i].integer);
       const std::string what = std::to_string(ids.size()) + " tokens, row " + std::to_string(row);
-      golden::expect_close(encoded.data() + row * width, run.find("encoder")->items[i],
-                           "encoder, " + what);
-      golden::expect_close(logits.data() + row * vocabulary, run.find("logits")->items[i],
-                           "logits, " + what);
+      expect_close(encoded.data() + row * width, run.find("encoder")->items[i], "encoder, " + what);
+      expect_close(logits.data() + row * vocabulary, run.find("logits")->items[i],
+                   "logits, " + what);
     }
   }
 }
@@ -86,9 +83,9 @@ TEST_P(Translator, GreedyTextIsTheSame) {
   const Context context({.threads = 1});
   for (const Json& run : given().find("runs")->items) {
     SearchSettings settings;
-    const auto expected = golden::ids_of(*run.find("greedy"));
+    const auto expected = ids_of(*run.find("greedy"));
     settings.max_tokens = static_cast<std::int64_t>(expected.size());
-    const auto found = translate(made.encoder, made.decoder, golden::ids_of(*run.find("ids")),
+    const auto found = translate(made.encoder, made.decoder, ids_of(*run.find("ids")),
                                  made.described.start, settings, context);
     ASSERT_EQ(found.size(), 1);
     EXPECT_EQ(found[0].ids, expected);
@@ -102,11 +99,11 @@ TEST_P(Translator, SearchesFindTheSameTexts) {
   const Made made(given());
   const Context context({.threads = 1});
   for (const Json& run : given().find("runs")->items) {
-    const auto ids = golden::ids_of(*run.find("ids"));
+    const auto ids = ids_of(*run.find("ids"));
     const auto end = static_cast<std::int32_t>(run.find("end")->integer);
     for (const Json& search : run.find("searches")->items) {
       const Json& asked = *search.find("asked");
-      SCOPED_TRACE(std::to_string(ids.size()) + " tokens, " + golden::written(asked));
+      SCOPED_TRACE(std::to_string(ids.size()) + " tokens, " + written(asked));
       SearchSettings settings = read_search(Fields(asked, "generation_config.json"), 256,
                                             made.decoder.config().vocabulary);
       settings.ends = {end};
@@ -118,7 +115,7 @@ TEST_P(Translator, SearchesFindTheSameTexts) {
       for (std::size_t i = 0; i < found.size(); ++i) {
         auto got = found[i].ids;
         if (found[i].ended) got.push_back(end);
-        EXPECT_EQ(got, golden::ids_of(*expected[i].find("ids"))) << i;
+        EXPECT_EQ(got, ids_of(*expected[i].find("ids"))) << i;
         const Json& score = *expected[i].find("score");
         if (!score.is(Json::Kind::null)) {
           EXPECT_NEAR(found[i].score, score.real, 1e-4 * std::abs(score.real)) << i;
