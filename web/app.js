@@ -93,7 +93,7 @@ const app = {
     const needed = state.view === "heat" || (!frame.row && !frame.column && !(state.view === "text" && state.dir === "at"));
     if (needed) {
       frame.picture = background.picture(view, key, () => this.show());
-      frame.waiting ||= !frame.picture;
+      frame.waiting ||= !frame.picture && background.computes(view);
     }
     return frame;
   },

@@ -143,10 +143,15 @@ const background = {
     return { side, pool: record.n / side, cells };
   },
 
+  // Is the picture of a view computed? Else the page has a sketch of it, or nothing.
+  computes(view) {
+    return view.isWhole() && !(this.products(view) > AT_MOST && view.heads.every(([l]) => record.hasSketch(l)));
+  },
+
   // The whole picture of a view, or null, with `done` called once when it has come.
   picture(view, key, done) {
     if (this.pictures.has(key)) return this.pictures.get(key);
-    if (!view.isWhole() || (this.products(view) > AT_MOST && view.heads.every(([l]) => record.hasSketch(l)))) {
+    if (!this.computes(view)) {
       const sketch = this.sketch(view);
       if (sketch) this.keep(key, sketch);
       return sketch;

@@ -95,6 +95,8 @@ const heatView = {
       if (cell >= 32 && this.count <= 40 && frame.picture.pool === 1) this.numbers(painter, frame, most, x0, y0);
     } else if (frame.waiting) {
       painter.text(box.x + box.width / 2, box.y + box.height / 2, "computing all rows…", { size: 13, fill: muted, align: "center" });
+    } else {
+      painter.text(box.x + box.width / 2, box.y + box.height / 2, "too much to compute here: show tokens, choose one head, or hover a row", { size: 13, fill: muted, align: "center" });
     }
     const chosen = [...frame.q.map((u) => [u, "q"]), ...frame.k.map((u) => [u, "k"])];
     for (const [u, side] of chosen) {

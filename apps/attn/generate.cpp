@@ -106,7 +106,10 @@ void generate(const GenerateOptions& options) {
   if (one && !json_wanted) print("\n");
   if (!options.observe.empty()) write_observed(options, model, ids.front(), got.front(), context);
   if (json_wanted) {
-    print(json(GenerateReport{.model = options.model, .prompts = texts, .generations = got}));
+    print(json(GenerateReport{.model = options.model,
+                              .prompts = texts,
+                              .generations = got,
+                              .several = options.lines || !one}));
     return;
   }
   if (!one) {

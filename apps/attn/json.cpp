@@ -73,9 +73,10 @@ std::string json(const GenerateReport& report) {
                  steps > 0 && g.seconds > 0 ? Json(steps / g.seconds) : Json(nullptr)}};
   };
   Json all = {{"model", report.model}};
-  if (report.generations.size() == 1) {
+  if (!report.several) {
     all.update(members(report.generations.front()));
   } else {
+    all["generations"] = Json::array();
     for (std::size_t i = 0; i < report.generations.size(); ++i) {
       Json one = {{"prompt", report.prompts[i]}};
       one.update(members(report.generations[i]));

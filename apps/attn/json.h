@@ -42,6 +42,7 @@ struct GenerateReport {
   std::string model;
   std::vector<std::string> prompts;
   std::vector<Generation> generations;  // [prompts]
+  bool several = false;                 // a list, though it may have one
 };
 
 struct ScoreReport {

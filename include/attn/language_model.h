@@ -78,7 +78,7 @@ struct HeadAblation {
     std::int64_t layer = 0, head = 0;  // counted from 0
   };
   std::vector<Head> heads = {};
-  // What stands in their place: [heads][head_width], as LanguageModel::mean_ablation fills it in;
+  // What stands in their place: [heads][value width], as LanguageModel::mean_ablation fills it in;
   // empty: zeros.
   std::vector<float> means = {};
 };
@@ -114,8 +114,8 @@ bool is_language_model(const std::string& path);
 
 struct LanguageModelOptions {
   // Stretches rotary positions in place of what the model's description says, for texts longer than
-  // it was made for: its positions become `factor` times as many. original_length 0: what the
-  // description gives as the length before stretching, or else as its positions.
+  // it was made for: the model then has `factor` times original_length positions. original_length
+  // 0: what the description gives as the length before stretching, or else as its positions.
   std::optional<RopeScaling> rope_scaling = {};
 };
 
@@ -149,8 +149,8 @@ class LanguageModel {
   // Throws std::invalid_argument when the model has no such tokens.
   std::vector<std::int32_t> encode_chat(const std::string& system, const std::string& user) const;
 
-  // Logits [tokens][vocabulary]. Throws std::invalid_argument for an id outside the vocabulary, a
-  // head that is not there, or means of another size.
+  // Logits [tokens][vocabulary]. Throws std::invalid_argument for more tokens than the model has
+  // positions, an id outside the vocabulary, a head that is not there, or means of another size.
   std::vector<float> logits(std::span<const std::int32_t> ids,
                             const HeadAblation& ablation = {}) const;
 
@@ -158,9 +158,9 @@ class LanguageModel {
   // std::invalid_argument for fewer than two tokens, a window of more tokens than the model has
   // positions, sinks of a model with learned positions, and as logits().
   TextScore score(std::span<const std::int32_t> ids, const ScoreOptions& options = {}) const;
-  // The mean of what each head puts out, before the output projection, [layers][heads][head_width]:
-  // over all tokens of the text but the last, each in the window where score() reads its successor
-  // off it. `options.ablation` holds in this run too.
+  // The mean of what each head puts out, before the output projection, [layers][heads][value
+  // width]: over all tokens of the text but the last, each in the window where score() reads its
+  // successor off it. `options.ablation` holds in this run too.
   std::vector<float> head_means(std::span<const std::int32_t> ids,
                                 const ScoreOptions& options = {}) const;
   // Heads with those of their means: mean ablation over this text.

@@ -19,7 +19,8 @@ namespace attn {
 struct TranslationOptions {
   std::optional<std::int64_t> beams = {};       // texts that run side by side; 1: greedy. 1
   std::optional<double> length_penalty = {};    // scores are divided by tokens to this power. 1
-  std::optional<std::int64_t> max_tokens = {};  // of the target, its end included. 512
+  std::optional<std::int64_t> max_tokens = {};  // of the target, its end included. 512;
+                                                // CTranslate2: 256
 };
 
 struct Translation {

@@ -210,10 +210,11 @@ PageData page_data(const AttentionRecord& record, const std::string& title, cons
     numbers.push_back(record.layer_number(l));
     const bool long_text = n > kLongText;
     const double more = whole_bytes(record) - alone_bytes(record);
-    const bool whole = !long_text || more <= 0 || room >= more;
+    const bool whole = more <= 0 || room >= more;
     if (whole) room -= more;
     LayerQuestions asked;
-    if (long_text) asked.side = std::min(n, whole ? kSide : kSideAlone);
+    const bool sketched = long_text || !whole;
+    if (sketched) asked.side = std::min(n, whole ? kSide : kSideAlone);
     if (!whole) asked.queries = kept_queries(n);
     const LayerRows rows = layer_rows(record, l, context, asked);
     for (const HeadStatistics& s : layer_statistics(record, l, rows)) statistics.push_back(s);
@@ -227,7 +228,7 @@ PageData page_data(const AttentionRecord& record, const std::string& title, cons
     }
     if (!layer.value_norm.empty()) j["norm_exponent"] = pack_groups(packer, layer.value_norm, n);
     if (whole) j["score"] = pack_score(packer, record, layer.score, n);
-    if (long_text) j["sketch"] = pack_sketch(sketch, record, rows, asked, specials);
+    if (sketched) j["sketch"] = pack_sketch(sketch, record, rows, asked, specials);
     layers.push_back(std::move(j));
     data.layers.push_back(packer.base85());
     data.sketches.push_back(sketch.base85());

@@ -18,9 +18,9 @@ class HeadMeans {
  public:
   explicit HeadMeans(const TransformerConfig& config);
 
-  // Adds the tokens of a layer from `skip` on; outputs [tokens][heads][head_width].
+  // Adds the tokens of a layer from `skip` on; outputs [tokens][heads][value_width].
   void add(std::int64_t layer, std::int64_t tokens, std::int64_t skip, const float* outputs);
-  // [layers][heads][head_width]; zeros when nothing was added.
+  // [layers][heads][value_width]; zeros when nothing was added.
   std::vector<float> means() const;
 
  private:

@@ -26,6 +26,7 @@ TransformerConfig read_side(const Fields& fields, const std::string& side) {
   c.heads = c.kv_heads = size("attention_heads", kLargestSize);
   if (c.width % c.heads != 0) fields.fail(side + "attention_heads", "does not divide d_model");
   c.head_width = c.width / c.heads;
+  if (c.head_width > 1024) fields.fail(side + "attention_heads", "makes heads wider than 1024");
   c.feed_forward_width = size("ffn_dim", kLargestSize);
   c.vocabulary = fields.needed_size("vocab_size", kLargestSize);
   c.positions = fields.needed_size("max_position_embeddings", kLargestSize);

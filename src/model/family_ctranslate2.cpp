@@ -2,6 +2,7 @@
 // Marian and BART models (OpenNMT/CTranslate2, python/ctranslate2/specs/transformer_spec.py,
 // src/layers/transformer.cc): norms before or after, sines or tables of positions.
 #include <cmath>
+#include <optional>
 #include <set>
 
 #include "attn/error.h"
@@ -52,7 +53,12 @@ class Variables {
   }
   TransformerWeights::Norm norm(const std::string& name, std::int64_t width) {
     const std::string beta = name + "/beta";
-    return {floats(name + "/gamma", {width}), has(beta) ? floats(beta, {width}) : nullptr};
+    const bool rms = !has(beta);
+    if (rms_.value_or(rms) != rms)
+      fail("tensor " + beta + ": is " + (rms ? "missing" : "there") +
+           ", unlike that of other norms");
+    rms_ = rms;
+    return {floats(name + "/gamma", {width}), rms ? nullptr : floats(beta, {width})};
   }
   // Settings that change no result of ours.
   void ignore(const std::string& name) { used_.insert(name); }
@@ -65,6 +71,7 @@ class Variables {
  private:
   Weights& weights_;
   const CTranslate2& file_;
+  std::optional<bool> rms_ = {};  // all norms, or none
   std::string source_;
   std::set<std::string> used_;
 };
@@ -136,6 +143,7 @@ DescribedModel read_side(Variables& in, const Family& family, const std::string&
   }
   c.heads = c.kv_heads = static_cast<std::int64_t>(heads);
   c.head_width = c.width / c.heads;
+  if (c.head_width > 1024) in.fail(side + ": heads are wider than 1024");
   c.causal = decoder;
   c.post_norm = in.number(setting_of(family, side, "pre_norm"), 1) == 0;
   c.activation = activation(in, setting_of(family, side, "activation"));

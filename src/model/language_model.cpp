@@ -146,6 +146,9 @@ struct LanguageModel::Impl {
     info.parameters = weights->parameters();
   }
 
+  // Throws std::invalid_argument for a text that is longer than the model's positions.
+  void check_length(std::size_t tokens, const char* function) const;
+
   Context context;
   std::unique_ptr<Weights> weights;
   Tokenizer tokenizer;
@@ -207,8 +210,17 @@ std::vector<std::int32_t> LanguageModel::encode_chat(const std::string& system,
   return encode(text + "<|im_start|>assistant\n");
 }
 
+void LanguageModel::Impl::check_length(std::size_t tokens, const char* function) const {
+  if (static_cast<std::int64_t>(tokens) <= info.max_positions) return;
+  throw std::invalid_argument(std::string("[") + function + "] the text has " +
+                              std::to_string(tokens) + " tokens, the model has " +
+                              std::to_string(info.max_positions) +
+                              " positions; rope_scaling stretches them");
+}
+
 std::vector<float> LanguageModel::logits(std::span<const std::int32_t> ids,
                                          const HeadAblation& ablation) const {
+  impl_->check_length(ids.size(), "logits");
   const Transformer& model = impl_->transformer;
   const Context& context = impl_->context;
   KvCache cache(model.cache_options(static_cast<std::int64_t>(ids.size())), context);
@@ -232,7 +244,7 @@ HeadAblation LanguageModel::mean_ablation(const std::vector<HeadAblation::Head>&
   HeadAblation ablation{.heads = heads};
   ablate(ablation, impl_->transformer.config());  // throws for a head that is not there
   const std::vector<float> means = head_means(ids, options);
-  const std::int64_t width = impl_->info.head_width;
+  const std::int64_t width = impl_->transformer.config().value_width;
   for (const HeadAblation::Head& head : heads) {
     const auto from = means.begin() + (head.layer * impl_->info.heads + head.head) * width;
     ablation.means.insert(ablation.means.end(), from, from + width);
@@ -256,11 +268,7 @@ AttentionRecord LanguageModel::record(std::span<const std::int32_t> ids,
   const auto count = static_cast<std::int64_t>(ids.size());
   const Transformer& model = impl_->transformer;
   if (count == 0) throw std::invalid_argument("[record] the text has no tokens");
-  if (count > impl_->info.max_positions) {
-    throw std::invalid_argument("[record] the text has " + std::to_string(count) +
-                                " tokens, the model has " +
-                                std::to_string(impl_->info.max_positions) + " positions");
-  }
+  impl_->check_length(ids.size(), "record");
   AttentionRecord record = begin_record(impl_->info);
   record.layer_numbers = recorded_layers(std::move(layers), impl_->info.layers);
   record.tokens = tokens(ids);
@@ -286,6 +294,7 @@ std::vector<float> LanguageModel::hidden(std::span<const std::int32_t> ids) cons
 
 std::vector<float> LanguageModel::observe(std::span<const std::int32_t> ids,
                                           const Observed& observed) const {
+  impl_->check_length(ids.size(), "observe");
   const Transformer& model = impl_->transformer;
   KvCache cache(model.cache_options(static_cast<std::int64_t>(ids.size())), impl_->context);
   const auto ask = [&](std::int64_t i) {

@@ -61,6 +61,7 @@ void run(const Transformer& model, std::span<const std::int32_t> ids, const Scor
       evicts ? options.window + 2 * KvCacheOptions().page_tokens : std::min(options.window, tokens);
   KvCache cache(model.cache_options(room, options.cache, evicts), context);
   const SequenceId sequence = cache.create();
+  std::int64_t done = 0;  // windows overlap
   for (const TextChunk& chunk : evicts ? stream_chunks(tokens, options.step)
                                        : text_chunks(tokens, options.window, options.step)) {
     if (chunk.fresh) cache.truncate(sequence, 0);
@@ -72,7 +73,8 @@ void run(const Transformer& model, std::span<const std::int32_t> ids, const Scor
         model.hidden(some, cache, sequence, context, {.outputs = heads(chunk)});
     const auto skipped = static_cast<std::size_t>(chunk.skip * model.config().width);
     rows(chunk, std::span<const float>(hidden).subspan(skipped));
-    if (options.progress) options.progress(chunk.first + chunk.count + 1, tokens);
+    done = std::max(done, chunk.first + chunk.count + 1);
+    if (options.progress) options.progress(done, tokens);
   }
 }
 

@@ -13,6 +13,12 @@ void stretch(TransformerConfig& config, RopeScaling scaling) {
   }
   if (scaling.original_length == 0) scaling.original_length = config.rope->scaling.original_length;
   if (scaling.original_length == 0) scaling.original_length = config.positions;
+  if (config.latent) {
+    throw std::invalid_argument(
+        "[rope_scaling] the scale of latent attention follows from the model's own scaling; no "
+        "other "
+        "is run");
+  }
   RopeOptions rope = *config.rope;
   rope.scaling = scaling;
   rope_table(rope, config.head_width);  // throws for what has no meaning

@@ -15,6 +15,11 @@ void require_window(const TransformerConfig& model, const char* who, std::int64_
     fail("the model learned its " + text(model.positions) +
          " positions one by one: a window cannot go past them");
   }
+  if (model.latent) {
+    fail(
+        "keys of latent attention turn in part, and do not with their place in the cache: there is "
+        "no window");
+  }
   if (sinks < 0) fail("sinks is " + text(sinks) + ", must be 0 or more");
   if (window > model.positions) {
     fail("a window of " + text(window) + " tokens is more than the model's " +

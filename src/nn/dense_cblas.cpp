@@ -1,4 +1,5 @@
 #include <cblas.h>
+#include <omp.h>
 
 #include "nn/dense.h"
 
@@ -6,7 +7,8 @@ namespace attn::nn {
 
 void dense_product(const DenseParams& p, int threads) {
 #ifdef OPENBLAS_VERSION
-  openblas_set_num_threads(threads);
+  // Among threads of ours each product runs on its own; the setting is not to be touched there.
+  if (!omp_in_parallel()) openblas_set_num_threads(threads);
 #else
   (void)threads;  // the CBLAS interface has no thread count
 #endif

@@ -140,6 +140,15 @@ TEST(CTranslate2Models, NothingIsGuessed) {
   EXPECT_THAT(refused("TransformerSpec", 7,
                       {embedding(3, 8), variable("encoder/activation", {}, 1, 1, "\x06")}),
               HasSubstr("activation 6.000000 is not known (0 to 3)"));
+  const auto eight = [](const std::string& tensor) {
+    return variable(tensor, {8}, 0, 32, floats(8));
+  };
+  EXPECT_THAT(refused("TransformerSpec", 7,
+                      {embedding(3, 8), eight("encoder/layernorm_embedding/gamma"),
+                       eight("encoder/layernorm_embedding/beta"),
+                       variable("encoder/layer_0/ffn/linear_0/weight", {8, 8}, 0, 256, floats(64)),
+                       eight("encoder/layer_0/self_attention/layer_norm/gamma")}),
+              HasSubstr("self_attention/layer_norm/beta: is missing, unlike that of other norms"));
 }
 
 TEST(CTranslate2Models, OtherBinariesAreNotTaken) {

@@ -255,6 +255,16 @@ TEST_F(LanguageModels, SaysWhatIsWrong) {
               HasSubstr("no token <|im_start|>"));
   EXPECT_THAT(message_of<std::invalid_argument>([&] { load().generate({}, {}); }),
               HasSubstr("prompt has no tokens"));
+  const std::vector<std::int32_t> many(65, 1);
+  for (const auto& run :
+       {std::function<void(const LanguageModel&)>([&](const LanguageModel& m) { m.logits(many); }),
+        std::function<void(const LanguageModel&)>([&](const LanguageModel& m) { m.hidden(many); }),
+        std::function<void(const LanguageModel&)>(
+            [&](const LanguageModel& m) { m.record(many); })}) {
+    EXPECT_THAT(
+        message_of<std::invalid_argument>([&] { run(load()); }),
+        HasSubstr("has 65 tokens, the model has 64 positions; rope_scaling stretches them"));
+  }
   EXPECT_THAT(message_of<Error>([&] { LanguageModel::load(folder_.file("model.safetensors")); }),
               HasSubstr("holds weights alone"));
   std::string config = kSmallConfig;

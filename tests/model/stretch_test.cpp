@@ -66,6 +66,8 @@ TEST(Stretch, WhatCannotBe) {
   EXPECT_THAT(message(RopeScaling::linear(0.5)), HasSubstr("factor"));
   EXPECT_THAT(message(RopeScaling::linear(1e300)), HasSubstr("2^30 positions"));
   EXPECT_EQ(c.positions, 256);
+  c.latent = LatentConfig{.rank = 8, .rotated = 4};
+  EXPECT_THAT(message(RopeScaling::linear(2)), HasSubstr("latent attention"));
 }
 
 }  // namespace

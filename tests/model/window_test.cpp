@@ -245,6 +245,11 @@ TEST(Window, WhatCannotBe) {
               HasSubstr("top_keys does not go with a window"));
   EXPECT_THAT(message(made(small_gpt2()), {1}, {.window = 8}),
               HasSubstr("learned its 256 positions one by one"));
+  TransformerConfig latent = small_llama();
+  latent.latent = LatentConfig{.rank = 8, .rotated = 4};
+  EXPECT_THAT(
+      message_of<std::invalid_argument>([&] { require_window(latent, "[generate]", 8, 0, 1); }),
+      HasSubstr("latent attention"));
   EXPECT_THAT(message_of<std::invalid_argument>([&] {
                 run(model(), {{1}, {2}}, {.top_keys = 2});
               }),
