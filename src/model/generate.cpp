@@ -182,7 +182,8 @@ std::vector<Generation> generate_batch(
                                          1, (options.window - options.sinks) / 4))
                                    : chunk;
   while (true) {
-    std::vector<SequenceTokens> batch;
+    std::vector<std::int32_t> ids;
+    NextTokens batch{.ids = {}, .cache = cache, .sequences = {}};
     std::vector<std::pair<Writer*, std::size_t>>
         chosen;  // with the row that their next token is of
     std::size_t tokens = 0;
@@ -193,16 +194,20 @@ std::vector<Generation> generate_batch(
         cache.evict(w.sequence, options.sinks,
                     options.window - options.sinks - static_cast<std::int64_t>(n));
       }
-      batch.push_back({w.sequence, w.left().first(n)});
+      const auto next = w.left().first(n);
+      ids.insert(ids.end(), next.begin(), next.end());
+      batch.sequences.push_back(w.sequence);
+      batch.counts.push_back(static_cast<std::int64_t>(n));
       w.ran += n;
       tokens += n;
       if (w.left().empty()) chosen.emplace_back(&w, tokens - 1);
     }
-    if (batch.empty()) break;
+    if (ids.empty()) break;
+    batch.ids = ids;
     // Of a prompt, its last token chooses.
     const bool watched = heads && !chosen.empty();
     const std::vector<float> hidden =
-        model.hidden(batch, cache, context,
+        model.hidden(batch, context,
                      watched ? heads->watch(static_cast<std::int64_t>(tokens)) : AttentionWatch{});
     std::vector<float> rows;
     for (const auto& row : chosen) {

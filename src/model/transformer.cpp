@@ -350,19 +350,6 @@ std::vector<float> Transformer::hidden(std::span<const std::int32_t> ids, KvCach
                 context, watch);
 }
 
-std::vector<float> Transformer::hidden(std::span<const SequenceTokens> batch, KvCache& cache,
-                                       const Context& context, const AttentionWatch& watch) const {
-  std::vector<std::int32_t> ids;
-  NextTokens next{.ids = {}, .cache = cache, .sequences = {}};
-  for (const SequenceTokens& s : batch) {
-    next.sequences.push_back(s.sequence);
-    next.counts.push_back(static_cast<std::int64_t>(s.ids.size()));
-    ids.insert(ids.end(), s.ids.begin(), s.ids.end());
-  }
-  next.ids = ids;
-  return hidden(next, context, watch);
-}
-
 std::vector<float> Transformer::hidden(const NextTokens& next, const Context& context,
                                        const AttentionWatch& watch) const {
   if (next.ids.empty()) return {};

@@ -132,12 +132,6 @@ struct AttentionWatch {
   HeadOutputs outputs = {};                              // then
 };
 
-// Tokens that follow what a cache holds of a sequence.
-struct SequenceTokens {
-  SequenceId sequence = 0;
-  std::span<const std::int32_t> ids;
-};
-
 // Tokens that follow what a cache holds of some sequences, for one pass.
 struct NextTokens {
   std::span<const std::int32_t> ids;  // of the first sequence, then of the next, ...
@@ -174,8 +168,6 @@ class Transformer {
                             const Context& context, const AttentionWatch& watch = {}) const;
 
   // The same of several sequences in one pass, one after the other.
-  std::vector<float> hidden(std::span<const SequenceTokens> batch, KvCache& cache,
-                            const Context& context, const AttentionWatch& watch = {}) const;
   // A decoder with attention to sources throws std::invalid_argument without them.
   std::vector<float> hidden(const NextTokens& next, const Context& context,
                             const AttentionWatch& watch = {}) const;

@@ -55,6 +55,22 @@ void expect_near(std::span<const float> got, std::span<const float> expected, do
         << i << ": " << got[i] << " " << expected[i];
 }
 
+// Pieces of sequences in one pass.
+using Pieces = std::vector<std::pair<SequenceId, std::span<const std::int32_t>>>;
+
+std::vector<float> hidden_of_pieces(const Transformer& model, const Pieces& pieces,
+                                    KvCache& cache) {
+  Ids ids;
+  NextTokens next{.ids = {}, .cache = cache, .sequences = {}};
+  for (const auto& [sequence, piece] : pieces) {
+    ids.insert(ids.end(), piece.begin(), piece.end());
+    next.sequences.push_back(sequence);
+    next.counts.push_back(static_cast<std::int64_t>(piece.size()));
+  }
+  next.ids = ids;
+  return model.hidden(next, one_thread());
+}
+
 // To rounding: products of several rows are summed in another order than those of one.
 TEST(Batch, SequencesDoNotSeeEachOther) {
   TransformerConfig dynamic = small_llama();
@@ -63,9 +79,9 @@ TEST(Batch, SequencesDoNotSeeEachOther) {
     const Transformer model = made(config);
     const std::vector<Ids> texts = {made_ids(13, 1), made_ids(1, 7), made_ids(70, 3)};
     KvCache cache(model.cache_options(3 * 128), one_thread());
-    std::vector<SequenceTokens> batch;
+    Pieces batch;
     for (const Ids& text : texts) batch.push_back({cache.create(), text});
-    const auto together = model.hidden(batch, cache, one_thread());
+    const auto together = hidden_of_pieces(model, batch, cache);
     std::size_t at = 0;
     for (const Ids& text : texts) {
       expect_near(std::span(together).subspan(at, text.size() * 60),
@@ -74,17 +90,17 @@ TEST(Batch, SequencesDoNotSeeEachOther) {
     }
     // And the next token of each, without one of them.
     const Ids next = {5, 6};
-    const auto step =
-        model.hidden(std::vector<SequenceTokens>{{batch[2].sequence, std::span(next).first(1)},
-                                                 {batch[0].sequence, std::span(next).last(1)}},
-                     cache, one_thread());
+    const auto step = hidden_of_pieces(
+        model,
+        {{batch[2].first, std::span(next).first(1)}, {batch[0].first, std::span(next).last(1)}},
+        cache);
     KvCache own(model.cache_options(128), one_thread());
     const SequenceId id = own.create();
     model.hidden(texts[2], own, id, one_thread());
     expect_near(std::span(step).first(60),
                 model.hidden(std::span(next).first(1), own, id, one_thread()), 2e-5);
-    EXPECT_EQ(cache.length(batch[0].sequence), 14);
-    EXPECT_EQ(cache.length(batch[1].sequence), 1);
+    EXPECT_EQ(cache.length(batch[0].first), 14);
+    EXPECT_EQ(cache.length(batch[1].first), 1);
   }
 }
 
@@ -93,14 +109,9 @@ TEST(Batch, AFailureLeavesAllAsTheyWere) {
   const SequenceId a = cache.create(), b = cache.create();
   const Ids some = made_ids(40), few = made_ids(2), many = made_ids(100), wrong = {1, 101};
   model().hidden(some, cache, a, one_thread());
-  EXPECT_THROW(
-      model().hidden(std::vector<SequenceTokens>{{a, some}, {b, many}}, cache, one_thread()),
-      Error);
-  EXPECT_THROW(
-      model().hidden(std::vector<SequenceTokens>{{a, some}, {b, wrong}}, cache, one_thread()),
-      std::invalid_argument);
-  EXPECT_THROW(model().hidden(std::vector<SequenceTokens>{{b, few}, {b, few}}, cache, one_thread()),
-               std::invalid_argument);
+  EXPECT_THROW(hidden_of_pieces(model(), {{a, some}, {b, many}}, cache), Error);
+  EXPECT_THROW(hidden_of_pieces(model(), {{a, some}, {b, wrong}}, cache), std::invalid_argument);
+  EXPECT_THROW(hidden_of_pieces(model(), {{b, few}, {b, few}}, cache), std::invalid_argument);
   EXPECT_EQ(cache.length(a), 40);
   EXPECT_EQ(cache.length(b), 0);
 }
