@@ -22,7 +22,7 @@ import numpy as np
 from cyllama.llama import llama_cpp
 
 BYTES, WINDOW, STEP = 100_000, 2048, 1024
-FIRST = 2304  # tokens that the test scores: a window and a step's part of the next
+FIRST = 1025  # tokens that the test scores
 BATCH = 512
 
 
