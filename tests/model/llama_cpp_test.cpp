@@ -9,7 +9,7 @@
 
 #include "attn/language_model.h"
 #include "attn/model.h"
-#include "golden_json.h"
+#include "golden_models.h"
 
 namespace attn {
 namespace {
@@ -23,13 +23,13 @@ TEST(LlamaCpp, ForeseesAText) {
   } catch (const Error& error) {
     GTEST_SKIP() << "SmolLM2 is not in the cache: " << error.what();
   }
-  const Json golden = golden::read("llama_cpp.json");
+  const Json golden = read_golden("llama_cpp.json");
   const LanguageModel model = LanguageModel::load(model_path);
   const std::string text = read_file(text_path);
   std::vector<std::int32_t> ids =
       model.encode(text.substr(0, static_cast<std::size_t>(golden.find("bytes")->integer)));
   EXPECT_EQ(static_cast<std::int64_t>(ids.size()), golden.find("tokens")->integer);
-  const std::vector<std::int32_t> expected = golden::ids_of(*golden.find("ids"));
+  const std::vector<std::int32_t> expected = ids_of(*golden.find("ids"));
   ids.resize(expected.size());
   ASSERT_EQ(ids, expected);
 
@@ -37,7 +37,7 @@ TEST(LlamaCpp, ForeseesAText) {
       ids, {.window = golden.find("window")->integer, .step = golden.find("step")->integer});
   const double perplexity = golden.find("perplexity")->real;
   EXPECT_NEAR(got.perplexity, perplexity, 0.01 * perplexity);
-  const std::vector<std::int32_t> top = golden::ids_of(*golden.find("top"));
+  const std::vector<std::int32_t> top = ids_of(*golden.find("top"));
   ASSERT_EQ(got.top.size(), top.size());
   double same = 0;
   for (std::size_t i = 0; i < top.size(); ++i) same += got.top[i] == top[i] ? 1 : 0;
