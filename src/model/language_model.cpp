@@ -12,6 +12,7 @@
 #include "model/file.h"
 #include "model/generate.h"
 #include "model/layer_observed.h"
+#include "model/model_info.h"
 #include "model/pooling.h"
 #include "model/record_tokens.h"
 #include "model/recorder.h"
@@ -133,17 +134,7 @@ struct LanguageModel::Impl {
       throw Error(path + ": the tokenizer has " + std::to_string(tokenizer.size()) +
                   " tokens, the model " + std::to_string(c.vocabulary));
     }
-    info.family = std::move(parts.family);
-    info.path = path;
-    info.layers = c.layers;
-    info.heads = c.heads;
-    info.kv_heads = c.kv_heads;
-    info.head_width = c.head_width;
-    info.width = c.width;
-    info.feed_forward_width = c.feed_forward_width;
-    info.vocabulary = c.vocabulary;
-    info.max_length = info.max_positions = c.positions;
-    info.parameters = weights->parameters();
+    info = model_info(c, std::move(parts.family), path, weights->parameters());
   }
 
   // Throws std::invalid_argument for a text that is longer than the model's positions.

@@ -11,6 +11,7 @@
 #include "model/families.h"
 #include "model/file.h"
 #include "model/layer_observed.h"
+#include "model/model_info.h"
 #include "model/pooling.h"
 #include "model/recorder.h"
 #include "model/transformer.h"
@@ -79,18 +80,8 @@ struct Model::Impl {
         tokenizer(folder, parts.family, transformer.config().vocabulary),
         pooling(read_pooling(folder)) {
     const TransformerConfig& c = transformer.config();
-    info.family = std::move(parts.family);
-    info.path = folder;
-    info.layers = c.layers;
-    info.heads = c.heads;
-    info.kv_heads = c.kv_heads;
-    info.head_width = c.head_width;
-    info.width = c.width;
-    info.feed_forward_width = c.feed_forward_width;
-    info.vocabulary = c.vocabulary;
+    info = model_info(c, std::move(parts.family), folder, weights->parameters());
     info.max_length = read_max_length(folder, c.positions);
-    info.max_positions = c.positions;
-    info.parameters = weights->parameters();
   }
 
   void check(const Encoding& text, const char* function) const {

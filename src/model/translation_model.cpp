@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "model/file.h"
+#include "model/model_info.h"
 #include "model/recorder.h"
 #include "model/sentencepiece.h"
 #include "model/tokenizer.h"
@@ -156,17 +157,8 @@ struct TranslationModel::Impl {
     // Rows that only pad the embedding stand for no text.
     for (std::int64_t id = target().size(); id < decoder.config().vocabulary; ++id)
       search.banned.push_back(static_cast<std::int32_t>(id));
-    info.family = std::move(parts.family);
-    info.path = folder;
-    info.layers = c.layers;
-    info.heads = c.heads;
-    info.kv_heads = c.kv_heads;
-    info.head_width = c.head_width;
-    info.width = c.width;
-    info.feed_forward_width = c.feed_forward_width;
+    info = model_info(c, std::move(parts.family), folder, weights->parameters());
     info.vocabulary = decoder.config().vocabulary;
-    info.max_length = info.max_positions = c.positions;
-    info.parameters = weights->parameters();
   }
 
   static void check(const std::string& folder, const char* side, std::int64_t tokens,
@@ -243,9 +235,7 @@ namespace {
 
 AttentionRecord empty_record(const ModelInfo& info, const TransformerConfig& c,
                              std::span<const std::int32_t> ids, const Tokenizer& tokenizer) {
-  AttentionRecord record;
-  record.model = fs::path(info.path).lexically_normal().filename().string();
-  if (record.model.empty() || record.model == ".") record.model = info.family;
+  AttentionRecord record = begin_record(info);
   record.heads = c.heads;
   record.kv_heads = c.kv_heads;
   record.width = c.head_width;
