@@ -13,7 +13,7 @@
 #include "inspect/head_sums.h"
 #include "model/demo.h"
 #include "model/folder.h"
-#include "model/made_weights.h"
+#include "model/small_model.h"
 
 namespace attn {
 namespace {
@@ -35,19 +35,7 @@ LanguageModel made_model(const TestFolder& folder, std::int64_t window = 0) {
     config.insert(1, "\"sliding_window\":" + std::to_string(window) + ",");
   }
   folder.write("config.json", config);
-  TensorShapes shapes = {{"model.embed_tokens.weight", {1000, 48}}, {"model.norm.weight", {48}}};
-  for (const std::string layer : {"model.layers.0.", "model.layers.1."}) {
-    shapes[layer + "input_layernorm.weight"] = {48};
-    shapes[layer + "post_attention_layernorm.weight"] = {48};
-    shapes[layer + "self_attn.q_proj.weight"] = {48, 48};
-    shapes[layer + "self_attn.k_proj.weight"] = {16, 48};
-    shapes[layer + "self_attn.v_proj.weight"] = {16, 48};
-    shapes[layer + "self_attn.o_proj.weight"] = {48, 48};
-    shapes[layer + "mlp.gate_proj.weight"] = {64, 48};
-    shapes[layer + "mlp.up_proj.weight"] = {64, 48};
-    shapes[layer + "mlp.down_proj.weight"] = {48, 64};
-  }
-  folder.write("model.safetensors", made_weights(shapes));
+  folder.write("model.safetensors", small_weights());
   folder.write("tokenizer.json", slurp(std::string(ATTN_TEST_DATA) + "/tokenizers/gpt2.json"));
   return LanguageModel::load(folder.path(), Context({.threads = 1}));
 }

@@ -17,11 +17,6 @@ namespace {
 
 using testing::HasSubstr;
 
-const Context& one_thread() {
-  static const Context context({.threads = 1});
-  return context;
-}
-
 // The model whose output projection of a layer does not read a head, but adds what the projection
 // makes of `mean` (empty: nothing).
 Transformer without(const HeadAblation::Head& head, const std::vector<float>& mean = {}) {

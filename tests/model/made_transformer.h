@@ -11,6 +11,11 @@
 
 namespace attn {
 
+inline const Context& one_thread() {
+  static const Context context({.threads = 1});
+  return context;
+}
+
 // As LLaMA: RMS norms, RoPE, SwiGLU; 3 heads on one key/value head.
 inline TransformerConfig small_llama(std::int64_t layers = 2) {
   TransformerConfig c;

@@ -23,11 +23,6 @@ namespace {
 
 using testing::HasSubstr;
 
-const Context& one_thread() {
-  static const Context context({.threads = 1});
-  return context;
-}
-
 const Transformer& model() {
   static const Transformer made(small_llama(), made_transformer_weights(small_llama()));
   return made;

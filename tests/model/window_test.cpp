@@ -21,11 +21,6 @@ namespace {
 using testing::HasSubstr;
 using Ids = std::vector<std::int32_t>;
 
-const Context& one_thread() {
-  static const Context context({.threads = 1});
-  return context;
-}
-
 Transformer made(const TransformerConfig& config) {
   return Transformer(config, made_transformer_weights(config));
 }
