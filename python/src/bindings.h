@@ -2,12 +2,15 @@
 #pragma once
 
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
 
+#include <cstdint>
 #include <exception>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "arrays.h"
@@ -102,6 +105,19 @@ void bind_positions(nb::module_& m);
 void bind_models(nb::module_& m);
 void bind_language_models(nb::module_& m);
 void bind_translation_models(nb::module_& m);
+
+using Ids = std::vector<std::int32_t>;
+
+// Bytes as text; a part of a character becomes U+FFFD.
+nb::str text_of(std::string_view bytes);
+// Token ids; TypeError for anything that is no list of them.
+Ids list_of_ids(nb::handle ids);
+// A text, encoded by the model that `m` holds, or token ids.
+template <class PyModel>
+Ids ids_of(const PyModel& m, nb::handle text_or_ids) {
+  return nb::isinstance<nb::str>(text_or_ids) ? m.model.encode(nb::cast<std::string>(text_or_ids))
+                                              : list_of_ids(text_or_ids);
+}
 
 // One text, or several.
 std::vector<std::string> texts_of(nb::handle texts);

@@ -41,25 +41,6 @@ nb::object load_language_model(const std::string& path, const Context& context,
 
 namespace {
 
-using Ids = std::vector<std::int32_t>;
-
-// Bytes as text; a part of a character becomes U+FFFD.
-nb::str text_of(std::string_view bytes) {
-  PyObject* text =
-      PyUnicode_DecodeUTF8(bytes.data(), static_cast<Py_ssize_t>(bytes.size()), "replace");
-  if (text == nullptr) throw nb::python_error();
-  return nb::steal<nb::str>(text);
-}
-
-// A text or token ids.
-Ids ids_of(const PyLanguageModel& m, nb::handle text_or_ids) {
-  if (nb::isinstance<nb::str>(text_or_ids))
-    return m.model.encode(nb::cast<std::string>(text_or_ids));
-  Ids ids;
-  if (!nb::try_cast(text_or_ids, ids)) throw nb::type_error("give a text, or a list of token ids");
-  return ids;
-}
-
 // f() without the GIL, one caller at a time.
 template <class F>
 auto run(PyLanguageModel& m, const F& f) {

@@ -23,6 +23,19 @@ namespace attn::python {
 
 using namespace nb::literals;
 
+nb::str text_of(std::string_view bytes) {
+  PyObject* text =
+      PyUnicode_DecodeUTF8(bytes.data(), static_cast<Py_ssize_t>(bytes.size()), "replace");
+  if (text == nullptr) throw nb::python_error();
+  return nb::steal<nb::str>(text);
+}
+
+Ids list_of_ids(nb::handle ids) {
+  Ids list;
+  if (!nb::try_cast(ids, list)) throw nb::type_error("give a text, or a list of token ids");
+  return list;
+}
+
 std::vector<std::string> texts_of(nb::handle texts) {
   if (nb::isinstance<nb::str>(texts)) return {nb::cast<std::string>(texts)};
   return nb::cast<std::vector<std::string>>(texts);
