@@ -3,6 +3,7 @@
 #pragma once
 
 #include "attn/attention.h"
+#include "attn/recurrent.h"
 
 namespace attn::reference {
 
@@ -34,5 +35,9 @@ void weights(const ConstTensor& q, const ConstTensor& k, const AttentionOptions&
              const Tensor& out);
 void weights(const AttentionShape& shape, const ConstTensor& q, const KeyValue& kv,
              const AttentionOptions& options, const Tensor& out);
+
+// Same arguments as attn::recurrent, a token at a time.
+void recurrent(const RecurrentInputs& inputs, const Tensor& out, const Tensor& state = {},
+               const RecurrentOptions& options = {});
 
 }  // namespace attn::reference

@@ -294,15 +294,17 @@ void transpose_strip(const T* HWY_RESTRICT in, std::int64_t in_stride, std::int6
   transpose(in + c, in_stride, rows, columns - c, factor, out + c * rows, rows);
 }
 
-// `keys` rows of a strided matrix, at most kPanel, to one panel [width][kPanel]; missing keys are
-// 0.
-template <class T>
+// `keys` rows of a strided matrix, at most kPanel, to one panel [width][kPanel], its rows kStep
+// apart; missing keys are 0.
+template <class T, std::int64_t kStep = Blocking<T>::kPanel>
 void pack_panel(const T* HWY_RESTRICT from, std::int64_t stride, std::int64_t keys,
                 std::int64_t width, T* HWY_RESTRICT panel) {
   using B = Blocking<T>;
   if (keys < B::kPanel) {
-    for (std::int64_t i = 0; i < width * B::kPanel; ++i) panel[i] = 0;
-    transpose(from, stride, keys, width, T(1), panel, B::kPanel);
+    for (std::int64_t c = 0; c < width; ++c) {
+      for (std::int64_t i = 0; i < B::kPanel; ++i) panel[c * kStep + i] = 0;
+    }
+    transpose(from, stride, keys, width, T(1), panel, kStep);
     return;
   }
   std::int64_t c = 0;
@@ -320,16 +322,16 @@ void pack_panel(const T* HWY_RESTRICT from, std::int64_t stride, std::int64_t ke
         const auto k0 = keys_from(0), k1 = keys_from(1), k2 = keys_from(2), k3 = keys_from(3);
         const auto low02 = hn::InterleaveLower(d, k0, k2), high02 = hn::InterleaveUpper(d, k0, k2);
         const auto low13 = hn::InterleaveLower(d, k1, k3), high13 = hn::InterleaveUpper(d, k1, k3);
-        T* to = panel + c * B::kPanel + half;
+        T* to = panel + c * kStep + half;
         hn::Store(hn::InterleaveLower(d, low02, low13), d, to);
-        hn::Store(hn::InterleaveUpper(d, low02, low13), d, to + B::kPanel);
-        hn::Store(hn::InterleaveLower(d, high02, high13), d, to + 2 * B::kPanel);
-        hn::Store(hn::InterleaveUpper(d, high02, high13), d, to + 3 * B::kPanel);
+        hn::Store(hn::InterleaveUpper(d, low02, low13), d, to + kStep);
+        hn::Store(hn::InterleaveLower(d, high02, high13), d, to + 2 * kStep);
+        hn::Store(hn::InterleaveUpper(d, high02, high13), d, to + 3 * kStep);
       }
     }
   }
 #endif
-  transpose(from + c, stride, keys, width - c, T(1), panel + c * B::kPanel, B::kPanel);
+  transpose(from + c, stride, keys, width - c, T(1), panel + c * kStep, kStep);
 }
 
 // Keys [count][width] -> panels [kTile / kPanel][width][kPanel]; keys past `count` are zero.

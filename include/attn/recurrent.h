@@ -1,0 +1,68 @@
+// Attention with a state instead of keys: one recurrence with different gates.
+//
+//   S_t = diag(w_t) S_{t-1} + beta_t k_t v_tᵀ      y_t = q_tᵀ S_t
+//
+// A head's state S is [Dk][Dv] however long the sequence is. What decays it makes the mechanism:
+// nothing is linear attention (arXiv 2006.16236), a number a head RetNet (2307.08621), a number a
+// token Mamba-2 (2405.21060), a channel RWKV-5, a channel and token GLA (2312.06635) and RWKV-6.
+// With a `bonus` u, RWKV's reading: y_t = q_tᵀ (S_{t-1} + diag(u) k_t v_tᵀ), before the decay. With
+// the delta rule (DeltaNet 2406.06484, gated 2412.06464) a token corrects what the state holds for
+// its key: beta_t k_t (v_t - k_tᵀ diag(w_t) S_{t-1})ᵀ is written.
+//
+//   attn::recurrent({.q = q, .k = k, .v = v, .log_decay = w}, out);                  // a text
+//   attn::recurrent({.q = q, .k = k, .v = v, .state = s}, out, s);                   // then a
+//   token
+//
+// A sequence runs in chunks of at most 64 tokens, as products of matrices; a token as one pass over
+// the state. Decays are logarithms, and a chunk ends early where their sum would leave what floats
+// hold, so that nothing overflows at any length. What a token holds (NaN too) changes no earlier
+// output. The same bits for any thread count and in a batch or alone; a sequence in two calls
+// agrees with one to rounding, for chunks begin anew. float32, or float64 throughout.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "attn/context.h"
+#include "attn/tensor.h"
+
+namespace attn {
+
+// What a token writes for its key.
+enum class StateRule : std::uint8_t {
+  add,   // its value
+  delta  // its value less what the state, decayed, holds for the key; |k| = 1 keeps it bounded
+};
+
+struct RecurrentInputs {
+  // [B, Hq, L, Dk], each read by H / Hq consecutive heads (the groups of Mamba-2: C and B). Widths
+  // 1...1024.
+  ConstTensor q, k;
+  ConstTensor v;  // [B, H, L, Dv]
+  // Natural logarithms, 0 or less, of w: [B, H, L, Dk], any dimension may be 1 and then counts for
+  // all. -infinity forgets everything. Empty: no decay.
+  ConstTensor log_decay = {};
+  ConstTensor beta = {};   // [B, H, L, 1], any of B, H, L may be 1. Empty: 1.
+  ConstTensor bonus = {};  // [1, H, 1, Dk]. Empty: y reads the state after its token.
+  // Before the first token: [B, H, Dk, Dv], with `normalise` [B, H, Dk, Dv + 1]. Empty: 0.
+  ConstTensor state = {};
+};
+
+struct RecurrentOptions {
+  StateRule rule = StateRule::add;
+  // y_t / (q_tᵀ z_t + epsilon) where z decays as S and sums beta_t k_t: the last column of the
+  // state. For keys and queries that are not negative, as feature maps make them.
+  bool normalise = false;
+  double epsilon = 0;
+  // Sequences one after the other along the length, with batch 1: sequence s has tokens
+  // [offsets[s], offsets[s + 1]), and the states are [sequences, H, Dk, Dv]. Empty: a batch.
+  std::vector<std::int64_t> offsets = {};
+};
+
+// Runs the recurrence: out [B, H, L, Dv], and the states after the last token to `state` unless it
+// is empty, which may be the memory of `inputs.state`. Throws std::invalid_argument when shapes or
+// types do not fit, or outputs overlap inputs otherwise.
+void recurrent(const RecurrentInputs& inputs, const Tensor& out, const Tensor& state = {},
+               const RecurrentOptions& options = {}, const Context& context = Context());
+
+}  // namespace attn

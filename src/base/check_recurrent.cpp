@@ -1,0 +1,92 @@
+#include "base/check_recurrent.h"
+
+#include <cmath>
+#include <string>
+#include <utility>
+
+namespace attn {
+
+namespace {
+
+constexpr std::int64_t kMaxStateWidth = 1024;
+
+void check_spread(const Checker& check, const char* what, const ConstTensor& x, const Shape& most,
+                  DType dtype) {
+  if (x.empty()) return;
+  check.view(what, x);
+  check.dtype(what, x, dtype);
+  for (std::size_t i = 0; i < 4; ++i) {
+    if (x.shape[i] != most[i] && x.shape[i] != 1)
+      check.fail(std::string(what) + " has shape " + to_string(x.shape) + ", must be " +
+                 to_string(most) + " with 1 in any dimension");
+  }
+}
+
+void check_offsets(const Checker& check, const std::vector<std::int64_t>& offsets,
+                   std::int64_t batch, std::int64_t length) {
+  if (offsets.empty()) return;
+  if (batch != 1) check.fail("offsets need batch 1, q has batch " + text(batch));
+  if (offsets.front() != 0 || offsets.back() != length)
+    check.fail("offsets run from " + text(offsets.front()) + " to " + text(offsets.back()) +
+               ", must run from 0 to " + text(length));
+  for (std::size_t s = 0; s + 1 < offsets.size(); ++s) {
+    if (offsets[s] > offsets[s + 1])
+      check.fail("offsets descend after sequence " + std::to_string(s));
+  }
+}
+
+}  // namespace
+
+std::int64_t sequence_count(const RecurrentInputs& in, const RecurrentOptions& options) {
+  return options.offsets.empty() ? in.q.batch()
+                                 : static_cast<std::int64_t>(options.offsets.size()) - 1;
+}
+
+Shape state_shape(const RecurrentInputs& in, const RecurrentOptions& options) {
+  return {sequence_count(in, options), in.v.heads(), in.q.width(),
+          in.v.width() + (options.normalise ? 1 : 0)};
+}
+
+void check_recurrent(const RecurrentInputs& in, const RecurrentOptions& options,
+                     const Checker& check) {
+  check.view("q", in.q);
+  check.view("k", in.k);
+  check.view("v", in.v);
+  const DType dtype = in.q.dtype;
+  if (dtype != DType::f32 && dtype != DType::f64)
+    check.fail("q is " + std::string(name(dtype)) + ", must be float32 or float64");
+  check.dtype("k", in.k, dtype);
+  check.dtype("v", in.v, dtype);
+  const std::int64_t B = in.q.batch(), H = in.v.heads(), L = in.q.length();
+  const std::int64_t Dk = in.q.width(), Dv = in.v.width();
+  check.shape("k", in.k, in.q.shape);
+  check.shape("v", in.v, {B, H, L, Dv});
+  for (const auto& [what, width] : {std::pair{"q", Dk}, std::pair{"v", Dv}}) {
+    if (width < 1 || width > kMaxStateWidth)
+      check.fail(std::string(what) + " has width " + text(width) + ", must be 1 to " +
+                 text(kMaxStateWidth));
+  }
+  if (in.q.heads() < 1 || H < 1 || H % in.q.heads() != 0)
+    check.fail("v has " + text(H) + " heads, must be a multiple of the " + text(in.q.heads()) +
+               " heads of q");
+  check_spread(check, "log_decay", in.log_decay, {B, H, L, Dk}, dtype);
+  check_spread(check, "beta", in.beta, {B, H, L, 1}, dtype);
+  if (!in.bonus.empty()) {
+    check.view("bonus", in.bonus);
+    check.dtype("bonus", in.bonus, dtype);
+    check.shape("bonus", in.bonus, {1, H, 1, Dk});
+  }
+  if (options.rule == StateRule::delta) {
+    if (options.normalise) check.fail("the delta rule has no normalisation");
+    if (!in.bonus.empty()) check.fail("the delta rule has no bonus");
+  }
+  if (!std::isfinite(options.epsilon) || options.epsilon < 0)
+    check.fail("epsilon is " + text(options.epsilon) + ", must be 0 or more");
+  check_offsets(check, options.offsets, B, L);
+  if (in.state.empty()) return;
+  check.view("state", in.state);
+  check.dtype("state", in.state, dtype);
+  check.shape("state", in.state, state_shape(in, options));
+}
+
+}  // namespace attn

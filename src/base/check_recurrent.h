@@ -1,0 +1,20 @@
+// Validation of the arguments of recurrences with a matrix state, shared by the oracle and the fast
+// path.
+#pragma once
+
+#include "attn/recurrent.h"
+#include "base/checker.h"
+
+namespace attn {
+
+// Throws std::invalid_argument in the name of `check`.
+void check_recurrent(const RecurrentInputs& inputs, const RecurrentOptions& options,
+                     const Checker& check);
+
+// Batch entries, or sequences one after the other.
+std::int64_t sequence_count(const RecurrentInputs& inputs, const RecurrentOptions& options);
+
+// [sequences, H, Dk, Dv], with the sum of keys a column more.
+Shape state_shape(const RecurrentInputs& inputs, const RecurrentOptions& options);
+
+}  // namespace attn

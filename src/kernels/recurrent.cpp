@@ -1,0 +1,339 @@
+#include "kernels/recurrent.h"
+
+// clang-format off: the order matters to Highway
+#include "base/targets.h"
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/recurrent.cpp"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+// clang-format on
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+#include <string>
+
+#include "kernels/recurrent-inl.h"
+#include "kernels/recurrent_delta-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace attn::kernels::HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+template <class T>
+class RecurrentForward {
+ public:
+  using B = Blocking<T>;
+
+  RecurrentForward(const RecurrentParams& p, const RecurrentUnit& u, Arena arena)
+      : p_(p), u_(u), q_head_(u.head / p.group), gates_(p, arena) {
+    constexpr std::int64_t kC = kRecurrentChunk;
+    columns_ = u.columns + (p.normalise ? 1 : 0);
+    const std::int64_t step = whole_vectors<T>(columns_), k_step = whole_vectors<T>(p.width);
+    state_ = {arena.take<T>(p.width * step), step};
+    values_ = {arena.take<T>(kC * step), step};
+    out_ = {arena.take<T>(kC * step), step};
+    q_across_ = arena.take<T>(p.width * kC);
+    k_across_ = arena.take<T>(p.width * kC);
+    pairs_ = {arena.take<T>(kC * kC), kC};
+    if (gates_.any()) {
+      q_rows_ = {arena.take<T>(kC * k_step), k_step};
+      k_rows_ = {arena.take<T>(kC * k_step), k_step};
+    }
+    if (p.delta) delta_ = DeltaScratch<T>(p, step, arena);
+    bytes_ = arena.used();
+  }
+
+  std::size_t bytes() const { return bytes_; }
+
+  void run() {
+    load_state(p_, u_, state_);
+    for (std::int64_t token = u_.begin; token < u_.end;) token += run_chunk(token);
+    store_state();
+  }
+
+ private:
+  std::int64_t run_chunk(std::int64_t token) {
+    std::int64_t n = std::min(kRecurrentChunk, u_.end - token);
+    load_values(p_, u_, token, n, values_);
+    n = rows_before_poison(values_, n, columns_);
+    if (p_.delta) n = keys_before_poison(token, n);
+    n = gates_.fill(u_.batch, u_.head, token, n);
+    if (gates_.any()) gates_.scale_state(gates_.at_start, state_, p_.width, state_.step);
+    const T* k = row_of<T>(p_.k, u_.batch, q_head_, token);
+    std::int64_t k_step = p_.k.length;
+    if (p_.delta) {
+      const T* read = k;
+      std::int64_t step = k_step;
+      if (gates_.any()) {
+        gates_.scale(gates_.to_q, n, k, k_step, p_.width, q_rows_);
+        read = q_rows_.data, step = q_rows_.step;
+      }
+      pack_transposed(read, step, n, p_.width, delta_.reads_across);
+    }
+    if (gates_.any()) {
+      gates_.scale(gates_.to_k, n, k, k_step, p_.width, k_rows_);
+      k = k_rows_.data, k_step = k_rows_.step;
+    }
+    pack_transposed(k, k_step, n, p_.width, k_across_);
+    if (p_.delta) correct_values(p_, u_, token, n, k_across_, state_, values_, delta_);
+    if (p_.out.data != nullptr) read(token, n);
+    // S~ + K~ᵀ V, keys as they lie: a sum over tokens needs no transposition.
+    product<true>(p_.width, k, k_step, values_.data, values_.step, n, state_, columns_);
+    if (gates_.any()) gates_.scale_state(gates_.at_end, state_, p_.width, state_.step);
+    return n;
+  }
+
+  // With the delta rule keys and betas reach what is written.
+  std::int64_t keys_before_poison(std::int64_t token, std::int64_t count) const {
+    for (std::int64_t i = 0; i < count; ++i) {
+      const bool finite = all_finite(row_of<T>(p_.k, u_.batch, q_head_, token + i), p_.width) &&
+                          (p_.beta.data == nullptr ||
+                           std::isfinite(*element<T>(p_.beta, u_.batch, u_.head, token + i)));
+      if (!finite) return std::max<std::int64_t>(i, 1);
+    }
+    return count;
+  }
+
+  void read(std::int64_t token, std::int64_t n) {
+    const T* q = row_of<T>(p_.q, u_.batch, q_head_, token);
+    std::int64_t q_step = p_.q.length;
+    if (gates_.any()) {
+      gates_.scale(gates_.to_q, n, q, q_step, p_.width, q_rows_);
+      q = q_rows_.data, q_step = q_rows_.step;
+    }
+    pack_transposed(q, q_step, n, p_.width, q_across_);
+    // pairs[j][i] = K~_j . Q~_i for j <= i, from the first panel that has any.
+    const bool before = p_.bonus.data != nullptr;
+    for_strips<T>(n, [&](std::int64_t j, std::int64_t height) HWY_ATTR {
+      const std::int64_t from = j / B::kPanel * B::kPanel;
+      product_strip<false>(height, k_across_ + j, kRecurrentChunk, q_across_ + from,
+                           kRecurrentChunk, p_.width, pairs_[j] + from, kRecurrentChunk,
+                           round_up(n, B::kLanes) - from);
+      for (std::int64_t r = j; r < j + height; ++r)
+        std::fill(pairs_[r] + from, pairs_[r] + r + (before ? 1 : 0), T(0));
+    });
+    if (before) add_bonus(token, n);
+    for_strips<T>(n, [&](std::int64_t i, std::int64_t height) HWY_ATTR {
+      product_strip<false>(height, q_across_ + i, kRecurrentChunk, state_.data, state_.step,
+                           p_.width, out_[i], out_.step, out_.step);
+      product_strip<true>(height, pairs_.data + i, kRecurrentChunk, values_.data, values_.step,
+                          i + height, out_[i], out_.step, out_.step);
+    });
+    store_out(token, n);
+  }
+
+  void add_bonus(std::int64_t token, std::int64_t n) {
+    const T* bonus = element<T>(p_.bonus, 0, u_.head, 0);
+    for (std::int64_t i = 0; i < n; ++i)
+      pairs_[i][i] = dot3(row_of<T>(p_.q, u_.batch, q_head_, token + i), bonus,
+                          row_of<T>(p_.k, u_.batch, q_head_, token + i), p_.width);
+  }
+
+  void store_out(std::int64_t token, std::int64_t n) {
+    for (std::int64_t i = 0; i < n; ++i) {
+      T* to = mutable_row_of<T>(p_.out, u_.batch, u_.head, token + i) + u_.column;
+      if (!p_.normalise) {
+        std::copy_n(out_[i], u_.columns, to);
+        continue;
+      }
+      const T inverse = T(1) / (out_[i][u_.columns] + static_cast<T>(p_.epsilon));
+      for (std::int64_t c = 0; c < u_.columns; ++c) to[c] = out_[i][c] * inverse;
+    }
+  }
+
+  void store_state() {
+    if (p_.after.data == nullptr) return;
+    for (std::int64_t r = 0; r < p_.width; ++r) {
+      T* to = mutable_row_of<T>(p_.after, u_.sequence, u_.head, r);
+      std::copy_n(state_[r], u_.columns, to + u_.column);
+      if (p_.normalise && u_.column == 0) to[p_.v_width] = state_[r][u_.columns];
+    }
+  }
+
+  const RecurrentParams& p_;
+  const RecurrentUnit& u_;
+  std::int64_t q_head_, columns_ = 0;
+  Gates<T> gates_;
+  Rows<T> state_;            // [width][columns], S~ within a chunk
+  Rows<T> values_, out_;     // [chunk][columns]
+  T *q_across_, *k_across_;  // [width][chunk]
+  Rows<T> pairs_;            // [chunk keys][chunk queries]
+  Rows<T> q_rows_, k_rows_;  // [chunk][width], scaled by their decays
+  DeltaScratch<T> delta_;
+  std::size_t bytes_ = 0;
+};
+
+template <class T>
+void run_recurrent(const RecurrentParams& params, const RecurrentUnit& unit, void* workspace) {
+  RecurrentForward<T>(params, unit, Arena(workspace)).run();
+}
+
+template <class T>
+std::size_t recurrent_bytes(const RecurrentParams& params, std::int64_t columns) {
+  RecurrentUnit unit;
+  unit.columns = columns;
+  return RecurrentForward<T>(params, unit, Arena(nullptr)).bytes();
+}
+
+// One token of one head.
+template <class T>
+struct Token {
+  const T *q, *k, *bonus;
+  const T* w;           // factors of the decay
+  std::int64_t w_step;  // 0: one for all
+  const T* values;      // beta v, by the delta rule v; aligned, to whole vectors
+  T beta;
+  T* out;  // aligned, to whole vectors
+};
+
+// kV vectors of a token's columns: the state is read and written once, by the delta rule read
+// twice.
+template <int kV, bool kWhole, bool kDecay, bool kBonus, class T>
+HWY_NOINLINE void step_columns(const RecurrentParams& p, const RecurrentUnit& u, const Token<T>& t,
+                               std::int64_t column) {
+  using B = Blocking<T>;
+  const typename B::D d;
+  const auto mask = hn::FirstN(d, static_cast<std::size_t>(p.state_width() - column));
+  const T* before = row_of<T>(p.before, u.sequence, u.head, 0) + column;
+  T* after = mutable_row_of<T>(p.after, u.sequence, u.head, 0) + column;
+  const std::int64_t before_step = p.before.length, after_step = p.after.length;
+  const auto load = [&](std::int64_t r, int v) HWY_ATTR {
+    const T* at = before + r * before_step + v * B::kLanes;
+    return kWhole ? hn::LoadU(d, at) : hn::MaskedLoad(mask, d, at);
+  };
+  const auto decayed = [&](std::int64_t r, hn::Vec<typename B::D> s) HWY_ATTR {
+    return kDecay ? hn::Mul(s, hn::Set(d, t.w[r * t.w_step])) : s;
+  };
+  hn::Vec<typename B::D> value[kV], y[kV];
+#pragma GCC unroll 4
+  for (int v = 0; v < kV; ++v) {
+    value[v] = hn::Load(d, t.values + column + v * B::kLanes);
+    y[v] = hn::Zero(d);
+  }
+  if (p.delta) {
+    for (std::int64_t r = 0; r < p.width; ++r) {
+      const auto key = hn::Set(d, t.k[r]);
+#pragma GCC unroll 4
+      for (int v = 0; v < kV; ++v) y[v] = hn::MulAdd(key, decayed(r, load(r, v)), y[v]);
+    }
+#pragma GCC unroll 4
+    for (int v = 0; v < kV; ++v) {
+      value[v] = hn::Mul(hn::Set(d, t.beta), hn::Sub(value[v], y[v]));
+      y[v] = hn::Zero(d);
+    }
+  }
+#pragma GCC unroll 2
+  for (std::int64_t r = 0; r < p.width; ++r) {
+    const auto key = hn::Set(d, t.k[r]);
+    const auto query = hn::Set(d, t.q[r]);
+#pragma GCC unroll 4
+    for (int v = 0; v < kV; ++v) {
+      auto s = load(r, v);
+      if constexpr (kBonus)
+        y[v] = hn::MulAdd(query, hn::MulAdd(hn::Set(d, t.k[r] * t.bonus[r]), value[v], s), y[v]);
+      s = hn::MulAdd(key, value[v], decayed(r, s));
+      if constexpr (!kBonus) y[v] = hn::MulAdd(query, s, y[v]);
+      T* to = after + r * after_step + v * B::kLanes;
+      if constexpr (kWhole) {
+        hn::StoreU(s, d, to);
+      } else {
+        hn::BlendedStore(s, mask, d, to);
+      }
+    }
+  }
+#pragma GCC unroll 4
+  for (int v = 0; v < kV; ++v) hn::Store(y[v], d, t.out + column + v * B::kLanes);
+}
+
+template <bool kDecay, bool kBonus, class T>
+void step_all_columns(const RecurrentParams& p, const RecurrentUnit& u, const Token<T>& t) {
+  using B = Blocking<T>;
+  const std::int64_t columns = p.state_width();
+  std::int64_t c = 0;
+  for (; c + 4 * B::kLanes <= columns; c += 4 * B::kLanes)
+    step_columns<4, true, kDecay, kBonus>(p, u, t, c);
+  for (; c + B::kLanes <= columns; c += B::kLanes)
+    step_columns<1, true, kDecay, kBonus>(p, u, t, c);
+  if (c < columns) step_columns<1, false, kDecay, kBonus>(p, u, t, c);
+}
+
+template <class T>
+void step_recurrent(const RecurrentParams& p, const RecurrentUnit& u) {
+  using B = Blocking<T>;
+  constexpr std::int64_t kMost = 1024 + 64;
+  HWY_ALIGN T values[kMost];
+  HWY_ALIGN T out[kMost];
+  HWY_ALIGN T w[kMost];
+  const std::int64_t q_head = u.head / p.group;
+  Token<T> t{};
+  t.q = row_of<T>(p.q, u.batch, q_head, u.begin);
+  t.k = row_of<T>(p.k, u.batch, q_head, u.begin);
+  t.beta = p.beta.data == nullptr ? T(1) : *element<T>(p.beta, u.batch, u.head, u.begin);
+  load_values(p, u, u.begin, 1, Rows<T>{values, kMost});
+  t.values = values;
+  t.out = out;
+  if (p.log_decay.data != nullptr) {
+    const typename B::D d;
+    const auto log2e = hn::Set(d, T(1.4426950408889634));
+    const std::int64_t width = p.log_decay.width, whole = whole_vectors<T>(width);
+    std::copy_n(element<T>(p.log_decay, u.batch, u.head, u.begin), width, w);
+    std::fill(w + width, w + whole, T(0));
+    for (std::int64_t c = 0; c < whole; c += B::kLanes)
+      hn::Store(exp2(d, hn::Mul(hn::Load(d, w + c), log2e)), d, w + c);
+    t.w = w;
+    t.w_step = width > 1 ? 1 : 0;
+  }
+  const bool bonus = p.bonus.data != nullptr;
+  if (bonus) t.bonus = element<T>(p.bonus, 0, u.head, 0);
+  if (t.w == nullptr)
+    bonus ? step_all_columns<false, true>(p, u, t) : step_all_columns<false, false>(p, u, t);
+  else
+    bonus ? step_all_columns<true, true>(p, u, t) : step_all_columns<true, false>(p, u, t);
+  if (p.out.data == nullptr) return;
+  T* to = mutable_row_of<T>(p.out, u.batch, u.head, u.begin);
+  const T inverse = p.normalise ? T(1) / (out[p.v_width] + static_cast<T>(p.epsilon)) : T(1);
+  for (std::int64_t i = 0; i < p.v_width; ++i) to[i] = out[i] * inverse;
+}
+
+template <class T>
+const RecurrentKernel& recurrent_kernel_for() {
+  static constexpr RecurrentKernel kKernel{Blocking<T>::kPanel, &recurrent_bytes<T>,
+                                           &run_recurrent<T>, &step_recurrent<T>};
+  return kKernel;
+}
+
+const RecurrentKernel& recurrent_kernel_of(DType dtype) {
+  return dtype == DType::f64 ? recurrent_kernel_for<double>() : recurrent_kernel_for<float>();
+}
+
+}  // namespace attn::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace attn::kernels {
+
+const RecurrentKernel& recurrent_kernel(Isa isa, DType dtype) {
+  switch (isa) {
+#if HWY_TARGETS & HWY_AVX3
+    case Isa::avx512: return N_AVX3::recurrent_kernel_of(dtype);
+#endif
+#if HWY_TARGETS & HWY_AVX2
+    case Isa::avx2: return N_AVX2::recurrent_kernel_of(dtype);
+#endif
+#if HWY_TARGETS & HWY_NEON
+    case Isa::neon: return N_NEON::recurrent_kernel_of(dtype);
+#endif
+#if HWY_TARGETS & HWY_SCALAR
+    case Isa::scalar: return N_SCALAR::recurrent_kernel_of(dtype);
+#endif
+#if HWY_TARGETS & HWY_EMU128
+    case Isa::scalar: return N_EMU128::recurrent_kernel_of(dtype);
+#endif
+    default: throw std::invalid_argument("[kernels] this build has no " + std::string(name(isa)));
+  }
+}
+
+}  // namespace attn::kernels
+#endif

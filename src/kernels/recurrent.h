@@ -1,0 +1,56 @@
+// The matrix-state recurrence by chunks of tokens, for one head of one sequence.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "attn/context.h"
+#include "attn/tensor.h"
+#include "kernels/params.h"
+
+namespace attn::kernels {
+
+// Tokens that are worked on as matrices.
+constexpr std::int64_t kRecurrentChunk = 64;
+
+// Something that may count for several batch entries, heads, tokens or channels: stride 0 there.
+struct Spread {
+  const void* data = nullptr;  // null: not given
+  Strides strides{};
+  std::int64_t width = 1;  // channels that differ: 1 or the width of keys
+};
+
+struct RecurrentParams {
+  Matrix q, k, v;
+  std::int64_t group = 1;  // heads that share a head of q and k
+  std::int64_t width = 0, v_width = 0;
+  Spread log_decay, beta, bonus;
+  bool delta = false, normalise = false;
+  double epsilon = 0;
+  Matrix out;            // data is written; null: not wanted
+  Matrix before, after;  // states; strides of batch, head and row; null: zeros, not wanted
+
+  std::int64_t state_width() const { return v_width + (normalise ? 1 : 0); }
+};
+
+// What one thread does at a time: some value columns of one head, as columns do not meet.
+struct RecurrentUnit {
+  std::int64_t batch = 0;                     // of the tensors
+  std::int64_t sequence = 0;                  // of the states
+  std::int64_t head = 0, begin = 0, end = 0;  // tokens
+  std::int64_t column = 0, columns = 0;
+};
+
+struct RecurrentKernel {
+  // Columns are best divided in multiples of this.
+  std::int64_t panel = 0;
+  std::size_t (*workspace_bytes)(const RecurrentParams&, std::int64_t columns) = nullptr;
+  void (*run)(const RecurrentParams&, const RecurrentUnit&, void* workspace) = nullptr;
+  // One token of all columns, from a state to a state; needs no workspace.
+  void (*step)(const RecurrentParams&, const RecurrentUnit&) = nullptr;
+};
+
+// The kernel for an instruction set (not automatic) and float32 or float64.
+const RecurrentKernel& recurrent_kernel(Isa isa, DType dtype);
+
+}  // namespace attn::kernels
