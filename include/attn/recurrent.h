@@ -65,4 +65,17 @@ struct RecurrentOptions {
 void recurrent(const RecurrentInputs& inputs, const Tensor& out, const Tensor& state = {},
                const RecurrentOptions& options = {}, const Context& context = Context());
 
+// Where gradients go; empty: not computed. Shapes are those of what they belong to; the gradient of
+// something that counts for several is summed over them.
+struct RecurrentGradients {
+  Tensor q = {}, k = {}, v = {}, log_decay = {}, beta = {}, bonus = {}, state = {};
+};
+
+// Gradients of a loss, given those with respect to `out` and to the last states (empty: none). What
+// the forward run computed is computed again; states at every 64th token are kept meanwhile, of one
+// head a thread. A log_decay of -infinity has gradient 0. The same bits for any thread count.
+void recurrent_backward(const RecurrentInputs& inputs, const ConstTensor& d_out,
+                        const ConstTensor& d_state, const RecurrentGradients& to,
+                        const RecurrentOptions& options = {}, const Context& context = Context());
+
 }  // namespace attn

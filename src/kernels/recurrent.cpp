@@ -13,8 +13,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "kernels/recurrent-inl.h"
-#include "kernels/recurrent_delta-inl.h"
+#include "kernels/recurrent_chunk-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace attn::kernels::HWY_NAMESPACE {
@@ -27,108 +26,48 @@ class RecurrentForward {
   using B = Blocking<T>;
 
   RecurrentForward(const RecurrentParams& p, const RecurrentUnit& u, Arena arena)
-      : p_(p), u_(u), q_head_(u.head / p.group), gates_(p, arena) {
-    constexpr std::int64_t kC = kRecurrentChunk;
-    columns_ = u.columns + (p.normalise ? 1 : 0);
-    const std::int64_t step = whole_vectors<T>(columns_), k_step = whole_vectors<T>(p.width);
-    state_ = {arena.take<T>(p.width * step), step};
-    values_ = {arena.take<T>(kC * step), step};
-    out_ = {arena.take<T>(kC * step), step};
-    q_across_ = arena.take<T>(p.width * kC);
-    k_across_ = arena.take<T>(p.width * kC);
-    pairs_ = {arena.take<T>(kC * kC), kC};
-    if (gates_.any()) {
-      q_rows_ = {arena.take<T>(kC * k_step), k_step};
-      k_rows_ = {arena.take<T>(kC * k_step), k_step};
-    }
-    if (p.delta) delta_ = DeltaScratch<T>(p, step, arena);
+      : p_(p), u_(u), chunk_(p, u, false, arena) {
+    out_ = {arena.take<T>(kRecurrentChunk * chunk_.values.step), chunk_.values.step};
+    pairs_ = {arena.take<T>(kRecurrentChunk * kRecurrentChunk), kRecurrentChunk};
     bytes_ = arena.used();
   }
 
   std::size_t bytes() const { return bytes_; }
 
   void run() {
-    load_state(p_, u_, state_);
-    for (std::int64_t token = u_.begin; token < u_.end;) token += run_chunk(token);
+    chunk_.load_first();
+    for (std::int64_t token = u_.begin; token < u_.end;) {
+      const std::int64_t n = chunk_.begin(token);
+      if (p_.out.data != nullptr) read(token, n);
+      chunk_.end(n);
+      token += n;
+    }
     store_state();
   }
 
  private:
-  std::int64_t run_chunk(std::int64_t token) {
-    std::int64_t n = std::min(kRecurrentChunk, u_.end - token);
-    load_values(p_, u_, token, n, values_);
-    n = rows_before_poison(values_, n, columns_);
-    if (p_.delta) n = keys_before_poison(token, n);
-    n = gates_.fill(u_.batch, u_.head, token, n);
-    if (gates_.any()) gates_.scale_state(gates_.at_start, state_, p_.width, state_.step);
-    const T* k = row_of<T>(p_.k, u_.batch, q_head_, token);
-    std::int64_t k_step = p_.k.length;
-    if (p_.delta) {
-      const T* read = k;
-      std::int64_t step = k_step;
-      if (gates_.any()) {
-        gates_.scale(gates_.to_q, n, k, k_step, p_.width, q_rows_);
-        read = q_rows_.data, step = q_rows_.step;
-      }
-      pack_transposed(read, step, n, p_.width, delta_.reads_across);
-    }
-    if (gates_.any()) {
-      gates_.scale(gates_.to_k, n, k, k_step, p_.width, k_rows_);
-      k = k_rows_.data, k_step = k_rows_.step;
-    }
-    pack_transposed(k, k_step, n, p_.width, k_across_);
-    if (p_.delta) correct_values(p_, u_, token, n, k_across_, state_, values_, delta_);
-    if (p_.out.data != nullptr) read(token, n);
-    // S~ + K~ᵀ V, keys as they lie: a sum over tokens needs no transposition.
-    product<true>(p_.width, k, k_step, values_.data, values_.step, n, state_, columns_);
-    if (gates_.any()) gates_.scale_state(gates_.at_end, state_, p_.width, state_.step);
-    return n;
-  }
-
-  // With the delta rule keys and betas reach what is written.
-  std::int64_t keys_before_poison(std::int64_t token, std::int64_t count) const {
-    for (std::int64_t i = 0; i < count; ++i) {
-      const bool finite = all_finite(row_of<T>(p_.k, u_.batch, q_head_, token + i), p_.width) &&
-                          (p_.beta.data == nullptr ||
-                           std::isfinite(*element<T>(p_.beta, u_.batch, u_.head, token + i)));
-      if (!finite) return std::max<std::int64_t>(i, 1);
-    }
-    return count;
-  }
-
   void read(std::int64_t token, std::int64_t n) {
-    const T* q = row_of<T>(p_.q, u_.batch, q_head_, token);
-    std::int64_t q_step = p_.q.length;
-    if (gates_.any()) {
-      gates_.scale(gates_.to_q, n, q, q_step, p_.width, q_rows_);
-      q = q_rows_.data, q_step = q_rows_.step;
-    }
-    pack_transposed(q, q_step, n, p_.width, q_across_);
+    chunk_.load_queries(token, n);
     // pairs[j][i] = K~_j . Q~_i for j <= i, from the first panel that has any.
     const bool before = p_.bonus.data != nullptr;
     for_strips<T>(n, [&](std::int64_t j, std::int64_t height) HWY_ATTR {
       const std::int64_t from = j / B::kPanel * B::kPanel;
-      product_strip<false>(height, k_across_ + j, kRecurrentChunk, q_across_ + from,
+      product_strip<false>(height, chunk_.k_across + j, kRecurrentChunk, chunk_.q_across + from,
                            kRecurrentChunk, p_.width, pairs_[j] + from, kRecurrentChunk,
                            round_up(n, B::kLanes) - from);
-      for (std::int64_t r = j; r < j + height; ++r)
-        std::fill(pairs_[r] + from, pairs_[r] + r + (before ? 1 : 0), T(0));
+      for (std::int64_t r = j; r < j + height; ++r) {
+        std::fill(pairs_[r] + from, pairs_[r] + r, T(0));
+        if (before) pairs_[r][r] = chunk_.bonus_of(token + r);
+      }
     });
-    if (before) add_bonus(token, n);
+    const Rows<T>&state = chunk_.state, &values = chunk_.values;
     for_strips<T>(n, [&](std::int64_t i, std::int64_t height) HWY_ATTR {
-      product_strip<false>(height, q_across_ + i, kRecurrentChunk, state_.data, state_.step,
+      product_strip<false>(height, chunk_.q_across + i, kRecurrentChunk, state.data, state.step,
                            p_.width, out_[i], out_.step, out_.step);
-      product_strip<true>(height, pairs_.data + i, kRecurrentChunk, values_.data, values_.step,
+      product_strip<true>(height, pairs_.data + i, kRecurrentChunk, values.data, values.step,
                           i + height, out_[i], out_.step, out_.step);
     });
     store_out(token, n);
-  }
-
-  void add_bonus(std::int64_t token, std::int64_t n) {
-    const T* bonus = element<T>(p_.bonus, 0, u_.head, 0);
-    for (std::int64_t i = 0; i < n; ++i)
-      pairs_[i][i] = dot3(row_of<T>(p_.q, u_.batch, q_head_, token + i), bonus,
-                          row_of<T>(p_.k, u_.batch, q_head_, token + i), p_.width);
   }
 
   void store_out(std::int64_t token, std::int64_t n) {
@@ -147,21 +86,16 @@ class RecurrentForward {
     if (p_.after.data == nullptr) return;
     for (std::int64_t r = 0; r < p_.width; ++r) {
       T* to = mutable_row_of<T>(p_.after, u_.sequence, u_.head, r);
-      std::copy_n(state_[r], u_.columns, to + u_.column);
-      if (p_.normalise && u_.column == 0) to[p_.v_width] = state_[r][u_.columns];
+      std::copy_n(chunk_.state[r], u_.columns, to + u_.column);
+      if (p_.normalise && u_.column == 0) to[p_.v_width] = chunk_.state[r][u_.columns];
     }
   }
 
   const RecurrentParams& p_;
   const RecurrentUnit& u_;
-  std::int64_t q_head_, columns_ = 0;
-  Gates<T> gates_;
-  Rows<T> state_;            // [width][columns], S~ within a chunk
-  Rows<T> values_, out_;     // [chunk][columns]
-  T *q_across_, *k_across_;  // [width][chunk]
-  Rows<T> pairs_;            // [chunk keys][chunk queries]
-  Rows<T> q_rows_, k_rows_;  // [chunk][width], scaled by their decays
-  DeltaScratch<T> delta_;
+  RecurrentChunk<T> chunk_;
+  Rows<T> out_;    // [chunk][columns]
+  Rows<T> pairs_;  // [chunk keys][chunk queries]
   std::size_t bytes_ = 0;
 };
 

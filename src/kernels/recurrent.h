@@ -53,4 +53,25 @@ struct RecurrentKernel {
 // The kernel for an instruction set (not automatic) and float32 or float64.
 const RecurrentKernel& recurrent_kernel(Isa isa, DType dtype);
 
+// Where gradients go; null data: not wanted.
+struct RecurrentGradientParams {
+  RecurrentParams forward;  // without outputs
+  Matrix d_out, d_after;    // given; null: zeros
+  Matrix q, k, v, before;
+  // By sequence and head; rows are tokens, or one where tokens are summed.
+  Matrix log_decay, beta, bonus;
+  bool sum_log_decay = false, sum_beta = false;
+};
+
+struct RecurrentGradientKernel {
+  std::size_t (*workspace_bytes)(const RecurrentGradientParams&) = nullptr;
+  // Numbers that `checkpoints` must hold for a sequence of `tokens`.
+  std::int64_t (*checkpoint_count)(const RecurrentGradientParams&, std::int64_t tokens) = nullptr;
+  // One head, all columns; `add`: to the gradients of q and k that another head of its group left.
+  void (*run)(const RecurrentGradientParams&, const RecurrentUnit&, bool add, void* workspace,
+              void* checkpoints) = nullptr;
+};
+
+const RecurrentGradientKernel& recurrent_gradient_kernel(Isa isa, DType dtype);
+
 }  // namespace attn::kernels

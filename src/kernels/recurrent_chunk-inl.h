@@ -1,0 +1,132 @@
+// One head's state as it passes over the chunks of a sequence: what the forward run and the
+// gradients share. Included once a target.
+#if defined(ATTN_KERNELS_RECURRENT_CHUNK_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef ATTN_KERNELS_RECURRENT_CHUNK_INL_H_
+#undef ATTN_KERNELS_RECURRENT_CHUNK_INL_H_
+#else
+#define ATTN_KERNELS_RECURRENT_CHUNK_INL_H_
+#endif
+
+#include <hwy/highway.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+
+#include "kernels/recurrent-inl.h"
+#include "kernels/recurrent_delta-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace attn::kernels::HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+template <class T>
+class RecurrentChunk {
+ public:
+  using B = Blocking<T>;
+
+  // `rows`: keep scaled keys in rows even where nothing scales them.
+  RecurrentChunk(const RecurrentParams& p, const RecurrentUnit& u, bool rows, Arena& arena)
+      : gates(p, arena), p_(p), u_(u), q_head_(u.head / p.group) {
+    constexpr std::int64_t kC = kRecurrentChunk;
+    columns = u.columns + (p.normalise ? 1 : 0);
+    const std::int64_t step = whole_vectors<T>(columns), k_step = whole_vectors<T>(p.width);
+    state = {arena.take<T>(p.width * step), step};
+    values = {arena.take<T>(kC * step), step};
+    k_across = arena.take<T>(p.width * kC);
+    q_across = arena.take<T>(p.width * kC);
+    copies_ = rows || gates.any();
+    if (copies_) {
+      k_rows_ = {arena.take<T>(kC * k_step), k_step};
+      q_rows_ = {arena.take<T>(kC * k_step), k_step};
+    }
+    if (p.delta) delta = DeltaScratch<T>(p, step, arena);
+  }
+
+  // Before the first token.
+  void load_first() { load_state(p_, u_, state); }
+
+  // Makes the chunk that begins with `token` ready: S~, K~, and what is written. How many tokens it
+  // has: chunks end where 64 tokens of the sequence do, or earlier.
+  std::int64_t begin(std::int64_t token) {
+    const std::int64_t in_block = kRecurrentChunk - (token - u_.begin) % kRecurrentChunk;
+    std::int64_t n = std::min(in_block, u_.end - token);
+    load_values(p_, u_, token, n, values);
+    n = rows_before_poison(values, n, columns);
+    if (p_.delta) n = keys_before_poison(token, n);
+    n = gates.fill(u_.batch, u_.head, token, n);
+    if (gates.any()) gates.scale_state(gates.at_start, state, p_.width, state.step);
+    k = {const_cast<T*>(row_of<T>(p_.k, u_.batch, q_head_, token)), p_.k.length};
+    if (p_.delta) {
+      // Keys that read are scaled as queries are.
+      const Rows<T> reads = scaled(gates.to_q, k, n, q_rows_);
+      pack_transposed(reads.data, reads.step, n, p_.width, delta.reads_across);
+    }
+    k = scaled(gates.to_k, k, n, k_rows_);
+    pack_transposed(k.data, k.step, n, p_.width, k_across);
+    if (p_.delta) correct_values(p_, u_, token, n, k_across, state, values, delta);
+    return n;
+  }
+
+  // Q~ of the chunk.
+  void load_queries(std::int64_t token, std::int64_t n) {
+    q = {const_cast<T*>(row_of<T>(p_.q, u_.batch, q_head_, token)), p_.q.length};
+    q = scaled(gates.to_q, q, n, q_rows_);
+    pack_transposed(q.data, q.step, n, p_.width, q_across);
+  }
+
+  // (q_i . u k_i), which stands on the diagonal where tokens are read before the decay.
+  T bonus_of(std::int64_t token) const {
+    return dot3(row_of<T>(p_.q, u_.batch, q_head_, token), element<T>(p_.bonus, 0, u_.head, 0),
+                row_of<T>(p_.k, u_.batch, q_head_, token), p_.width);
+  }
+
+  // The state after the chunk. Keys as they lie: a sum over tokens needs no transposition.
+  void end(std::int64_t n) {
+    product<true>(p_.width, k.data, k.step, values.data, values.step, n, state, columns);
+    if (gates.any()) gates.scale_state(gates.at_end, state, p_.width, state.step);
+  }
+
+  Gates<T> gates;
+  std::int64_t columns = 0;
+  Rows<T> state;           // [width][columns], S~ within a chunk
+  Rows<T> values;          // [chunk][columns]: what is written
+  Rows<T> k, q;            // [chunk][width], scaled by their decays
+  T *k_across, *q_across;  // [width][chunk], the same
+  DeltaScratch<T> delta;
+
+ private:
+  Rows<T> scaled(const Rows<T>& factors, const Rows<T>& x, std::int64_t n,
+                 const Rows<T>& to) const {
+    if (gates.any())
+      gates.scale(factors, n, x.data, x.step, p_.width, to);
+    else if (copies_)
+      copy_in<T>(x.data, x.step, n, p_.width, to);
+    else
+      return x;
+    return to;
+  }
+
+  // With the delta rule keys and betas reach what is written.
+  std::int64_t keys_before_poison(std::int64_t token, std::int64_t count) const {
+    for (std::int64_t i = 0; i < count; ++i) {
+      const bool finite = all_finite(row_of<T>(p_.k, u_.batch, q_head_, token + i), p_.width) &&
+                          (p_.beta.data == nullptr ||
+                           std::isfinite(*element<T>(p_.beta, u_.batch, u_.head, token + i)));
+      if (!finite) return std::max<std::int64_t>(i, 1);
+    }
+    return count;
+  }
+
+  const RecurrentParams& p_;
+  const RecurrentUnit& u_;
+  std::int64_t q_head_;
+  bool copies_ = false;
+  Rows<T> k_rows_, q_rows_;
+};
+
+}  // namespace attn::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif
