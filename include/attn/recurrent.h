@@ -51,7 +51,8 @@ struct RecurrentInputs {
 struct RecurrentOptions {
   StateRule rule = StateRule::add;
   // y_t / (q_tᵀ z_t + epsilon) where z decays as S and sums beta_t k_t: the last column of the
-  // state. For keys and queries that are not negative, as feature maps make them.
+  // state; 0 where that sum is 0. For keys and queries that are not negative, as feature maps make
+  // them.
   bool normalise = false;
   double epsilon = 0;
   // Sequences one after the other along the length, with batch 1: sequence s has tokens
@@ -64,6 +65,19 @@ struct RecurrentOptions {
 // types do not fit, or outputs overlap inputs otherwise.
 void recurrent(const RecurrentInputs& inputs, const Tensor& out, const Tensor& state = {},
                const RecurrentOptions& options = {}, const Context& context = Context());
+
+// The state of a sequence in two parts, from those of the parts, for sequences that are spread over
+// machines: `state` = diag(w) first + second, where `second` was run from nothing and w is the
+// product of its decays; log_decay [B, H, 1, Dk] holds their sum, any dimension may be 1. `state`
+// may be the memory of either. Of StateRule::add; throws std::invalid_argument when shapes or types
+// do not fit.
+void merge_states(const ConstTensor& first, const ConstTensor& second, const ConstTensor& log_decay,
+                  const Tensor& state);
+// The same of StateRule::delta: `state` = transition first + second. The transition [B, H, Dk, Dk]
+// of the second part is the state that it makes of the identity when all its values are 0. `state`
+// may be the memory of `second`.
+void merge_delta_states(const ConstTensor& first, const ConstTensor& second,
+                        const ConstTensor& transition, const Tensor& state);
 
 // Where gradients go; empty: not computed. Shapes are those of what they belong to; the gradient of
 // something that counts for several is summed over them.

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "attn/attention.h"
+#include "attn/linear_attention.h"
 #include "attn/recurrent.h"
 
 namespace attn::reference {
@@ -39,5 +40,9 @@ void weights(const AttentionShape& shape, const ConstTensor& q, const KeyValue& 
 // Same arguments as attn::recurrent, a token at a time.
 void recurrent(const RecurrentInputs& inputs, const Tensor& out, const Tensor& state = {},
                const RecurrentOptions& options = {});
+
+// Same arguments as attn::linear_attention, every pair of a query and a key: no state.
+void linear_attention(const ConstTensor& q, const ConstTensor& k, const ConstTensor& v,
+                      const Tensor& out, const LinearAttentionOptions& options = {});
 
 }  // namespace attn::reference

@@ -89,4 +89,27 @@ void check_recurrent(const RecurrentInputs& in, const RecurrentOptions& options,
   check.shape("state", in.state, state_shape(in, options));
 }
 
+void check_linear_attention(const ConstTensor& q, const ConstTensor& k, const ConstTensor& v,
+                            const LinearAttentionOptions& options, const Checker& check) {
+  check.view("q", q);
+  check.view("k", k);
+  check.view("v", v);
+  if (q.dtype != DType::f32 && q.dtype != DType::f64)
+    check.fail("q is " + std::string(name(q.dtype)) + ", must be float32 or float64");
+  check.dtype("k", k, q.dtype);
+  check.dtype("v", v, q.dtype);
+  check.shape("k", k, q.shape);
+  check.shape("v", v, {q.batch(), v.heads(), q.length(), v.width()});
+  if (q.heads() < 1 || v.heads() < 1 || v.heads() % q.heads() != 0)
+    check.fail("v has " + text(v.heads()) + " heads, must be a multiple of the " + text(q.heads()) +
+               " heads of q");
+  if (options.map == FeatureMap::favor) {
+    if (options.random == nullptr) check.fail("favor needs random features");
+    check.same("the random features", options.random->width(), "q", q.width(), "width");
+    if (!options.normalise) check.fail("favor needs the normalisation");
+  } else if (options.random != nullptr) {
+    check.fail("random features are for favor");
+  }
+}
+
 }  // namespace attn

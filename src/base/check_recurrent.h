@@ -1,7 +1,8 @@
-// Validation of the arguments of recurrences with a matrix state, shared by the oracle and the fast
-// path.
+// Validation of the arguments of recurrences with a matrix state and of linear attention, shared by
+// the oracle and the fast path.
 #pragma once
 
+#include "attn/linear_attention.h"
 #include "attn/recurrent.h"
 #include "base/checker.h"
 
@@ -16,5 +17,8 @@ std::int64_t sequence_count(const RecurrentInputs& inputs, const RecurrentOption
 
 // [sequences, H, Dk, Dv], with the sum of keys a column more.
 Shape state_shape(const RecurrentInputs& inputs, const RecurrentOptions& options);
+
+void check_linear_attention(const ConstTensor& q, const ConstTensor& k, const ConstTensor& v,
+                            const LinearAttentionOptions& options, const Checker& check);
 
 }  // namespace attn

@@ -196,6 +196,12 @@ std::int64_t rows_before_poison(const Rows<T>& x, std::int64_t count, std::int64
   return count;
 }
 
+// A query that meets no key, as ReLU makes them, reads 0.
+template <class T>
+T inverse_of(T sum) {
+  return sum == 0 ? T(0) : T(1) / sum;
+}
+
 // The sum of a b c.
 template <class T>
 T dot3(const T* a, const T* b, const T* c, std::int64_t count) {

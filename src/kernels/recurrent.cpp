@@ -77,7 +77,7 @@ class RecurrentForward {
         std::copy_n(out_[i], u_.columns, to);
         continue;
       }
-      const T inverse = T(1) / (out_[i][u_.columns] + static_cast<T>(p_.epsilon));
+      const T inverse = inverse_of(out_[i][u_.columns] + static_cast<T>(p_.epsilon));
       for (std::int64_t c = 0; c < u_.columns; ++c) to[c] = out_[i][c] * inverse;
     }
   }
@@ -227,7 +227,8 @@ void step_recurrent(const RecurrentParams& p, const RecurrentUnit& u) {
     bonus ? step_all_columns<true, true>(p, u, t) : step_all_columns<true, false>(p, u, t);
   if (p.out.data == nullptr) return;
   T* to = mutable_row_of<T>(p.out, u.batch, u.head, u.begin);
-  const T inverse = p.normalise ? T(1) / (out[p.v_width] + static_cast<T>(p.epsilon)) : T(1);
+  const T inverse =
+      p.normalise ? inverse_of(out[p.v_width] + static_cast<T>(p.epsilon)) : T(1);
   for (std::int64_t i = 0; i < p.v_width; ++i) to[i] = out[i] * inverse;
 }
 

@@ -192,7 +192,7 @@ class RecurrentBackward {
     for (std::int64_t j = 0; j < n; ++j) std::fill(across_[j], across_[j] + j, T(0));
     add_earlier(n, across_, chunk_.values, out_);
     for (std::int64_t i = 0; i < n; ++i) {
-      const T inverse = T(1) / (out_[i][p_.v_width] + static_cast<T>(p_.epsilon));
+      const T inverse = inverse_of(out_[i][p_.v_width] + static_cast<T>(p_.epsilon));
       T sum = 0;
       for (std::int64_t c = 0; c < p_.v_width; ++c) {
         to[i][c] *= inverse;
@@ -237,11 +237,9 @@ class RecurrentBackward {
                    chunk_.columns, d_k_, p_.width);
     if (chunk_.gates.any()) {
       // Through the last exponent: G . S_n, of which the part of the chunk's keys is K~ dK~ so far.
-      for (std::int64_t r = 0; r < p_.width; ++r) {
-        T sum = dot(d_state_[r], chunk_.state[r], chunk_.columns);
-        for (std::int64_t i = 0; i < n; ++i) sum += chunk_.k[i][r] * d_k_[i][r];
-        d_last_[r] = sum;
-      }
+      for (std::int64_t r = 0; r < p_.width; ++r)
+        d_last_[r] = dot_rows(d_state_[r], chunk_.state[r], d_state_.step);
+      for (std::int64_t i = 0; i < n; ++i) add_products(T(1), chunk_.k[i], d_k_[i], d_last_);
     }
     add_later(n, d_pairs_, chunk_.q, d_k_);
   }
@@ -331,44 +329,84 @@ class RecurrentBackward {
     std::copy_n(d_last_, p_.width, d_sum_);
     const std::int64_t width = p_.log_decay.width;
     for (std::int64_t i = n - 1; i >= 0; --i) {
-      const auto add_read = [&] {
-        for (std::int64_t c = 0; c < p_.width; ++c) d_sum_[c] += chunk_.q[i][c] * d_q_[i][c];
-      };
-      for (std::int64_t c = 0; c < p_.width; ++c) d_sum_[c] -= chunk_.k[i][c] * d_k_[i][c];
-      for (std::int64_t c = 0; c < p_.width && p_.delta; ++c)
-        d_sum_[c] += reads_[i][c] * d_reads_[i][c];
-      if (!before) add_read();
+      add_products(T(-1), chunk_.k[i], d_k_[i], d_sum_);
+      if (p_.delta) add_products(T(1), reads_[i], d_reads_[i], d_sum_);
+      if (!before) add_products(T(1), chunk_.q[i], d_q_[i], d_sum_);
       const T* log = element<T>(p_.log_decay, u_.batch, u_.head, token + i);
       T* to = g_.sum_log_decay ? d_decay_
                                : mutable_row_of<T>(g_.log_decay, u_.batch, u_.head, token + i);
       if (!g_.sum_log_decay) std::fill_n(to, width, T(0));
-      for (std::int64_t c = 0; c < p_.width; ++c) {
-        if (std::isinf(log[by_channel ? c : 0])) continue;  // nothing is left to differentiate
-        to[by_channel ? c : 0] += d_sum_[c];
+      if (by_channel) {
+        // Of what was forgotten nothing is left to differentiate.
+        for (std::int64_t c = 0; c < width; ++c) to[c] += std::isinf(log[c]) ? T(0) : d_sum_[c];
+      } else if (!std::isinf(log[0])) {
+        for (std::int64_t c = 0; c < p_.width; ++c) to[0] += d_sum_[c];
       }
-      if (before) add_read();
+      if (before) add_products(T(1), chunk_.q[i], d_q_[i], d_sum_);
     }
   }
 
   void store_d_keys(std::int64_t token, std::int64_t n) {
     const Gates<T>& gates = chunk_.gates;
-    const auto put = [&](const Matrix& to, const Rows<T>& d, const Rows<T>& factors,
-                         const Rows<T>* d_reads) {
-      if (to.data == nullptr) return;
-      const bool add = add_ || p_.bonus.data != nullptr;
+    if (p_.delta && g_.k.data != nullptr) {
       for (std::int64_t i = 0; i < n; ++i) {
-        T* row = mutable_row_of<T>(to, u_.batch, u_.head / p_.group, token + i);
-        for (std::int64_t c = 0; c < p_.width; ++c) {
-          const std::int64_t f = gates.by_channel() ? c : 0;
-          T sum = gates.any() ? d[i][c] * factors[i][f] : d[i][c];
-          if (d_reads != nullptr)
-            sum += gates.any() ? (*d_reads)[i][c] * gates.to_q[i][f] : (*d_reads)[i][c];
-          row[c] = add ? row[c] + sum : sum;
-        }
+        scale_row(gates.to_q, i, d_reads_[i]);
+        scale_row(gates.to_k, i, d_k_[i]);
+        add_scaled(T(1), d_reads_[i], d_k_.step, d_k_[i]);
+        store_row(g_.k, token + i, d_k_[i]);
       }
-    };
-    put(g_.q, d_q_, gates.to_q, nullptr);
-    put(g_.k, d_k_, gates.to_k, p_.delta ? &d_reads_ : nullptr);
+    }
+    for (std::int64_t i = 0; i < n; ++i) {
+      if (g_.q.data != nullptr) {
+        scale_row(gates.to_q, i, d_q_[i]);
+        store_row(g_.q, token + i, d_q_[i]);
+      }
+      if (g_.k.data != nullptr && !p_.delta) {
+        scale_row(gates.to_k, i, d_k_[i]);
+        store_row(g_.k, token + i, d_k_[i]);
+      }
+    }
+  }
+
+  // x[...] times the factors of token i.
+  void scale_row(const Rows<T>& factors, std::int64_t i, T* x) const {
+    const Gates<T>& gates = chunk_.gates;
+    if (!gates.any()) return;
+    const typename B::D d;
+    const T* factor = factors[i];
+    for (std::int64_t c = 0; c < d_k_.step; c += B::kLanes) {
+      const auto f = gates.by_channel() ? hn::Load(d, factor + c) : hn::Set(d, factor[0]);
+      hn::Store(hn::Mul(hn::Load(d, x + c), f), d, x + c);
+    }
+  }
+
+  void store_row(const Matrix& to, std::int64_t token, const T* x) const {
+    T* row = mutable_row_of<T>(to, u_.batch, u_.head / p_.group, token);
+    if (add_ || p_.bonus.data != nullptr) {
+      for (std::int64_t c = 0; c < p_.width; ++c) row[c] += x[c];
+    } else {
+      std::copy_n(x, p_.width, row);
+    }
+  }
+
+  // sum[...] += sign a[...] b[...]
+  void add_products(T sign, const T* HWY_RESTRICT a, const T* HWY_RESTRICT b,
+                    T* HWY_RESTRICT sum) const {
+    const typename B::D d;
+    const auto factor = hn::Set(d, sign);
+    for (std::int64_t c = 0; c < d_k_.step; c += B::kLanes) {
+      const auto product = hn::Mul(hn::Load(d, a + c), hn::Load(d, b + c));
+      hn::Store(hn::MulAdd(factor, product, hn::Load(d, sum + c)), d, sum + c);
+    }
+  }
+
+  // Over whole vectors, whose ends are 0.
+  static T dot_rows(const T* HWY_RESTRICT a, const T* HWY_RESTRICT b, std::int64_t count) {
+    const typename B::D d;
+    auto sum = hn::Zero(d);
+    for (std::int64_t c = 0; c < count; c += B::kLanes)
+      sum = hn::MulAdd(hn::Load(d, a + c), hn::Load(d, b + c), sum);
+    return hn::GetLane(hn::SumOfLanes(d, sum));
   }
 
   void load_d_after() {

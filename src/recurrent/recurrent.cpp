@@ -65,7 +65,9 @@ void recurrent(const RecurrentInputs& inputs, const Tensor& out, const Tensor& s
   // Columns of values do not meet: they are divided when there are fewer heads than threads.
   const std::int64_t panels = (p.v_width + kernel.panel - 1) / kernel.panel;
   std::int64_t parts = 1;
-  if (!one_token && heads > 0 && heads < threads)
+  // The sum of keys is read by all parts and written by one: not while others may still read it.
+  const bool shared_sum = p.normalise && p.before.data != nullptr && p.before.data == p.after.data;
+  if (!one_token && !shared_sum && heads > 0 && heads < threads)
     parts = std::min<std::int64_t>(panels, (threads + heads - 1) / heads);
   const std::int64_t columns = (panels + parts - 1) / parts * kernel.panel;
   parts = (p.v_width + columns - 1) / columns;

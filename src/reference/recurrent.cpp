@@ -73,7 +73,8 @@ class Head {
       }
     }
     if (options_.normalise) {
-      for (double& out : y) out /= y.back() + options_.epsilon;
+      const double sum = y.back() + options_.epsilon;
+      for (double& out : y) out = sum == 0 ? 0 : out / sum;
     }
     return y;
   }
