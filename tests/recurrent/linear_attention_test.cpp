@@ -273,8 +273,8 @@ TEST(Favor, ErrorFallsWithFeatures) {
   LinearCase c;
   c.map = FeatureMap::favor, c.length = 96, c.width = 16, c.v_width = 8, c.causal = false;
   c.features = 16;
-  c.size =
-      0.5;  // larger ones need more features before the law holds: its variance grows as e^|q + k|²
+  // The variance grows as e^(|q + k|^2): larger ones need more features for the law to hold.
+  c.size = 0.25;
   LinearProblem<double> p(c);
   AttentionOptions exact;
   std::vector<double> softmax(p.out.size());
