@@ -112,4 +112,32 @@ void check_linear_attention(const ConstTensor& q, const ConstTensor& k, const Co
   }
 }
 
+void check_mamba2(const Mamba2Inputs& in, const Mamba2Options& options, const Checker& check) {
+  const DType dtype = in.x.dtype;
+  if (dtype != DType::f32 && dtype != DType::f64)
+    check.fail("x is " + std::string(name(dtype)) + ", must be float32 or float64");
+  const Shape of_heads{1, in.x.heads(), 1, 1};
+  const Shape of_tokens{in.x.batch(), in.x.heads(), in.x.length(), 1};
+  const auto given = [&](const char* what, const ConstTensor& x, const Shape& shape, bool needed) {
+    if (x.empty() && !needed) return;
+    check.view(what, x);
+    check.dtype(what, x, dtype);
+    check.shape(what, x, shape);
+  };
+  given("x", in.x, in.x.shape, true);
+  given("dt", in.dt, of_tokens, true);
+  given("a", in.a, of_heads, true);
+  given("d", in.d, of_heads, false);
+  given("dt_bias", in.dt_bias, of_heads, false);
+  const Shape of_groups{in.x.batch(), in.b.heads(), in.x.length(), in.b.width()};
+  given("b", in.b, of_groups, true);
+  given("c", in.c, of_groups, true);
+  if (in.b.heads() < 1 || in.x.heads() < 1 || in.x.heads() % in.b.heads() != 0)
+    check.fail("x has " + text(in.x.heads()) + " heads, must be a multiple of the " +
+               text(in.b.heads()) + " groups of b");
+  if (!(options.dt_min <= options.dt_max))
+    check.fail("dt_min is " + text(options.dt_min) + ", must be at most dt_max, " +
+               text(options.dt_max));
+}
+
 }  // namespace attn

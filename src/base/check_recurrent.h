@@ -3,6 +3,7 @@
 #pragma once
 
 #include "attn/linear_attention.h"
+#include "attn/mamba2.h"
 #include "attn/recurrent.h"
 #include "base/checker.h"
 
@@ -20,5 +21,8 @@ Shape state_shape(const RecurrentInputs& inputs, const RecurrentOptions& options
 
 void check_linear_attention(const ConstTensor& q, const ConstTensor& k, const ConstTensor& v,
                             const LinearAttentionOptions& options, const Checker& check);
+
+// What recurrent() does not check.
+void check_mamba2(const Mamba2Inputs& inputs, const Mamba2Options& options, const Checker& check);
 
 }  // namespace attn

@@ -1,0 +1,166 @@
+// Mamba-2's state space against the oracle, and its gradients against finite differences.
+#include "attn/mamba2.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "attn/reference.h"
+
+namespace attn::test {
+namespace {
+
+template <class T>
+struct Mamba2Problem {
+  std::int64_t B, H, G, L, N, P;
+  std::vector<T> x, dt, a, b, c, d, dt_bias, before, y, after;
+  Mamba2Options options;
+
+  Mamba2Problem(std::int64_t batch, std::int64_t heads, std::int64_t groups, std::int64_t length,
+                std::int64_t states, std::int64_t width)
+      : B(batch), H(heads), G(groups), L(length), N(states), P(width) {
+    std::mt19937_64 random(5);
+    std::normal_distribution<double> normal;
+    const auto fill = [&](std::int64_t count, double mean, double size) {
+      std::vector<T> v(static_cast<std::size_t>(count));
+      for (T& e : v) e = static_cast<T>(static_cast<float>(mean + size * normal(random)));
+      return v;
+    };
+    x = fill(B * H * L * P, 0, 1);
+    dt = fill(B * L * H, -1, 1);
+    a = fill(H, -3, 0.5);
+    b = fill(B * G * L * N, 0, 1);
+    c = fill(B * G * L * N, 0, 1);
+    d = fill(H, 1, 0.5);
+    dt_bias = fill(H, 0.5, 0.5);
+    before = fill(B * H * N * P, 0, 1);
+    y.assign(x.size(), T(-7));
+    after.assign(before.size(), T(-7));
+  }
+
+  // dt and x as projections write them, [B, L, H, ...].
+  Shape x_shape() const { return {B, H, L, P}; }
+  Shape state_shape() const { return {B, H, N, P}; }
+  Mamba2Inputs inputs() const {
+    Mamba2Inputs in;
+    in.x = ConstTensor::blhd(x.data(), x_shape());
+    in.dt = ConstTensor::blhd(dt.data(), {B, H, L, 1});
+    in.a = {a.data(), {1, H, 1, 1}};
+    in.b = ConstTensor::blhd(b.data(), {B, G, L, N});
+    in.c = ConstTensor::blhd(c.data(), {B, G, L, N});
+    in.d = {d.data(), {1, H, 1, 1}};
+    in.dt_bias = {dt_bias.data(), {1, H, 1, 1}};
+    in.state = {before.data(), state_shape()};
+    return in;
+  }
+  Tensor y_tensor() { return Tensor::blhd(y.data(), x_shape()); }
+  Tensor after_tensor() { return {after.data(), state_shape()}; }
+};
+
+template <class T>
+void expect_agreement(std::int64_t L, double bound, const Mamba2Options& options) {
+  Mamba2Problem<T> p(2, 6, 2, L, 9, 11), e(2, 6, 2, L, 9, 11);
+  mamba2(p.inputs(), p.y_tensor(), p.after_tensor(), options);
+  reference::mamba2(e.inputs(), e.y_tensor(), e.after_tensor(), options);
+  for (std::size_t i = 0; i < p.y.size(); ++i) ASSERT_NEAR(p.y[i], e.y[i], bound) << i;
+  for (std::size_t i = 0; i < p.after.size(); ++i) ASSERT_NEAR(p.after[i], e.after[i], bound) << i;
+}
+
+TEST(Mamba2, AgreesWithTheOracle) {
+  Mamba2Options limited, plain;
+  limited.dt_min = 0.2;
+  limited.dt_max = 0.9;
+  plain.softplus = false;
+  plain.dt_min = 0;
+  for (const std::int64_t length : {0, 1, 2, 64, 133}) {
+    for (const Mamba2Options& options : {Mamba2Options(), limited, plain}) {
+      expect_agreement<float>(length, 2e-4, options);
+      expect_agreement<double>(length, 1e-11, options);
+    }
+  }
+}
+
+TEST(Mamba2, GradientsEqualFiniteDifferences) {
+  for (const std::int64_t length : {1, 70}) {
+    for (const bool limited : {false, true}) {
+      Mamba2Problem<double> p(2, 4, 2, length, 5, 3);
+      if (limited) p.options.dt_min = 0.3, p.options.dt_max = 0.8;
+      std::vector<double> d_y(p.y.size()), d_after(p.after.size());
+      for (std::size_t i = 0; i < d_y.size(); ++i) d_y[i] = std::sin(static_cast<double>(i));
+      for (std::size_t i = 0; i < d_after.size(); ++i)
+        d_after[i] = std::cos(static_cast<double>(i));
+      std::vector<double> x(p.x.size()), dt(p.dt.size()), a(p.a.size()), b(p.b.size()),
+          c(p.c.size()), d(p.d.size()), bias(p.dt_bias.size()), before(p.before.size());
+      const Shape of_heads{1, p.H, 1, 1};
+      Mamba2Gradients to;
+      to.x = Tensor::blhd(x.data(), p.x_shape());
+      to.dt = Tensor::blhd(dt.data(), {p.B, p.H, p.L, 1});
+      to.a = {a.data(), of_heads};
+      to.b = Tensor::blhd(b.data(), {p.B, p.G, p.L, p.N});
+      to.c = Tensor::blhd(c.data(), {p.B, p.G, p.L, p.N});
+      to.d = {d.data(), of_heads};
+      to.dt_bias = {bias.data(), of_heads};
+      to.state = {before.data(), p.state_shape()};
+      mamba2_backward(p.inputs(), ConstTensor::blhd(d_y.data(), p.x_shape()),
+                      {d_after.data(), p.state_shape()}, to, p.options);
+      const auto loss = [&] {
+        reference::mamba2(p.inputs(), p.y_tensor(), p.after_tensor(), p.options);
+        double sum = 0;
+        for (std::size_t i = 0; i < d_y.size(); ++i) sum += d_y[i] * p.y[i];
+        for (std::size_t i = 0; i < d_after.size(); ++i) sum += d_after[i] * p.after[i];
+        return sum;
+      };
+      const auto check = [&](const char* what, std::vector<double>& of,
+                             const std::vector<double>& gradient) {
+        const std::size_t stride = std::max<std::size_t>(1, of.size() / 29);
+        for (std::size_t i = 0; i < of.size(); i += stride) {
+          constexpr double kStep = 1e-6;
+          const double kept = of[i];
+          of[i] = kept + kStep;
+          const double above = loss();
+          of[i] = kept - kStep;
+          const double below = loss();
+          of[i] = kept;
+          const double expected = (above - below) / (2 * kStep);
+          ASSERT_NEAR(gradient[i], expected, 1e-6 * (1 + std::abs(expected) + std::abs(above)))
+              << what << " " << i;
+        }
+      };
+      check("x", p.x, x);
+      check("dt", p.dt, dt);
+      check("a", p.a, a);
+      check("b", p.b, b);
+      check("c", p.c, c);
+      check("d", p.d, d);
+      check("dt_bias", p.dt_bias, bias);
+      check("state", p.before, before);
+    }
+  }
+}
+
+TEST(Mamba2, SaysWhatIsWrong) {
+  Mamba2Problem<float> p(1, 4, 2, 3, 5, 3);
+  const auto refused = [&](const char* what, auto&& change) {
+    Mamba2Inputs in = p.inputs();
+    Mamba2Options options;
+    change(in, options);
+    try {
+      mamba2(in, p.y_tensor(), {}, options);
+      FAIL() << what;
+    } catch (const std::invalid_argument& e) {
+      EXPECT_NE(std::string(e.what()).find(what), std::string::npos) << e.what();
+    }
+  };
+  refused("[mamba2] dt has shape", [](auto& in, auto&) { in.dt.shape[2] = 2; });
+  refused("a has shape", [](auto& in, auto&) { in.a.shape[1] = 3; });
+  refused("c has shape", [](auto& in, auto&) { in.c.shape[3] = 3; });
+  refused("multiple of the 3 groups", [](auto& in, auto&) { in.b.shape[1] = in.c.shape[1] = 3; });
+  refused("dt_min is 2", [](auto&, auto& options) { options.dt_min = 2, options.dt_max = 1; });
+  refused("x is float16", [](auto& in, auto&) { in.x.dtype = DType::f16; });
+}
+
+}  // namespace
+}  // namespace attn::test
