@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # bench_peers.sh peers|models [OPTION...]: what `make bench-peers` and `make bench-models` do once the
 # packages are there. Obtains the peers, builds the wheel, runs bench/peers.py or bench/models.py
-# with these options. A peer of attention that cannot be had is named and left out.
+# with these options. A peer that cannot be had is named and left out; bench/models.py needs
+# Transformers.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 what=$1
@@ -39,10 +40,6 @@ install() {
 }
 install --no-index --target "$logs/site" "$logs"/wheel/*.whl >"$logs/site.log" 2>&1 ||
   fail 'the wheel cannot be installed' "$logs/site.log"
-if [ "$what" = models ]; then
-  PYTHONPATH=$PWD/$logs/site PYTHONDONTWRITEBYTECODE=1 exec "$python" bench/models.py "$@"
-fi
-
 # ONNX Runtime, beside the environment that the tests use: only this needs it.
 onnx=${XDG_CACHE_HOME:-${HOME:?no home folder}/.cache}/attn/onnxruntime-site
 export PYTHONPATH=$PWD/$logs/site:$onnx PYTHONDONTWRITEBYTECODE=1
@@ -54,4 +51,4 @@ if ! "$python" -c 'import onnx, onnxruntime' 2>/dev/null; then
     note "pip cannot install ONNX Runtime (no network?): $(tail -n 1 "$logs/onnx.log")"
 fi
 
-ATTN_OPENBLAS=$PWD/build/release/bin/libattn_openblas.so exec "$python" bench/peers.py "$@"
+ATTN_OPENBLAS=$PWD/build/release/bin/libattn_openblas.so exec "$python" "bench/$what.py" "$@"
