@@ -7,7 +7,8 @@
 // token Mamba-2 (2405.21060), a channel RWKV-5, a channel and token GLA (2312.06635) and RWKV-6.
 // With a `bonus` u, RWKV's reading: y_t = q_tᵀ (S_{t-1} + diag(u) k_t v_tᵀ), before the decay. With
 // the delta rule (DeltaNet 2406.06484, gated 2412.06464) a token corrects what the state holds for
-// its key: beta_t k_t (v_t - k_tᵀ diag(w_t) S_{t-1})ᵀ is written.
+// its key: beta_t k_t (v_t - k_tᵀ diag(w_t) S_{t-1})ᵀ is written. With a rank-one term the state
+// goes through diag(w_t) + a_t b_tᵀ: RWKV-7 with b = kappa^, a = -(kappa^ o a).
 //
 //   attn::recurrent({.q = q, .k = k, .v = v, .log_decay = w}, out);                  // a text
 //   attn::recurrent({.q = q, .k = k, .v = v, .state = s}, out, s);                   // then a
@@ -44,6 +45,9 @@ struct RecurrentInputs {
   ConstTensor log_decay = {};
   ConstTensor beta = {};   // [B, H, L, 1], any of B, H, L may be 1. Empty: 1.
   ConstTensor bonus = {};  // [1, H, 1, Dk]. Empty: y reads the state after its token.
+  // As q: a_t b_tᵀ S_{t-1} is added to the decayed state. Both or none; with StateRule::add,
+  // without bonus and normalisation.
+  ConstTensor a = {}, b = {};
   // Before the first token: [B, H, Dk, Dv], with `normalise` [B, H, Dk, Dv + 1]. Empty: 0.
   ConstTensor state = {};
 };
@@ -82,7 +86,7 @@ void merge_delta_states(const ConstTensor& first, const ConstTensor& second,
 // Where gradients go; empty: not computed. Shapes are those of what they belong to; the gradient of
 // something that counts for several is summed over them.
 struct RecurrentGradients {
-  Tensor q = {}, k = {}, v = {}, log_decay = {}, beta = {}, bonus = {}, state = {};
+  Tensor q = {}, k = {}, v = {}, log_decay = {}, beta = {}, bonus = {}, a = {}, b = {}, state = {};
 };
 
 // Gradients of a loss, given those with respect to `out` and to the last states (empty: none). What

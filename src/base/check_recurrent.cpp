@@ -76,9 +76,20 @@ void check_recurrent(const RecurrentInputs& in, const RecurrentOptions& options,
     check.dtype("bonus", in.bonus, dtype);
     check.shape("bonus", in.bonus, {1, H, 1, Dk});
   }
+  if (in.a.empty() != in.b.empty()) check.fail("a rank-one term needs both a and b");
+  if (!in.a.empty()) {
+    for (const auto& [what, x] : {std::pair{"a", in.a}, std::pair{"b", in.b}}) {
+      check.view(what, x);
+      check.dtype(what, x, dtype);
+      check.shape(what, x, in.q.shape);
+    }
+    if (options.normalise) check.fail("a rank-one term has no normalisation");
+    if (!in.bonus.empty()) check.fail("a rank-one term has no bonus");
+  }
   if (options.rule == StateRule::delta) {
     if (options.normalise) check.fail("the delta rule has no normalisation");
     if (!in.bonus.empty()) check.fail("the delta rule has no bonus");
+    if (!in.a.empty()) check.fail("the delta rule has no other rank-one term");
   }
   if (!std::isfinite(options.epsilon) || options.epsilon < 0)
     check.fail("epsilon is " + text(options.epsilon) + ", must be 0 or more");

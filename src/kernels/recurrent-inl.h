@@ -55,11 +55,15 @@ class Gates {
   static constexpr T kRange = T(115);
 
   Gates(const RecurrentParams& p, Arena& arena)
-      : decay_(p.log_decay), reads_before_(p.bonus.data != nullptr) {
+      : decay_(p.log_decay),
+        q_before_(p.bonus.data != nullptr),
+        reads_before_(q_before_ || p.rank_one) {
     if (decay_.data == nullptr) return;
     step_ = whole_vectors<T>(decay_.width);
     to_q = {arena.take<T>(kRecurrentChunk * step_), step_};
     to_k = {arena.take<T>(kRecurrentChunk * step_), step_};
+    to_before = to_q;
+    if (p.rank_one) to_before = {arena.take<T>(kRecurrentChunk * step_), step_};
     sum_ = arena.take<T>(step_);
     middle_ = arena.take<T>(step_);
     at_start = arena.take<T>(step_);
@@ -107,7 +111,8 @@ class Gates {
       auto before = hn::Zero(d);
       for (std::int64_t i = 0; i < n; ++i) {
         const auto sum = hn::Load(d, to_k[i] + c);
-        hn::Store(exp2(d, hn::Sub(reads_before_ ? before : sum, middle)), d, to_q[i] + c);
+        if (reads_before_) hn::Store(exp2(d, hn::Sub(before, middle)), d, to_before[i] + c);
+        if (!q_before_) hn::Store(exp2(d, hn::Sub(sum, middle)), d, to_q[i] + c);
         hn::Store(exp2(d, hn::Sub(middle, sum)), d, to_k[i] + c);
         before = sum;
       }
@@ -146,6 +151,7 @@ class Gates {
   }
 
   Rows<T> to_q, to_k;     // e^(c_i - r) and e^(r - c_j); with a bonus e^(c_(i-1) - r)
+  Rows<T> to_before;      // e^(c_(i-1) - r), where something reads before the decay
   T* at_start = nullptr;  // e^r
   T* at_end = nullptr;    // e^(c_n - r)
 
@@ -159,7 +165,7 @@ class Gates {
   }
 
   Spread decay_;
-  bool reads_before_;
+  bool q_before_, reads_before_;
   std::int64_t step_ = 0, filled_ = -1;
   T *sum_ = nullptr, *middle_ = nullptr;
 };

@@ -48,26 +48,41 @@ class RecurrentForward {
  private:
   void read(std::int64_t token, std::int64_t n) {
     chunk_.load_queries(token, n);
-    // pairs[j][i] = K~_j . Q~_i for j <= i, from the first panel that has any.
+    // Tokens are read before the decay with a bonus, which then stands on the diagonal.
     const bool before = p_.bonus.data != nullptr;
-    for_strips<T>(n, [&](std::int64_t j, std::int64_t height) HWY_ATTR {
-      const std::int64_t from = j / B::kPanel * B::kPanel;
-      product_strip<false>(height, chunk_.k_across + j, kRecurrentChunk, chunk_.q_across + from,
-                           kRecurrentChunk, p_.width, pairs_[j] + from, kRecurrentChunk,
-                           round_up(n, B::kLanes) - from);
-      for (std::int64_t r = j; r < j + height; ++r) {
-        std::fill(pairs_[r] + from, pairs_[r] + r, T(0));
-        if (before) pairs_[r][r] = chunk_.bonus_of(token + r);
-      }
-    });
-    const Rows<T>&state = chunk_.state, &values = chunk_.values;
+    find_pairs(chunk_.k_across, n);
+    for (std::int64_t i = 0; before && i < n; ++i) pairs_[i][i] = chunk_.bonus_of(token + i);
+    const Rows<T>& state = chunk_.state;
     for_strips<T>(n, [&](std::int64_t i, std::int64_t height) HWY_ATTR {
       product_strip<false>(height, chunk_.q_across + i, kRecurrentChunk, state.data, state.step,
                            p_.width, out_[i], out_.step, out_.step);
+    });
+    add_pairs(chunk_.values, n);
+    if (p_.rank_one) {
+      find_pairs(chunk_.rank_one.a_across, n);
+      add_pairs(chunk_.rank_one.values, n);
+    }
+    store_out(token, n);
+  }
+
+  // pairs[j][i] = keys_j . Q~_i for j <= i, from the first panel that has any.
+  void find_pairs(const T* keys_across, std::int64_t n) {
+    for_strips<T>(n, [&](std::int64_t j, std::int64_t height) HWY_ATTR {
+      const std::int64_t from = j / B::kPanel * B::kPanel;
+      product_strip<false>(height, keys_across + j, kRecurrentChunk, chunk_.q_across + from,
+                           kRecurrentChunk, p_.width, pairs_[j] + from, kRecurrentChunk,
+                           round_up(n, B::kLanes) - from);
+      for (std::int64_t r = j; r < j + height; ++r)
+        std::fill(pairs_[r] + from, pairs_[r] + r, T(0));
+    });
+  }
+
+  // out[i] += sum over j <= i of pairs[j][i] values[j]
+  void add_pairs(const Rows<T>& values, std::int64_t n) {
+    for_strips<T>(n, [&](std::int64_t i, std::int64_t height) HWY_ATTR {
       product_strip<true>(height, pairs_.data + i, kRecurrentChunk, values.data, values.step,
                           i + height, out_[i], out_.step, out_.step);
     });
-    store_out(token, n);
   }
 
   void store_out(std::int64_t token, std::int64_t n) {
@@ -115,6 +130,7 @@ std::size_t recurrent_bytes(const RecurrentParams& params, std::int64_t columns)
 template <class T>
 struct Token {
   const T *q, *k, *bonus;
+  const T *a, *b;       // of a rank-one term; null: none
   const T* w;           // factors of the decay
   std::int64_t w_step;  // 0: one for all
   const T* values;      // beta v, by the delta rule v; aligned, to whole vectors
@@ -140,11 +156,16 @@ HWY_NOINLINE void step_columns(const RecurrentParams& p, const RecurrentUnit& u,
   const auto decayed = [&](std::int64_t r, hn::Vec<typename B::D> s) HWY_ATTR {
     return kDecay ? hn::Mul(s, hn::Set(d, t.w[r * t.w_step])) : s;
   };
-  hn::Vec<typename B::D> value[kV], y[kV];
+  hn::Vec<typename B::D> value[kV], y[kV], held[kV];
 #pragma GCC unroll 4
   for (int v = 0; v < kV; ++v) {
     value[v] = hn::Load(d, t.values + column + v * B::kLanes);
-    y[v] = hn::Zero(d);
+    y[v] = held[v] = hn::Zero(d);
+  }
+  for (std::int64_t r = 0; r < p.width && p.rank_one; ++r) {
+    const auto read = hn::Set(d, t.b[r]);
+#pragma GCC unroll 4
+    for (int v = 0; v < kV; ++v) held[v] = hn::MulAdd(read, load(r, v), held[v]);
   }
   if (p.delta) {
     for (std::int64_t r = 0; r < p.width; ++r) {
@@ -168,6 +189,7 @@ HWY_NOINLINE void step_columns(const RecurrentParams& p, const RecurrentUnit& u,
       if constexpr (kBonus)
         y[v] = hn::MulAdd(query, hn::MulAdd(hn::Set(d, t.k[r] * t.bonus[r]), value[v], s), y[v]);
       s = hn::MulAdd(key, value[v], decayed(r, s));
+      if (p.rank_one) s = hn::MulAdd(hn::Set(d, t.a[r]), held[v], s);
       if constexpr (!kBonus) y[v] = hn::MulAdd(query, s, y[v]);
       T* to = after + r * after_step + v * B::kLanes;
       if constexpr (kWhole) {
@@ -204,6 +226,10 @@ void step_recurrent(const RecurrentParams& p, const RecurrentUnit& u) {
   Token<T> t{};
   t.q = row_of<T>(p.q, u.batch, q_head, u.begin);
   t.k = row_of<T>(p.k, u.batch, q_head, u.begin);
+  if (p.rank_one) {
+    t.a = row_of<T>(p.a, u.batch, q_head, u.begin);
+    t.b = row_of<T>(p.b, u.batch, q_head, u.begin);
+  }
   t.beta = p.beta.data == nullptr ? T(1) : *element<T>(p.beta, u.batch, u.head, u.begin);
   load_values(p, u, u.begin, 1, Rows<T>{values, kMost});
   t.values = values;
@@ -227,8 +253,7 @@ void step_recurrent(const RecurrentParams& p, const RecurrentUnit& u) {
     bonus ? step_all_columns<true, true>(p, u, t) : step_all_columns<true, false>(p, u, t);
   if (p.out.data == nullptr) return;
   T* to = mutable_row_of<T>(p.out, u.batch, u.head, u.begin);
-  const T inverse =
-      p.normalise ? inverse_of(out[p.v_width] + static_cast<T>(p.epsilon)) : T(1);
+  const T inverse = p.normalise ? inverse_of(out[p.v_width] + static_cast<T>(p.epsilon)) : T(1);
   for (std::int64_t i = 0; i < p.v_width; ++i) to[i] = out[i] * inverse;
 }
 

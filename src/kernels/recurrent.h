@@ -22,10 +22,11 @@ struct Spread {
 
 struct RecurrentParams {
   Matrix q, k, v;
+  Matrix a, b;             // null data: none
   std::int64_t group = 1;  // heads that share a head of q and k
   std::int64_t width = 0, v_width = 0;
   Spread log_decay, beta, bonus;
-  bool delta = false, normalise = false;
+  bool delta = false, rank_one = false, normalise = false;
   double epsilon = 0;
   Matrix out;            // data is written; null: not wanted
   Matrix before, after;  // states; strides of batch, head and row; null: zeros, not wanted
@@ -57,7 +58,7 @@ const RecurrentKernel& recurrent_kernel(Isa isa, DType dtype);
 struct RecurrentGradientParams {
   RecurrentParams forward;  // without outputs
   Matrix d_out, d_after;    // given; null: zeros
-  Matrix q, k, v, before;
+  Matrix q, k, v, a, b, before;
   // By sequence and head; rows are tokens, or one where tokens are summed.
   Matrix log_decay, beta, bonus;
   bool sum_log_decay = false, sum_beta = false;

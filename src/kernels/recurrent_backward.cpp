@@ -54,9 +54,14 @@ class RecurrentBackward {
     d_decay_ = arena.take<T>(k_step);
     d_bonus_ = arena.take<T>(k_step);
     if (p_.normalise) out_ = rows(arena, kC, step);
-    if (p_.delta) {
+    if (p_.delta || p_.rank_one) {
       reads_ = rows(arena, kC, k_step);
       d_reads_ = rows(arena, kC, k_step);
+    }
+    if (p_.rank_one) {
+      d_a_ = rows(arena, kC, k_step);
+      z_ = rows(arena, kC, step);
+      read_values_across_ = arena.take<T>(columns * kC);
     }
     bytes_ = arena.used();
   }
@@ -119,6 +124,7 @@ class RecurrentBackward {
     pack_transposed(chunk_.values.data, chunk_.values.step, n, columns, values_across_);
     pack_transposed(d_out_.data, d_out_.step, n, columns, d_out_across_);
     find_d_values(n);
+    if (p_.rank_one) find_d_read_values(n);
     find_d_pairs(token, n);
     find_d_keys(n);
     find_d_queries(n);
@@ -126,6 +132,7 @@ class RecurrentBackward {
     product<true>(p_.width, chunk_.q.data, chunk_.q.step, d_out_.data, d_out_.step, n, d_state_,
                   columns);
     if (p_.delta) differentiate_delta(token, n);
+    if (p_.rank_one) differentiate_rank_one(n);
     store_d_values(token, n);
     store_d_decay(token, n);
     store_d_keys(token, n);
@@ -239,7 +246,10 @@ class RecurrentBackward {
       // Through the last exponent: G . S_n, of which the part of the chunk's keys is K~ dK~ so far.
       for (std::int64_t r = 0; r < p_.width; ++r)
         d_last_[r] = dot_rows(d_state_[r], chunk_.state[r], d_state_.step);
-      for (std::int64_t i = 0; i < n; ++i) add_products(T(1), chunk_.k[i], d_k_[i], d_last_);
+      for (std::int64_t i = 0; i < n; ++i) {
+        add_products(T(1), chunk_.k[i], d_k_[i], d_last_);
+        if (p_.rank_one) add_products(T(1), chunk_.rank_one.a[i], d_a_[i], d_last_);
+      }
     }
     add_later(n, d_pairs_, chunk_.q, d_k_);
   }
@@ -300,6 +310,64 @@ class RecurrentBackward {
     product<true>(p_.width, reads_.data, reads_.step, z.data, z.step, n, d_state_, columns);
   }
 
+  // Of P, which A~ writes as keys write values; what A~ gets from the state; and what queries get
+  // from P, when theirs is there (find_d_queries).
+  void find_d_read_values(std::int64_t n) {
+    const RankOneScratch<T>& one = chunk_.rank_one;
+    pack_transposed(one.values.data, one.values.step, n, chunk_.columns, read_values_across_);
+    product<false>(n, one.a_across, kC, d_state_.data, d_state_.step, p_.width, z_, chunk_.columns);
+    below_diagonal(n, chunk_.q_across, one.a_across, p_.width, pairs_);
+    add_later(n, pairs_, d_out_, z_);
+    product<false>(n, read_values_across_, kC, d_state_across_.data, d_state_across_.step,
+                   chunk_.columns, d_a_, p_.width);
+  }
+
+  // Back through P = B~ S~ + M V + N P: with Z the gradient of P's right side, Z = dP + Nᵀ Z.
+  void differentiate_rank_one(std::int64_t n) {
+    const RankOneScratch<T>& one = chunk_.rank_one;
+    const std::int64_t columns = chunk_.columns;
+    // A~ and Q~ through their pairs.
+    below_diagonal(n, d_out_across_, read_values_across_, columns, d_pairs_);
+    above_diagonal(n, read_values_across_, d_out_across_, columns, d_pairs_across_);
+    add_later(n, d_pairs_, chunk_.q, d_a_);
+    add_earlier(n, d_pairs_across_, one.a, d_q_);
+    // pairs[t][j] = N_tj below the diagonal.
+    transpose(one.a_pairs.data, kC, n, n, T(1), pairs_.data, kC);
+    for (std::int64_t t = 0; t < n; ++t) std::fill(pairs_[t] + t, pairs_[t] + n, T(0));
+    std::int64_t strips = (n + B::kRows - 1) / B::kRows;
+    for (std::int64_t end = n; end > 0; --strips) {
+      const std::int64_t height = (end + strips - 1) / strips, j = end - height;
+      if (end < n)
+        product_strip<true>(height, pairs_[end] + j, kC, z_[end], z_.step, n - end, z_[j], z_.step,
+                            z_.step);
+      for (std::int64_t r = end - 1; r >= j; --r) {
+        for (std::int64_t t = r + 1; t < end; ++t) add_scaled(pairs_[t][r], z_[t], z_.step, z_[r]);
+      }
+      end = j;
+    }
+    pack_transposed(z_.data, z_.step, n, columns, d_out_across_);
+    product<false>(n, d_out_across_, kC, state_across_.data, state_across_.step, columns, d_reads_,
+                   p_.width);
+    // Through M, between B~ and K~ and V.
+    transpose(one.k_pairs.data, kC, n, n, T(1), pairs_.data, kC);
+    for (std::int64_t t = 0; t < n; ++t) std::fill(pairs_[t] + t, pairs_[t] + n, T(0));
+    add_later(n, pairs_, z_, d_values_);
+    differentiate_reads(n, values_across_, chunk_.k, d_k_);
+    // Through N, between B~ and A~ and P.
+    differentiate_reads(n, read_values_across_, one.a, d_a_);
+    product<true>(p_.width, one.b.data, one.b.step, z_.data, z_.step, n, d_state_, columns);
+  }
+
+  // B~ and what it meets, from Z (across in d_out_across_) and the values of what it meets.
+  void differentiate_reads(std::int64_t n, const T* values_across, const Rows<T>& met,
+                           const Rows<T>& d_met) {
+    above_diagonal(n, values_across, d_out_across_, chunk_.columns, d_pairs_across_);
+    below_diagonal(n, d_out_across_, values_across, chunk_.columns, d_pairs_);
+    for (std::int64_t t = 0; t < n; ++t) d_pairs_[t][t] = d_pairs_across_[t][t] = 0;
+    add_earlier(n, d_pairs_across_, met, d_reads_);
+    add_later(n, d_pairs_, chunk_.rank_one.b, d_met);
+  }
+
   void store_d_values(std::int64_t token, std::int64_t n) {
     for (std::int64_t i = 0; i < n; ++i) {
       const T beta = p_.beta.data == nullptr || p_.delta
@@ -331,6 +399,7 @@ class RecurrentBackward {
     for (std::int64_t i = n - 1; i >= 0; --i) {
       add_products(T(-1), chunk_.k[i], d_k_[i], d_sum_);
       if (p_.delta) add_products(T(1), reads_[i], d_reads_[i], d_sum_);
+      if (p_.rank_one) add_products(T(-1), chunk_.rank_one.a[i], d_a_[i], d_sum_);
       if (!before) add_products(T(1), chunk_.q[i], d_q_[i], d_sum_);
       const T* log = element<T>(p_.log_decay, u_.batch, u_.head, token + i);
       T* to = g_.sum_log_decay ? d_decay_
@@ -343,6 +412,7 @@ class RecurrentBackward {
         for (std::int64_t c = 0; c < p_.width; ++c) to[0] += d_sum_[c];
       }
       if (before) add_products(T(1), chunk_.q[i], d_q_[i], d_sum_);
+      if (p_.rank_one) add_products(T(1), chunk_.rank_one.b[i], d_reads_[i], d_sum_);
     }
   }
 
@@ -353,17 +423,25 @@ class RecurrentBackward {
         scale_row(gates.to_q, i, d_reads_[i]);
         scale_row(gates.to_k, i, d_k_[i]);
         add_scaled(T(1), d_reads_[i], d_k_.step, d_k_[i]);
-        store_row(g_.k, token + i, d_k_[i]);
+        store_row(g_.k, token + i, d_k_[i], false);
       }
     }
     for (std::int64_t i = 0; i < n; ++i) {
       if (g_.q.data != nullptr) {
         scale_row(gates.to_q, i, d_q_[i]);
-        store_row(g_.q, token + i, d_q_[i]);
+        store_row(g_.q, token + i, d_q_[i], p_.bonus.data != nullptr);
       }
       if (g_.k.data != nullptr && !p_.delta) {
         scale_row(gates.to_k, i, d_k_[i]);
-        store_row(g_.k, token + i, d_k_[i]);
+        store_row(g_.k, token + i, d_k_[i], p_.bonus.data != nullptr);
+      }
+      if (g_.a.data != nullptr) {
+        scale_row(gates.to_k, i, d_a_[i]);
+        store_row(g_.a, token + i, d_a_[i], false);
+      }
+      if (g_.b.data != nullptr) {
+        scale_row(gates.to_before, i, d_reads_[i]);
+        store_row(g_.b, token + i, d_reads_[i], false);
       }
     }
   }
@@ -380,9 +458,10 @@ class RecurrentBackward {
     }
   }
 
-  void store_row(const Matrix& to, std::int64_t token, const T* x) const {
+  // `begun`: something of this head is there.
+  void store_row(const Matrix& to, std::int64_t token, const T* x, bool begun) const {
     T* row = mutable_row_of<T>(to, u_.batch, u_.head / p_.group, token);
-    if (add_ || p_.bonus.data != nullptr) {
+    if (add_ || begun) {
       for (std::int64_t c = 0; c < p_.width; ++c) row[c] += x[c];
     } else {
       std::copy_n(x, p_.width, row);
@@ -443,8 +522,10 @@ class RecurrentBackward {
   const RecurrentUnit& u_;
   bool add_;
   RecurrentChunk<T> chunk_;
-  Rows<T> d_state_;                           // [width][columns]: G, then dS~
-  Rows<T> d_out_, d_values_, out_;            // [chunk][columns]
+  Rows<T> d_state_;                 // [width][columns]: G, then dS~
+  Rows<T> d_out_, d_values_, out_;  // [chunk][columns]
+  Rows<T> d_a_, z_;                 // of a rank-one term: [chunk][width], [chunk][columns]
+  T* read_values_across_ = nullptr;
   Rows<T> d_q_, d_k_, reads_, d_reads_;       // [chunk][width]
   Rows<T> state_across_, d_state_across_;     // [columns][width]
   T *values_across_, *d_out_across_;          // [columns][chunk]

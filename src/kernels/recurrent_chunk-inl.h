@@ -15,6 +15,7 @@
 
 #include "kernels/recurrent-inl.h"
 #include "kernels/recurrent_delta-inl.h"
+#include "kernels/recurrent_rank_one-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace attn::kernels::HWY_NAMESPACE {
@@ -42,6 +43,7 @@ class RecurrentChunk {
       q_rows_ = {arena.take<T>(kC * k_step), k_step};
     }
     if (p.delta) delta = DeltaScratch<T>(p, step, arena);
+    if (p.rank_one) rank_one = RankOneScratch<T>(p, step, arena);
   }
 
   // Before the first token.
@@ -54,7 +56,7 @@ class RecurrentChunk {
     std::int64_t n = std::min(in_block, u_.end - token);
     load_values(p_, u_, token, n, values);
     n = rows_before_poison(values, n, columns);
-    if (p_.delta) n = keys_before_poison(token, n);
+    if (p_.delta || p_.rank_one) n = keys_before_poison(token, n);
     n = gates.fill(u_.batch, u_.head, token, n);
     if (gates.any()) gates.scale_state(gates.at_start, state, p_.width, state.step);
     k = {const_cast<T*>(row_of<T>(p_.k, u_.batch, q_head_, token)), p_.k.length};
@@ -66,6 +68,7 @@ class RecurrentChunk {
     k = scaled(gates.to_k, k, n, k_rows_);
     pack_transposed(k.data, k.step, n, p_.width, k_across);
     if (p_.delta) correct_values(p_, u_, token, n, k_across, state, values, delta);
+    if (p_.rank_one) begin_rank_one(token, n);
     return n;
   }
 
@@ -85,6 +88,9 @@ class RecurrentChunk {
   // The state after the chunk. Keys as they lie: a sum over tokens needs no transposition.
   void end(std::int64_t n) {
     product<true>(p_.width, k.data, k.step, values.data, values.step, n, state, columns);
+    if (p_.rank_one)
+      product<true>(p_.width, rank_one.a.data, rank_one.a.step, rank_one.values.data,
+                    rank_one.values.step, n, state, columns);
     if (gates.any()) gates.scale_state(gates.at_end, state, p_.width, state.step);
   }
 
@@ -95,8 +101,24 @@ class RecurrentChunk {
   Rows<T> k, q;            // [chunk][width], scaled by their decays
   T *k_across, *q_across;  // [width][chunk], the same
   DeltaScratch<T> delta;
+  RankOneScratch<T> rank_one;
 
  private:
+  void begin_rank_one(std::int64_t token, std::int64_t n) {
+    const auto rows = [&](const Matrix& from, const Rows<T>& factors, const Rows<T>& to) {
+      const T* x = row_of<T>(from, u_.batch, q_head_, token);
+      if (gates.any())
+        gates.scale(factors, n, x, from.length, p_.width, to);
+      else
+        copy_in<T>(x, from.length, n, p_.width, to);
+    };
+    rows(p_.a, gates.to_k, rank_one.a);
+    rows(p_.b, gates.to_before, rank_one.b);
+    pack_transposed(rank_one.a.data, rank_one.a.step, n, p_.width, rank_one.a_across);
+    pack_transposed(rank_one.b.data, rank_one.b.step, n, p_.width, rank_one.b_across);
+    solve_rank_one(p_.width, n, k_across, state, values, rank_one);
+  }
+
   Rows<T> scaled(const Rows<T>& factors, const Rows<T>& x, std::int64_t n,
                  const Rows<T>& to) const {
     if (gates.any())
@@ -108,13 +130,16 @@ class RecurrentChunk {
     return to;
   }
 
-  // With the delta rule keys and betas reach what is written.
+  // With the delta rule keys and betas reach what is written, with a rank-one term its factors.
   std::int64_t keys_before_poison(std::int64_t token, std::int64_t count) const {
+    const auto finite = [&](const Matrix& x, std::int64_t i) {
+      return x.data == nullptr || all_finite(row_of<T>(x, u_.batch, q_head_, token + i), p_.width);
+    };
     for (std::int64_t i = 0; i < count; ++i) {
-      const bool finite = all_finite(row_of<T>(p_.k, u_.batch, q_head_, token + i), p_.width) &&
-                          (p_.beta.data == nullptr ||
-                           std::isfinite(*element<T>(p_.beta, u_.batch, u_.head, token + i)));
-      if (!finite) return std::max<std::int64_t>(i, 1);
+      if (!finite(p_.k, i) || !finite(p_.a, i) || !finite(p_.b, i) ||
+          (p_.beta.data != nullptr &&
+           !std::isfinite(*element<T>(p_.beta, u_.batch, u_.head, token + i))))
+        return std::max<std::int64_t>(i, 1);
     }
     return count;
   }

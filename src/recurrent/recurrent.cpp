@@ -59,8 +59,8 @@ void recurrent(const RecurrentInputs& inputs, const Tensor& out, const Tensor& s
   const bool one_token = p.before.data != nullptr && p.after.data != nullptr &&
                          std::all_of(problem.sequences.begin(), problem.sequences.end(),
                                      [](const auto& s) { return s.end - s.begin == 1; });
-  const double work =
-      static_cast<double>(inputs.v.size()) * static_cast<double>(p.width) * (p.delta ? 3 : 2);
+  const double work = static_cast<double>(inputs.v.size()) * static_cast<double>(p.width) *
+                      (p.delta || p.rank_one ? 3 : 2);
   const int threads = work < kWorkOfThreads ? 1 : context.threads();
   // Columns of values do not meet: they are divided when there are fewer heads than threads.
   const std::int64_t panels = (p.v_width + kernel.panel - 1) / kernel.panel;

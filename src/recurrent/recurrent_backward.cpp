@@ -81,9 +81,11 @@ void check_gradients(const RecurrentInputs& in, const RecurrentOptions& options,
                         {"the gradient of v", to.v, in.v},
                         {"the gradient of log_decay", to.log_decay, in.log_decay},
                         {"the gradient of beta", to.beta, in.beta},
-                        {"the gradient of bonus", to.bonus, in.bonus}};
-  const ConstTensor read[] = {in.q,     in.k,     in.v,  in.log_decay, in.beta,
-                              in.bonus, in.state, d_out, d_state};
+                        {"the gradient of bonus", to.bonus, in.bonus},
+                        {"the gradient of a", to.a, in.a},
+                        {"the gradient of b", to.b, in.b}};
+  const ConstTensor read[] = {in.q, in.k, in.v,     in.log_decay, in.beta, in.bonus,
+                              in.a, in.b, in.state, d_out,        d_state};
   for (const Pair& pair : pairs) {
     if (pair.to.empty()) continue;
     if (pair.of.empty()) kCheck.fail(std::string(pair.what) + " is asked for, but there is none");
@@ -114,6 +116,8 @@ void run_backward(const RecurrentInputs& in, const ConstTensor& d_out, const Con
   p.q = matrix_of(to.q);
   p.k = matrix_of(to.k);
   p.v = matrix_of(to.v);
+  p.a = matrix_of(to.a);
+  p.b = matrix_of(to.b);
   p.before = matrix_of(to.state);
   p.log_decay = log_decay.matrix();
   p.sum_log_decay = log_decay.sums_tokens();

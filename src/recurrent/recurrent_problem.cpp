@@ -24,6 +24,9 @@ RecurrentProblem recurrent_problem(const RecurrentInputs& in, const RecurrentOpt
   p.q = matrix_of(in.q);
   p.k = matrix_of(in.k);
   p.v = matrix_of(in.v);
+  p.a = matrix_of(in.a);
+  p.b = matrix_of(in.b);
+  p.rank_one = !in.a.empty();
   p.group = in.v.heads() / in.q.heads();
   p.width = in.q.width();
   p.v_width = in.v.width();

@@ -61,7 +61,9 @@ class Head {
         for (std::int64_t r = 0; r < rows_; ++r)
           out += q(l, r) * (state(r, c) + at(in_.bonus, 0, h_, 0, r) * k(l, r) * beta * v);
       }
-      double held = 0;
+      double held = 0, read = 0;
+      for (std::int64_t r = 0; r < rows_ && !in_.b.empty(); ++r)
+        read += at(in_.b, b_, q_head_, l, r) * state(r, c);
       for (std::int64_t r = 0; r < rows_; ++r) {
         if (!in_.log_decay.empty()) state(r, c) *= std::exp(at(in_.log_decay, b_, h_, l, r));
         held += k(l, r) * state(r, c);
@@ -69,6 +71,7 @@ class Head {
       const double written = beta * (delta ? v - held : v);
       for (std::int64_t r = 0; r < rows_; ++r) {
         state(r, c) += k(l, r) * written;
+        if (!in_.a.empty()) state(r, c) += at(in_.a, b_, q_head_, l, r) * read;
         if (!before) out += q(l, r) * state(r, c);
       }
     }

@@ -23,7 +23,7 @@ struct RecurrentCase {
   std::int64_t batch = 1, q_heads = 1, heads = 1, length = 1, width = 1, v_width = 1;
   Decay decay = Decay::none;
   double strongest = 0.5;  // decay of a token, in nats
-  bool beta = false, bonus = false, normalise = false, state = false;
+  bool beta = false, bonus = false, normalise = false, state = false, rank_one = false;
   StateRule rule = StateRule::add;
   std::vector<std::int64_t> offsets = {};
 
@@ -52,7 +52,7 @@ inline std::size_t size_of(const Shape& s) {
 template <class T>
 struct RecurrentProblem {
   RecurrentCase c;
-  std::vector<T> q, k, v, log_decay, beta, bonus, before, out, after;
+  std::vector<T> q, k, v, log_decay, beta, bonus, a, b, before, out, after;
 
   explicit RecurrentProblem(const RecurrentCase& given, unsigned seed = 1) : c(given) {
     std::mt19937_64 random(seed);
@@ -67,15 +67,12 @@ struct RecurrentProblem {
     q = c.normalise ? fill(c.qk(), positive) : fill(c.qk(), any);
     k = c.normalise ? fill(c.qk(), positive) : fill(c.qk(), any);
     v = fill(c.values(), any);
-    if (c.rule == StateRule::delta) {
-      for (std::size_t i = 0; i < k.size(); i += static_cast<std::size_t>(c.width)) {
-        double norm = 0;
-        for (std::int64_t d = 0; d < c.width; ++d)
-          norm += static_cast<double>(k[i + static_cast<std::size_t>(d)]) *
-                  static_cast<double>(k[i + static_cast<std::size_t>(d)]);
-        for (std::int64_t d = 0; d < c.width; ++d)
-          k[i + static_cast<std::size_t>(d)] /= static_cast<T>(std::sqrt(norm) + 1e-3);
-      }
+    if (c.rule == StateRule::delta) make_short(k);
+    if (c.rank_one) {  // as RWKV-7: b of length 1, a = -b times something in (0, 1)
+      b = fill(c.qk(), any);
+      make_short(b);
+      a = b;
+      for (T& e : a) e *= static_cast<T>(-unit(random));
     }
     if (c.decay != Decay::none)
       log_decay = fill(c.decays(), [&] { return -c.strongest * unit(random); });
@@ -86,8 +83,21 @@ struct RecurrentProblem {
     after.assign(test::size_of(c.states()), T(-77));
   }
 
+  // Rows of a length just below 1.
+  void make_short(std::vector<T>& x) const {
+    const auto width = static_cast<std::size_t>(c.width);
+    for (std::size_t i = 0; i < x.size(); i += width) {
+      double norm = 0;
+      for (std::size_t d = i; d < i + width; ++d)
+        norm += static_cast<double>(x[d]) * static_cast<double>(x[d]);
+      for (std::size_t d = i; d < i + width; ++d) x[d] /= static_cast<T>(std::sqrt(norm) + 1e-3);
+    }
+  }
+
   RecurrentInputs inputs() const {
     RecurrentInputs in;
+    if (!a.empty()) in.a = {a.data(), c.qk()};
+    if (!b.empty()) in.b = {b.data(), c.qk()};
     in.q = {q.data(), c.qk()};
     in.k = {k.data(), c.qk()};
     in.v = {v.data(), c.values()};
@@ -121,6 +131,8 @@ RecurrentProblem<double> exact(const RecurrentProblem<T>& p) {
   copy(p.log_decay, e.log_decay);
   copy(p.beta, e.beta);
   copy(p.bonus, e.bonus);
+  copy(p.a, e.a);
+  copy(p.b, e.b);
   copy(p.before, e.before);
   e.run_reference();
   return e;
@@ -128,8 +140,8 @@ RecurrentProblem<double> exact(const RecurrentProblem<T>& p) {
 
 // The largest error that rounding explains. An output is a sum of terms, each rounded once for
 // every step of its chain (width, length) and for the exponents of its decays; the sizes of the
-// terms add up to what absolute values of all inputs give. Under the delta rule with |k| <= 1 the
-// errors of L tokens add up without growing.
+// terms add up to what absolute values of all inputs give. Under the delta rule with |k| <= 1, or
+// with such a rank-one term, the errors of L tokens add up without growing.
 template <class T>
 double recurrent_bound(const RecurrentProblem<T>& p) {
   const double epsilon = static_cast<double>(std::numeric_limits<T>::epsilon());
@@ -139,12 +151,14 @@ double recurrent_bound(const RecurrentProblem<T>& p) {
     for (double& e : *x) e = std::abs(e);
   }
   sizes.c.rule = StateRule::add;
+  sizes.a.clear();
+  sizes.b.clear();
   sizes.run_reference();
   for (const std::vector<double>* x : {&sizes.out, &sizes.after}) {
     for (double e : *x) largest = std::max(largest, std::abs(e));
   }
   const double steps = static_cast<double>(p.c.width + p.c.length + 128);
-  return epsilon * steps * largest * (p.c.rule == StateRule::delta ? 4 : 1) *
+  return epsilon * steps * largest * (p.c.rule == StateRule::delta || p.c.rank_one ? 4 : 1) *
          (p.c.normalise ? 4 : 1);
 }
 

@@ -33,6 +33,9 @@ std::vector<RecurrentCase> cases() {
     all.push_back(c);
     c.state = c.beta = false, c.q_heads = 2, c.name = name + "_delta_no_beta";
     all.push_back(c);
+    c.rule = StateRule::add, c.rank_one = c.state = c.beta = true, c.q_heads = 1;
+    c.name = name + "_rank_one";
+    all.push_back(c);
     for (std::int64_t length : {1, 2, 64}) {
       RecurrentCase e;
       e.decay = decays[d];
@@ -49,6 +52,8 @@ std::vector<RecurrentCase> cases() {
     all.push_back(c);
     c.bonus = false, c.rule = StateRule::delta, c.name = name + "_strong_delta";
     all.push_back(c);
+    c.rule = StateRule::add, c.rank_one = true, c.name = name + "_strong_rank_one";
+    all.push_back(c);
     c = {};
     c.decay = decays[d], c.heads = c.q_heads = 2, c.length = 75, c.width = c.v_width = 3;
     c.offsets = {0, 1, 1, 70, 75}, c.state = c.beta = true, c.name = name + "_ragged";
@@ -59,7 +64,7 @@ std::vector<RecurrentCase> cases() {
 
 template <class T>
 struct Gradients {
-  std::vector<T> q, k, v, log_decay, beta, bonus, state;
+  std::vector<T> q, k, v, log_decay, beta, bonus, a, b, state;
 };
 
 // Weights of the outputs and states in the loss.
@@ -89,6 +94,8 @@ Gradients<T> gradients(const RecurrentProblem<T>& p, const Context& context) {
   to.log_decay = make(in.log_decay, g.log_decay);
   to.beta = make(in.beta, g.beta);
   to.bonus = make(in.bonus, g.bonus);
+  to.a = make(in.a, g.a);
+  to.b = make(in.b, g.b);
   to.state = make(in.state, g.state);
   recurrent_backward(in, {d_out.data(), p.c.values()}, {d_state.data(), p.c.states()}, to,
                      p.c.options(), context);
@@ -134,6 +141,8 @@ TEST_P(RecurrentGradient, EqualsFiniteDifferences) {
     check("log_decay", p.log_decay, g.log_decay);
     check("beta", p.beta, g.beta);
     check("bonus", p.bonus, g.bonus);
+    check("a", p.a, g.a);
+    check("b", p.b, g.b);
     check("state", p.before, g.state);
   }
 }
@@ -163,6 +172,8 @@ TEST_P(RecurrentGradient, Float32AgreesWithDouble) {
   check("log_decay", one.log_decay, three.log_decay, expected.log_decay, products / 10);
   check("beta", one.beta, three.beta, expected.beta);
   check("bonus", one.bonus, three.bonus, expected.bonus);
+  check("a", one.a, three.a, expected.a);
+  check("b", one.b, three.b, expected.b);
   check("state", one.state, three.state, expected.state);
 }
 

@@ -32,6 +32,8 @@ std::vector<RecurrentCase> cases() {
     all.push_back(c);
     c.state = c.beta = false, c.name = name + "_delta_no_beta";
     all.push_back(c);
+    c.rule = StateRule::add, c.rank_one = c.state = true, c.name = name + "_rank_one";
+    all.push_back(c);
     c = {};
     c.decay = decays[d];
     c.heads = c.q_heads = 2, c.length = 65, c.width = 257, c.v_width = 1;
@@ -57,6 +59,8 @@ std::vector<RecurrentCase> cases() {
     c.bonus = true, c.name = name + "_strong_bonus";
     all.push_back(c);
     c.bonus = false, c.rule = StateRule::delta, c.name = name + "_strong_delta";
+    all.push_back(c);
+    c.rule = StateRule::add, c.rank_one = true, c.name = name + "_strong_rank_one";
     all.push_back(c);
     c = {};
     c.decay = decays[d], c.heads = c.q_heads = 2, c.length = 150, c.width = c.v_width = 12;
@@ -111,7 +115,8 @@ TEST_P(Recurrent, HasTheSameBitsForAnyThreadsAndInABatchOrAlone) {
     x.shape[0] = x.shape[1] = 1;
     return x;
   };
-  for (ConstTensor* x : {&in.q, &in.k, &in.v, &in.log_decay, &in.beta, &in.bonus, &in.state})
+  for (ConstTensor* x :
+       {&in.q, &in.k, &in.v, &in.log_decay, &in.beta, &in.bonus, &in.a, &in.b, &in.state})
     *x = last(*x);
   const auto count = static_cast<std::size_t>(c.length * c.v_width);
   Shape state = c.states();
@@ -142,7 +147,8 @@ TEST_P(Recurrent, ContinuesFromItsState) {
     for (std::int64_t t = 0; t < c.length; t += step) {
       const std::int64_t n = std::min(step, c.length - t);
       RecurrentInputs in = p.inputs();
-      for (ConstTensor* x : {&in.q, &in.k, &in.v, &in.log_decay, &in.beta}) *x = slice(*x, t, n);
+      for (ConstTensor* x : {&in.q, &in.k, &in.v, &in.log_decay, &in.beta, &in.a, &in.b})
+        *x = slice(*x, t, n);
       in.state = p.after_tensor();
       Tensor out = p.out_tensor();
       out.data = static_cast<double*>(out.data) + t * out.strides[2];
@@ -165,23 +171,27 @@ TEST_P(Recurrent, PoisonReachesNothingEarlier) {
   const std::int64_t at = 41;
   RecurrentProblem<float> cut(c);  // only what comes before
   RecurrentInputs in = cut.inputs();
-  for (ConstTensor* x : {&in.q, &in.k, &in.v, &in.log_decay, &in.beta}) {
+  for (ConstTensor* x : {&in.q, &in.k, &in.v, &in.log_decay, &in.beta, &in.a, &in.b}) {
     if (x->shape[2] > 1) x->shape[2] = at;
   }
   Tensor out = cut.out_tensor();
   out.shape[2] = at;
   recurrent(in, out, {}, c.options());
   for (float x : bad) {
-    for (int which = 0; which < 4; ++which) {
+    for (int which = 0; which < 6; ++which) {
       RecurrentProblem<float> p(c);
       std::vector<float>& poisoned = which == 0   ? p.q
                                      : which == 1 ? p.k
                                      : which == 2 ? p.v
-                                                  : p.log_decay;
+                                     : which == 3 ? p.log_decay
+                                     : which == 4 ? p.a
+                                                  : p.b;
+      if (which > 3 && !c.rank_one) continue;
       if (which == 3 && c.decay != Decay::token && c.decay != Decay::channel_and_token) continue;
       const std::size_t row =
           poisoned.size() /
-          static_cast<std::size_t>(c.batch * (which < 2 ? c.q_heads : c.heads) * c.length);
+          static_cast<std::size_t>(c.batch * (which == 2 || which == 3 ? c.heads : c.q_heads) *
+                                   c.length);
       poisoned[static_cast<std::size_t>(at) * row] = x;
       p.run(Context());
       for (std::int64_t t = 0; t < at; ++t) {
@@ -362,6 +372,7 @@ TEST(RecurrentErrors, SayWhatIsWrong) {
     options.rule = StateRule::delta;
     options.normalise = true;
   });
+  refused("a rank-one term needs both a and b", [](auto& in, auto&, auto&, auto&) { in.a = in.q; });
   refused("epsilon is", [](auto&, auto& options, auto&, auto&) { options.epsilon = -1; });
   refused("offsets run from 0 to 2", [](auto&, auto& options, auto&, auto&) {
     options.offsets = {0, 2};
