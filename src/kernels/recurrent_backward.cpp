@@ -260,6 +260,23 @@ class RecurrentBackward {
     add_earlier(n, d_pairs_across_, chunk_.k, d_q_);
   }
 
+  // d[j] += sum over t > j of pairs[t][j] z[t], from the last row; finish(j) may make z[j] of d[j].
+  template <class Finish>
+  void solve_upward(std::int64_t n, const Rows<T>& z, const Rows<T>& d, const Finish& finish) {
+    std::int64_t strips = (n + B::kRows - 1) / B::kRows;
+    for (std::int64_t end = n; end > 0; --strips) {
+      const std::int64_t height = (end + strips - 1) / strips, j = end - height;
+      if (end < n)
+        product_strip<true>(height, pairs_[end] + j, kC, z[end], z.step, n - end, d[j], d.step,
+                            d.step);
+      for (std::int64_t r = end - 1; r >= j; --r) {
+        for (std::int64_t t = r + 1; t < end; ++t) add_scaled(pairs_[t][r], z[t], z.step, d[r]);
+        finish(r);
+      }
+      end = j;
+    }
+  }
+
   // Back through U = diag(beta) (V - K' S~ - N U). With R the gradient of U's right side and
   // Z = diag(beta) R: R = dU - Nᵀ Z, and -Z is the gradient of all that is taken away.
   void differentiate_delta(std::int64_t token, std::int64_t n) {
@@ -271,31 +288,19 @@ class RecurrentBackward {
       std::fill(pairs_[t] + t, pairs_[t] + n, T(0));
       std::fill_n(z[t], z.step, T(0));
     }
-    // Strips from the last one; z holds -Z.
-    std::int64_t strips = (n + B::kRows - 1) / B::kRows;
-    for (std::int64_t end = n; end > 0; --strips) {
-      const std::int64_t height = (end + strips - 1) / strips, j = end - height;
-      if (end < n)
-        product_strip<true>(height, pairs_[end] + j, kC, z[end], z.step, n - end, d_values_[j],
-                            d_values_.step, d_values_.step);
-      for (std::int64_t r = end - 1; r >= j; --r) {
-        for (std::int64_t t = r + 1; t < end; ++t)
-          add_scaled(pairs_[t][r], z[t], z.step, d_values_[r]);
-        const T beta = delta.beta[r];
-        if (g_.beta.data != nullptr) {
-          const T* v = row_of<T>(p_.v, u_.batch, u_.head, token + r);
-          T sum = 0;
-          for (std::int64_t c = 0; c < p_.v_width; ++c)
-            sum += d_values_[r][c] * (v[c] - held[r][c]);
-          put_beta(token + r, sum);
-        }
-        for (std::int64_t c = 0; c < z.step; ++c) {
-          d_values_[r][c] *= beta;  // the gradient of V
-          z[r][c] = -d_values_[r][c];
-        }
+    // z holds -Z.
+    solve_upward(n, z, d_values_, [&](std::int64_t r) {
+      if (g_.beta.data != nullptr) {
+        const T* v = row_of<T>(p_.v, u_.batch, u_.head, token + r);
+        T sum = 0;
+        for (std::int64_t c = 0; c < p_.v_width; ++c) sum += d_values_[r][c] * (v[c] - held[r][c]);
+        put_beta(token + r, sum);
       }
-      end = j;
-    }
+      for (std::int64_t c = 0; c < z.step; ++c) {
+        d_values_[r][c] *= delta.beta[r];  // the gradient of V
+        z[r][c] = -d_values_[r][c];
+      }
+    });
     // Through K' = keys scaled as queries are, K~, and S~.
     const std::int64_t columns = chunk_.columns;
     pack_transposed(z.data, z.step, n, columns, d_out_across_);
@@ -334,17 +339,7 @@ class RecurrentBackward {
     // pairs[t][j] = N_tj below the diagonal.
     transpose(one.a_pairs.data, kC, n, n, T(1), pairs_.data, kC);
     for (std::int64_t t = 0; t < n; ++t) std::fill(pairs_[t] + t, pairs_[t] + n, T(0));
-    std::int64_t strips = (n + B::kRows - 1) / B::kRows;
-    for (std::int64_t end = n; end > 0; --strips) {
-      const std::int64_t height = (end + strips - 1) / strips, j = end - height;
-      if (end < n)
-        product_strip<true>(height, pairs_[end] + j, kC, z_[end], z_.step, n - end, z_[j], z_.step,
-                            z_.step);
-      for (std::int64_t r = end - 1; r >= j; --r) {
-        for (std::int64_t t = r + 1; t < end; ++t) add_scaled(pairs_[t][r], z_[t], z_.step, z_[r]);
-      }
-      end = j;
-    }
+    solve_upward(n, z_, z_, [](std::int64_t) {});
     pack_transposed(z_.data, z_.step, n, columns, d_out_across_);
     product<false>(n, d_out_across_, kC, state_across_.data, state_across_.step, columns, d_reads_,
                    p_.width);
