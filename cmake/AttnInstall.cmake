@@ -1,19 +1,31 @@
-# What `cmake --install` copies, in three components: core (attn::core and its headers), attn
-# (attn::attn and the rest of the headers), tools (the command). find_package(attn) finds them.
+# What `cmake --install` copies, in four components: core (attn::core and its headers), recurrent
+# (attn::recurrent and its headers), attn (attn::attn and the rest of the headers), tools (the
+# command). find_package(attn) finds them.
 include(CMakePackageConfigHelpers)
 
 set(ATTN_PACKAGE_DIR ${CMAKE_INSTALL_LIBDIR}/cmake/attn)
 set(core_headers attention.h context.h error.h mask.h gradient.h kv_cache.h observe.h position.h reference.h
   score.h tensor.h)
+set(recurrent_headers decay.h linear_attention.h mamba2.h recurrent.h reference_recurrent.h)
 file(GLOB headers CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/include/attn/*.h)
 set(other_headers ${headers})
 list(TRANSFORM core_headers PREPEND ${PROJECT_SOURCE_DIR}/include/attn/)
-list(REMOVE_ITEM other_headers ${core_headers})
+list(TRANSFORM recurrent_headers PREPEND ${PROJECT_SOURCE_DIR}/include/attn/)
+list(REMOVE_ITEM other_headers ${core_headers} ${recurrent_headers})
 
 install(FILES ${core_headers} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/attn COMPONENT core)
 install(TARGETS attn_core EXPORT attnCoreTargets
   LIBRARY COMPONENT core NAMELINK_COMPONENT core ARCHIVE COMPONENT core RUNTIME COMPONENT core)
 install(EXPORT attnCoreTargets NAMESPACE attn:: DESTINATION ${ATTN_PACKAGE_DIR} COMPONENT core)
+
+set_target_properties(attn_recurrent PROPERTIES INSTALL_RPATH "$ORIGIN")
+install(FILES ${recurrent_headers} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/attn
+  COMPONENT recurrent)
+install(TARGETS attn_recurrent EXPORT attnRecurrentTargets
+  LIBRARY COMPONENT recurrent NAMELINK_COMPONENT recurrent ARCHIVE COMPONENT recurrent
+  RUNTIME COMPONENT recurrent)
+install(EXPORT attnRecurrentTargets NAMESPACE attn:: DESTINATION ${ATTN_PACKAGE_DIR}
+  COMPONENT recurrent)
 
 if(ATTN_MODELS)
   set_target_properties(attn_attn PROPERTIES INSTALL_RPATH "$ORIGIN")

@@ -51,7 +51,7 @@ function(attn_test name)
 endfunction()
 
 # attn_example(name [MODELS] [ARGS argument...]): examples/<name>.cpp, compiled, and run by CTest as
-# example.<name>. Links attn::core, or attn::attn with MODELS. An example that needs something that
+# example.<name>. Links attn::recurrent, or attn::attn with MODELS. An example that needs something that
 # this machine lacks exits with 77: CTest then calls it skipped.
 function(attn_example name)
   cmake_parse_arguments(ARG "MODELS" "" "ARGS" ${ARGN})
@@ -62,7 +62,7 @@ function(attn_example name)
   if(ARG_MODELS)
     target_link_libraries(example_${name} PRIVATE attn::attn)
   else()
-    target_link_libraries(example_${name} PRIVATE attn::core)
+    target_link_libraries(example_${name} PRIVATE attn::recurrent)
   endif()
   attn_warnings(example_${name})
   if(ATTN_TESTS)

@@ -3,9 +3,6 @@
 #pragma once
 
 #include "attn/attention.h"
-#include "attn/linear_attention.h"
-#include "attn/mamba2.h"
-#include "attn/recurrent.h"
 
 namespace attn::reference {
 
@@ -37,17 +34,5 @@ void weights(const ConstTensor& q, const ConstTensor& k, const AttentionOptions&
              const Tensor& out);
 void weights(const AttentionShape& shape, const ConstTensor& q, const KeyValue& kv,
              const AttentionOptions& options, const Tensor& out);
-
-// Same arguments as attn::recurrent, a token at a time.
-void recurrent(const RecurrentInputs& inputs, const Tensor& out, const Tensor& state = {},
-               const RecurrentOptions& options = {});
-
-// Same arguments as attn::linear_attention, every pair of a query and a key: no state.
-void linear_attention(const ConstTensor& q, const ConstTensor& k, const ConstTensor& v,
-                      const Tensor& out, const LinearAttentionOptions& options = {});
-
-// Same arguments as attn::mamba2, a token at a time.
-void mamba2(const Mamba2Inputs& inputs, const Tensor& y, const Tensor& state = {},
-            const Mamba2Options& options = {});
 
 }  // namespace attn::reference

@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "attn/reference.h"
+#include "attn/reference_recurrent.h"
 #include "base/check_recurrent.h"
 
 namespace attn::reference {

@@ -15,7 +15,7 @@ from pathlib import Path
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
 ROW = re.compile(r"^\| `([\w/]+)` \|", re.MULTILINE)
 SOURCES = {".h", ".cpp"}
-LAST_CORE_ROOM = "recurrent"
+LAST_PLAIN_ROOM = "recurrent"
 CORE_MAY_USE = ("hwy/", "omp.h", "sched.h", "unistd.h", "sys/", "immintrin.h", "arm_neon.h",
                 "cpuid.h", "pthread.h")
 
@@ -36,7 +36,7 @@ def is_standard(header):
 def check_file(path, root, rank, room):
     """Yields a message for each include that goes against the order."""
     names = {Path(folder).name: place for folder, place in rank.items() if folder != "include/attn"}
-    core = rank.get("src/" + LAST_CORE_ROOM, 0)
+    core = rank.get("src/" + LAST_PLAIN_ROOM, 0)
     for bracket, header in INCLUDE.findall(path.read_text(encoding="utf-8", errors="replace")):
         where = f"{path.relative_to(root)}: #include {header}"
         first = header.split("/")[0]

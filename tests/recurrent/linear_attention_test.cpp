@@ -10,6 +10,7 @@
 #include <random>
 
 #include "attn/reference.h"
+#include "attn/reference_recurrent.h"
 
 namespace attn::test {
 namespace {

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "attn/reference.h"
+#include "attn/reference_recurrent.h"
 
 namespace attn::test {
 namespace {

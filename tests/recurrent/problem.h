@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "attn/recurrent.h"
-#include "attn/reference.h"
+#include "attn/reference_recurrent.h"
 
 namespace attn::test {
 
