@@ -29,6 +29,7 @@ CASES = {
                               forced_eos_token_id=None)),
 }
 LENGTHS = (1, 7, 130)
+ATTENTION_LENGTH = 7  # of which all attention weights are kept
 STEPS = 20
 # What generate() is asked for, beside the number of tokens.
 SEARCHES = [
@@ -69,11 +70,15 @@ def case(model_type, settings):
         for length in LENGTHS:
             ids = [int(i * 37 + i * i * 3 + length) % 101 for i in range(length)]
             target = [start] + [(i * 29 + 11 + length) % 101 for i in range(length)]
-            out = model(torch.tensor([ids]), decoder_input_ids=torch.tensor([target]))
+            out = model(torch.tensor([ids]), decoder_input_ids=torch.tensor([target]),
+                        output_attentions=length == ATTENTION_LENGTH)
             rows = sorted({0, length // 2, length - 1})
             run = {"ids": ids, "target": target, "rows": rows,
                    "encoder": [short(out.encoder_last_hidden_state[0, r]) for r in rows],
                    "logits": [short(out.logits[0, r]) for r in rows]}
+            if length == ATTENTION_LENGTH:  # [layers][heads * queries * keys] of each kind
+                run["attention"] = {kind: [short(layer[0].flatten()) for layer in out[kind + "_attentions"]]
+                                    for kind in ("encoder", "decoder", "cross")}
             base = dict(decoder_start_token_id=start, pad_token_id=config.pad_token_id, do_sample=False,
                         max_new_tokens=STEPS)
 

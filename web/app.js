@@ -2,12 +2,11 @@
 
 const $ = (id) => document.getElementById(id);
 
-AttnMaths.View.prototype.special = function (u) { return Boolean(tokens.special[this.units[u][0]]); };
-
 const HINTS = {
   lines: "Hover a token for a preview, click to lock it; shift, ctrl or drag for several.",
   heat: "Hover a cell for its value, click to lock the pair; click a label to lock its row or column.",
   text: "Hover a token and all others take the tint; click to lock it, then hover another for the pair.",
+  texts: "Hover a token of one text and the other text takes the tint; click to lock it, then hover for the pair.",
 };
 
 const app = {
@@ -33,26 +32,28 @@ const app = {
   },
 
   set(state) {
-    const before = this.state;
+    const before = this.state, opens = before.tab !== state.tab || !background;
     this.state = state;
-    if (before.head && state.head && headName(before.head) !== headName(state.head)) this.hover = { q: null, k: null };
+    if (opens) openTab(state.tab);
+    const heads = [before.head, state.head].map((head) => head && headName(head));
+    if (opens || (heads[0] && heads[1] && heads[0] !== heads[1])) this.hover = { q: null, k: null };
     this.show();
   },
 
   // What a click on a token does: alone, a range with shift, one more or less with ctrl.
   lock(side, unit, { shift = false, toggle = false }) {
-    const { view } = this.frame, now = side === "q" ? this.frame.lockedQ : this.frame.lockedK;
-    const current = now.map((u) => view.units[u][0]), token = view.units[unit][0];
+    const { units } = this.frame.view[side], now = side === "q" ? this.frame.lockedQ : this.frame.lockedK;
+    const current = now.map((u) => units[u][0]), token = units[unit][0];
     let next;
     if (toggle) next = current.includes(token) ? current.filter((t) => t !== token) : [...current, token];
-    else if (shift && this.anchor?.side === side && now.length) next = this.range(this.anchor.unit, unit);
+    else if (shift && this.anchor?.side === side && now.length) next = this.range(side, this.anchor.unit, unit);
     else next = current.length === 1 && current[0] === token ? [] : [token];
     if (!shift) this.anchor = { side, unit };
     this.go({ [side]: next });
   },
-  range(a, b) {
-    const { view } = this.frame, out = [];
-    for (let u = Math.min(a, b); u <= Math.max(a, b); u++) out.push(view.units[u][0]);
+  range(side, a, b) {
+    const { units } = this.frame.view[side], out = [];
+    for (let u = Math.min(a, b); u <= Math.max(a, b); u++) out.push(units[u][0]);
     return out;
   },
   unlock() {
@@ -72,17 +73,17 @@ const app = {
 
   makeFrame() {
     const { state, hover } = this, options = this.viewOptions();
-    const key = [headName(state.head), options.merge, options.hide, options.value].join("/");
+    const key = [state.tab, headName(state.head), options.merge, options.hide, options.value].join("/");
     if (!this.views.has(key)) {
       this.views.set(key, new AttnMaths.View(record, headList(state.head, record), options));
       if (this.views.size > 8) this.views.delete(this.views.keys().next().value);
     }
     const view = this.views.get(key);
-    const unitsOf = (list) => [...new Set(list.map((t) => view.of[t]).filter((u) => u >= 0))];
-    const lockedQ = unitsOf(state.q), lockedK = unitsOf(state.k);
-    const inside = (u) => u !== null && u < view.count;
-    const q = lockedQ.length ? lockedQ : inside(hover.q) ? [hover.q] : [];
-    const k = lockedK.length ? lockedK : inside(hover.k) ? [hover.k] : [];
+    const unitsOf = (side, list) => [...new Set(list.map((t) => side.of[t]).filter((u) => u >= 0))];
+    const lockedQ = unitsOf(view.q, state.q), lockedK = unitsOf(view.k, state.k);
+    const inside = (side, u) => u !== null && u < side.count;
+    const q = lockedQ.length ? lockedQ : inside(view.q, hover.q) ? [hover.q] : [];
+    const k = lockedK.length ? lockedK : inside(view.k, hover.k) ? [hover.k] : [];
     const frame = { key, view, lockedQ, lockedK, q, k, row: null, column: null, picture: null, waiting: false };
     if (q.length && view.hasRow(q)) frame.row = view.row(q);
     // The row sums of one head are found at once; those of many come from the background.
@@ -109,7 +110,8 @@ const app = {
     overview.mark(state.head);
     overview.colour(state.stat);
     press("stats", "stat", state.stat);
-    document.title = (inside ? headTitle(state.head) + " · " : "") + (record.meta.title || "attn");
+    const { name } = tabs[state.tab];
+    document.title = (name && name + " · ") + (inside ? headTitle(state.head) + " · " : "") + (page.title || "attn");
     if (!inside) return;
     $("head-title").textContent = headTitle(state.head);
     press("views", "view", state.view);
@@ -122,6 +124,7 @@ const app = {
     for (const e of document.querySelectorAll(".only-lines")) e.hidden = state.view !== "lines";
     for (const e of document.querySelectorAll(".only-text")) e.hidden = state.view !== "text";
     for (const e of document.querySelectorAll(".not-text")) e.hidden = state.view === "text";
+    $("dirs").hidden ||= record.cross;
     $("canvas").hidden = state.view === "text";
     $("text").hidden = state.view !== "text";
     detail.statistics(state.head);
@@ -166,15 +169,15 @@ const app = {
   chips(frame) {
     const chips = [], { view } = frame, { state } = this;
     const chip = (kind, title, units, side) => {
-      const names = units.slice(0, 4).map((u) => shortText(view.units[u])).join(", ") + (units.length > 4 ? ` + ${units.length - 4}` : "");
+      const names = units.slice(0, 4).map((u) => shortText(view[side], u)).join(", ") + (units.length > 4 ? ` + ${units.length - 4}` : "");
       const close = element("button", { textContent: "✕", title: "Unlock (Esc)", "aria-label": "Unlock " + title });
       close.addEventListener("click", () => this.go({ [side]: [] }));
       chips.push(element("span", { className: "chip " + kind }, title + " ", element("b", { textContent: names }),
-        units.length > 1 ? `, mean of ${units.length}` : ` #${view.units[units[0]][0]}`, close));
+        units.length > 1 ? `, mean of ${units.length}` : ` #${view[side].units[units[0]][0]}`, close));
     };
     if (frame.lockedQ.length) chip("query", "Query", frame.lockedQ, "q");
     if (frame.lockedK.length) chip("key", "Key", frame.lockedK, "k");
-    if (!chips.length) chips.push(element("span", { className: "chip", textContent: "nothing locked" }), element("span", { className: "muted small", textContent: HINTS[state.view] }));
+    if (!chips.length) chips.push(element("span", { className: "chip", textContent: "nothing locked" }), element("span", { className: "muted small", textContent: HINTS[record.cross && state.view === "text" ? "texts" : state.view] }));
     if (!view.isWhole()) chips.push(element("span", { className: "chip warn", textContent: `a picture, and rows of ${keptUnits(view).length} tokens` }));
     if (state.hide) chips.push(element("span", { className: "chip warn", textContent: "special tokens hidden, the rest renormalised" }));
     if (state.merge) chips.push(element("span", { className: "chip", textContent: "words: keys summed, queries averaged" }));
@@ -185,20 +188,20 @@ const app = {
   say() {
     const { frame } = this, { view } = frame;
     if (frame.pair) {
-      $("spoken").textContent = `${unitText(view.units[frame.pair.q])} looks at ${unitText(view.units[frame.pair.k])}: ${number(frame.row[frame.pair.k])}`;
+      $("spoken").textContent = `${unitText(view.q, frame.pair.q)} looks at ${unitText(view.k, frame.pair.k)}: ${number(frame.row[frame.pair.k])}`;
     } else if (frame.row && frame.q.length === 1) {
       const best = frame.row.indexOf(Math.max(...frame.row));
-      $("spoken").textContent = `${unitText(view.units[frame.q[0]])} looks most at ${unitText(view.units[best])}: ${number(frame.row[best])}`;
+      $("spoken").textContent = `${unitText(view.q, frame.q[0])} looks most at ${unitText(view.k, best)}: ${number(frame.row[best])}`;
     } else if (frame.column && frame.k.length === 1) {
       const best = frame.column.indexOf(Math.max(...frame.column));
-      $("spoken").textContent = `${unitText(view.units[frame.k[0]])} is looked at most by ${unitText(view.units[best])}: ${number(frame.column[best])}`;
+      $("spoken").textContent = `${unitText(view.k, frame.k[0])} is looked at most by ${unitText(view.q, best)}: ${number(frame.column[best])}`;
     }
   },
 };
 
 // The units whose rows can be had.
 function keptUnits(view) {
-  return Array.from(view.units.keys()).filter((u) => view.hasRow([u]));
+  return Array.from(view.q.units.keys()).filter((u) => view.hasRow([u]));
 }
 
 // One of several buttons is pressed.

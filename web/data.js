@@ -6,51 +6,68 @@ const AT_ONCE = 1.2e7;   // products that are computed without asking the worker
 const AT_MOST = 4e9;     // products that are worth waiting for
 
 const source = (id) => document.getElementById(id).textContent.trim();
-const record = new AttnMaths.Record(JSON.parse(source("attn-data")), (l) => source("attn-layer-" + l),
-                                    (l) => source("attn-sketch-" + l));
+const page = JSON.parse(source("attn-data"));
+// A record a tab; one alone has no name.
+const tabs = page.records.map((meta, i) => ({
+  name: meta.name,
+  record: new AttnMaths.Record(meta, (l) => source(`attn-layer-${i}-${l}`), (l) => source(`attn-sketch-${i}-${l}`)),
+  background: null,
+}));
+let record = tabs[0].record, background = null;  // of the tab that is open
 
-// The text of a token and of a unit, as a person would read it.
-const tokens = record.meta.tokens;
-function visibleText(text) {
+// The text of a token and of a unit, as a person would read it. `tokens`: a record's, of its queries
+// or its keys.
+function visibleText(tokens, text) {
   const shown = text.replace(/\r?\n/g, "⏎").replace(/\t/g, "⇥")
     .replace(/[\u0000-\u001f]/g, (c) => String.fromCharCode(0x2400 + c.charCodeAt(0)))
     .replace(/[\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2066-\u2069]/g, "◌");
   return tokens.verbatim ? shown.replace(/[ \u00a0]/g, "·") : shown;
 }
-function continues(t) {
+function continues(tokens, t) {
   return t > 0 && tokens.word[t] >= 0 && tokens.word[t] === tokens.word[t - 1] &&
          tokens.segment[t] === tokens.segment[t - 1];
 }
-function plainText(t) {
-  const text = visibleText(tokens.text[t]);
+function plainText(tokens, t) {
+  const text = visibleText(tokens, tokens.text[t]);
   if (tokens.verbatim) return text || "⋯";  // inside a character
-  const bare = continues(t) ? text.replace(/^##/, "") : text.replace(/^[▁Ġ]/, "");
+  const bare = continues(tokens, t) ? text.replace(/^##/, "") : text.replace(/^[▁Ġ]/, "");
   return bare || text;
 }
-function unitText(unit) {
-  if (tokens.verbatim) return visibleText(unit.map((t) => tokens.text[t]).join("")) || "⋯";
-  return unit.length === 1 ? visibleText(tokens.text[unit[0]]) : unit.map(plainText).join("");
+// `side`: a view's q or k.
+function unitText({ tokens, units }, u) {
+  const unit = units[u];
+  if (tokens.verbatim) return visibleText(tokens, unit.map((t) => tokens.text[t]).join("")) || "⋯";
+  return unit.length === 1 ? visibleText(tokens, tokens.text[unit[0]]) : unit.map((t) => plainText(tokens, t)).join("");
 }
 // With its spaces as they are.
-function verbatimText(unit) {
-  return unit.map((t) => tokens.text[t].split(" ").map(visibleText).join(" ")).join("") || "⋯";
+function verbatimText({ tokens, units }, u) {
+  return units[u].map((t) => tokens.text[t].split(" ").map((part) => visibleText(tokens, part)).join(" ")).join("") || "⋯";
 }
-function shortText(unit, most = 18) {
-  const letters = Array.from(unitText(unit));
-  return letters.length > most ? letters.slice(0, most - 1).join("") + "…" : letters.join("");
+function shortText(side, u, most = 18) {
+  const letters = Array.from(unitText(side, u));
+  return directed(letters.length > most ? letters.slice(0, most - 1).join("") + "…" : letters.join(""));
 }
+// Text of a script that runs to the left keeps its order among text that runs to the right.
+function directed(text) {
+  return /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]/.test(text) ? "\u2068" + text + "\u2069" : text;
+}
+function isSpecial({ tokens, units }, u) { return Boolean(tokens.special[units[u][0]]); }
 
-// Thumbnails as they arrive; pictures by request.
-const background = {
-  thumbs: new Map(),  // by the names of heads and of means: {side, cells}
-  listeners: [],
-  pictures: new Map(),  // key -> {side, pool, cells}
-  waiting: new Map(),   // id -> {key, done}
-  lastId: 0,
-  worker: null,
-  remaining: record.layers * record.heads,
+// The heavy work of a tab: thumbnails as they arrive, pictures by request.
+class Background {
+  constructor(tab) {
+    this.tab = tab;
+    this.record = tabs[tab].record;
+    this.thumbs = new Map();    // by the names of heads and of means: {rows, columns, cells}
+    this.listeners = [];
+    this.pictures = new Map();  // key -> {rows, columns, rowPool, columnPool, cells}
+    this.waiting = new Map();   // id -> {key, size, done}
+    this.lastId = 0;
+    this.worker = null;
+  }
 
   start() {
+    const { record } = this;
     this.sent = new Set();
     try {
       const code = source("attn-maths") + "\nattnWorker();";
@@ -65,28 +82,27 @@ const background = {
       this.worker = null;
       this.slowly();
     }
-  },
+  }
 
   send(l) {
     if (this.sent.has(l)) return;
     this.sent.add(l);
-    this.worker.postMessage({ layer: l, text: source("attn-layer-" + l) });
-  },
+    this.worker.postMessage({ layer: l, text: source(`attn-layer-${this.tab}-${l}`) });
+  }
 
   // What the file brings, a layer at a time, between other things.
   unpack(l = 0) {
+    const { record } = this;
     if (l === record.layers) return;
     for (let h = 0; h < record.heads && record.hasSketch(l); h++) this.receive({ thumb: [l, h], ...this.brought(l, h) });
     setTimeout(() => this.unpack(l + 1), 0);
-  },
-  brought(l, h) {
-    const { side, cells } = record.sketch(l), size = side * side;
-    return shrink(side, cells.subarray(h * size, (h + 1) * size), THUMB);
-  },
+  }
+  brought(l, h) { return shrink(partOf(this.record.sketch(l), h), THUMB, THUMB); }
 
   // Without workers: one thumbnail at a time, between other things.
   slowly() {
-    const list = headList({ l: -1, h: -1 }, record).filter(([l, h]) => !this.thumbs.has(headName({ l, h })));
+    const { record } = this;
+    const list = headList({ l: -1, h: -1 }, record).filter(([l, h]) => !this.thumbs.has(headName({ l, h }, record)));
     const step = () => {
       const next = list.shift();
       if (!next) return;
@@ -95,15 +111,15 @@ const background = {
       setTimeout(step, brought ? 0 : 30);
     };
     step();
-  },
+  }
 
   receive(data) {
+    const { record } = this;
     if (data.thumb) {
       const [l, h] = data.thumb;
       if (data.lse) record.setInfo(l, h, { lse: data.lse, shown: data.shown });
-      this.thumbs.set(headName({ l, h }), data);
-      this.remaining--;
-      this.addMean(headName({ l, h: -1 }), data, record.heads);
+      this.thumbs.set(headName({ l, h }, record), data);
+      this.addMean(headName({ l, h: -1 }, record), data, record.heads);
       this.addMean("avg", data, record.heads * record.layers);
       for (const listener of this.listeners) listener(l, h);
       return;
@@ -113,40 +129,42 @@ const background = {
     this.waiting.delete(data.id);
     this.keep(wait.key, { ...wait.size, cells: data.cells });
     wait.done();
-  },
+  }
 
-  addMean(name, { side, cells }, count) {
-    if (!this.thumbs.has(name)) this.thumbs.set(name, { side, cells: new Float32Array(cells.length), heads: 0 });
+  addMean(name, { rows, columns, cells }, count) {
+    if (!this.thumbs.has(name)) this.thumbs.set(name, { rows, columns, cells: new Float32Array(cells.length), heads: 0 });
     const mean = this.thumbs.get(name);
     for (let i = 0; i < cells.length; i++) mean.cells[i] += cells[i] / count;
     mean.complete = ++mean.heads === count;
-  },
+  }
 
   keep(key, picture) {
     this.pictures.set(key, picture);
     if (this.pictures.size > 6) this.pictures.delete(this.pictures.keys().next().value);
-  },
+  }
 
   // Can all rows of a view be computed without anybody noticing?
-  isQuick(view) { return this.products(view) <= AT_ONCE; },
-  products(view) { return view.heads.length * record.n * record.n * record.width; },
+  isQuick(view) { return this.products(view) <= AT_ONCE; }
+  products(view) { return view.heads.length * this.record.n * this.record.keys * this.record.width; }
 
   // A coarse picture of a view from what the file brings, or null.
   sketch(view) {
+    const { record } = this;
     if (!view.isPlain() || !view.heads.every(([l]) => record.hasSketch(l))) return null;
-    const side = Math.min(...view.heads.map(([l]) => record.sketch(l).side)), cells = new Float32Array(side * side);
-    for (const [l, h] of view.heads) {
-      const { side: own, cells: all } = record.sketch(l), size = own * own;
-      const part = shrink(own, all.subarray(h * size, (h + 1) * size), side).cells;
-      for (let i = 0; i < cells.length; i++) cells[i] += part[i] / view.heads.length;
+    const sketches = view.heads.map(([l, h]) => partOf(record.sketch(l), h));
+    const rows = Math.min(...sketches.map((s) => s.rows)), columns = Math.min(...sketches.map((s) => s.columns));
+    const cells = new Float32Array(rows * columns);
+    for (const sketch of sketches) {
+      const part = shrink(sketch, rows, columns).cells;
+      for (let i = 0; i < cells.length; i++) cells[i] += part[i] / sketches.length;
     }
-    return { side, pool: record.n / side, cells };
-  },
+    return { rows, columns, rowPool: record.n / rows, columnPool: record.keys / columns, cells };
+  }
 
   // Is the picture of a view computed? Else the page has a sketch of it, or nothing.
   computes(view) {
-    return view.isWhole() && !(this.products(view) > AT_MOST && view.heads.every(([l]) => record.hasSketch(l)));
-  },
+    return view.isWhole() && !(this.products(view) > AT_MOST && view.heads.every(([l]) => this.record.hasSketch(l)));
+  }
 
   // The whole picture of a view, or null, with `done` called once when it has come.
   picture(view, key, done) {
@@ -156,10 +174,10 @@ const background = {
       if (sketch) this.keep(key, sketch);
       return sketch;
     }
-    const size = AttnMaths.pooling(view.count, PICTURE);
+    const size = view.size(PICTURE);
     if (this.isQuick(view) || !this.worker) {
-      const cells = new Float32Array(size.side * size.side);
-      view.addMatrix(0, view.count, size.pool, size.side, cells);
+      const cells = new Float32Array(size.rows * size.columns);
+      view.addMatrix(0, view.q.count, size, cells);
       this.keep(key, { ...size, cells });
       return this.pictures.get(key);
     }
@@ -171,16 +189,22 @@ const background = {
     for (const [l] of view.heads) this.send(l);
     this.worker.postMessage({ id, heads: view.heads, options: view.options, most: PICTURE });
     return this.sketch(view);  // until it has come
-  },
-};
-
-// A picture with fewer cells; `side` is a multiple of `less`, or not more.
-function shrink(side, cells, less) {
-  if (side <= less) return { side, cells };
-  const pool = side / less, out = new Float32Array(less * less);
-  for (let i = 0; i < cells.length; i++) {
-    const row = Math.floor(Math.floor(i / side) / pool), column = Math.floor((i % side) / pool);
-    out[row * less + column] += cells[i] / (pool * pool);
   }
-  return { side: less, cells: out };
+}
+
+// One head of a layer's sketch.
+function partOf({ rows, columns, cells }, h) {
+  return { rows, columns, cells: cells.subarray(h * rows * columns, (h + 1) * rows * columns) };
+}
+
+// A picture with at most so many cells; its sides are multiples of them, or not more.
+function shrink({ rows, columns, cells }, mostRows, mostColumns) {
+  if (rows <= mostRows && columns <= mostColumns) return { rows, columns, cells };
+  const less = { rows: Math.min(rows, mostRows), columns: Math.min(columns, mostColumns) };
+  const down = rows / less.rows, across = columns / less.columns, out = new Float32Array(less.rows * less.columns);
+  for (let i = 0; i < cells.length; i++) {
+    const row = Math.floor(Math.floor(i / columns) / down), column = Math.floor((i % columns) / across);
+    out[row * less.columns + column] += cells[i] / (down * across);
+  }
+  return { ...less, cells: out };
 }

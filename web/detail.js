@@ -17,8 +17,8 @@ const detail = {
     this.why(frame);
   },
 
-  names(units, view) {
-    const first = units.slice(0, 3).map((u) => shortText(view.units[u], 14)).join(", ");
+  names(units, side) {
+    const first = units.slice(0, 3).map((u) => shortText(side, u, 14)).join(", ");
     return units.length > 3 ? `${first} and ${units.length - 3} more` : first;
   },
 
@@ -26,17 +26,18 @@ const detail = {
     const home = document.getElementById("lists"), { view } = frame, parts = [];
     const length = frame.row && frame.column ? LIST / 2 : LIST;
     const add = (side, chosen, weights, verb) => {
+      const from = view[side === "k" ? "q" : "k"], to = view[side];
       const total = weights.reduce((a, b) => a + b, 0);
       const order = Array.from(weights.keys()).sort((a, b) => weights[b] - weights[a]).slice(0, length);
       const most = weights[order[0]] || 1;
-      const title = element("h3", {}, element("span", { className: side === "k" ? "query" : "key", textContent: this.names(chosen, view) }), " " + verb);
+      const title = element("h3", {}, element("span", { className: side === "k" ? "query" : "key", textContent: this.names(chosen, from) }), " " + verb);
       const list = element("div", { className: "list of-" + (side === "k" ? "keys" : "queries") });
       for (const u of order) {
         if (!(weights[u] > 0)) break;  // hidden by the mask, or as good as that
         const bar = element("i");
         bar.style.width = (100 * weights[u]) / most + "%";
-        const button = element("button", { title: `${unitText(view.units[u])} (token ${view.units[u][0]}): ${weights[u]}` },
-          element("span", { className: "word" }, shortText(view.units[u]), element("small", { textContent: view.units[u][0] })),
+        const button = element("button", { title: `${unitText(to, u)} (token ${to.units[u][0]}): ${weights[u]}` },
+          element("span", { className: "word" }, shortText(to, u), element("small", { textContent: to.units[u][0] })),
           element("span", { className: "track" }, bar),
           element("span", { className: "value", textContent: number(weights[u]) }));
         button.dataset.unit = u;
@@ -45,9 +46,9 @@ const detail = {
         list.append(button);
       }
       parts.push(title, list);
-      if (side === "k" && !app.state.value && view.count > length) {
+      if (side === "k" && !app.state.value && to.count > length) {
         const rest = total - order.reduce((sum, u) => sum + weights[u], 0);
-        if (rest > 5e-4) list.append(element("span", { className: "word muted", textContent: `${view.count - length} others` }),
+        if (rest > 5e-4) list.append(element("span", { className: "word muted", textContent: `${to.count - length} others` }),
                                      element("span", {}), element("span", { className: "value muted", textContent: number(rest) }));
       }
     };
@@ -67,8 +68,8 @@ const detail = {
   kept(view) {
     const list = element("div", { className: "kept" });
     for (const u of keptUnits(view)) {
-      const button = element("button", { title: "Lock this query", textContent: `${shortText(view.units[u], 12)} #${view.units[u][0]}` });
-      button.addEventListener("click", () => app.go({ q: [view.units[u][0]], k: [] }));
+      const button = element("button", { title: "Lock this query", textContent: `${shortText(view.q, u, 12)} #${view.q.units[u][0]}` });
+      button.addEventListener("click", () => app.go({ q: [view.q.units[u][0]], k: [] }));
       list.append(button);
     }
     return [element("h3", { textContent: "Not in this file" }),
@@ -77,11 +78,11 @@ const detail = {
 
   // The pair of tokens inside the chosen units with the largest weight.
   strongest(frame, l, h) {
-    const row = new Float64Array(record.n);
+    const row = new Float64Array(record.keys);
     let best = null;
-    for (const q of frame.view.units[frame.pair.q]) {
+    for (const q of frame.view.q.units[frame.pair.q]) {
       record.row(l, h, q, row);
-      for (const k of frame.view.units[frame.pair.k]) {
+      for (const k of frame.view.k.units[frame.pair.k]) {
         if (!best || row[k] > best.weight) best = { q, k, weight: row[k] };
       }
     }
@@ -92,8 +93,8 @@ const detail = {
     const home = document.getElementById("why");
     if (!frame.pair) return home.replaceChildren();
     const title = element("h3", {}, "Why ",
-      element("span", { className: "query", textContent: shortText(frame.view.units[frame.pair.q], 12) }), " → ",
-      element("span", { className: "key", textContent: shortText(frame.view.units[frame.pair.k], 12) }));
+      element("span", { className: "query", textContent: shortText(frame.view.q, frame.pair.q, 12) }), " → ",
+      element("span", { className: "key", textContent: shortText(frame.view.k, frame.pair.k, 12) }));
     if (frame.view.heads.length > 1) return home.replaceChildren(title, ...this.whichHeads(frame));
     if (!frame.view.isWhole()) return home.replaceChildren();
     const [[l, h]] = frame.view.heads, { q, k } = this.strongest(frame, l, h);
@@ -159,9 +160,9 @@ const detail = {
     const rows = [];
     const add = (what, value, className = "") => rows.push(element("tr", { className },
       element("td", { textContent: what }), element("td", { textContent: value })));
-    const units = frame.view.units;
-    if (units[frame.pair.q].length * units[frame.pair.k].length > 1) {
-      add("strongest pair of tokens", `${plainText(q)} → ${plainText(k)}`);
+    const { view } = frame;
+    if (view.q.units[frame.pair.q].length * view.k.units[frame.pair.k].length > 1) {
+      add("strongest pair of tokens", `${plainText(record.tokens, q)} → ${plainText(record.keyTokens, k)}`);
     }
     const largest = Array.from(why.products.keys()).sort((a, b) => Math.abs(why.products[b]) - Math.abs(why.products[a])).slice(0, 3);
     add("largest", largest.map((d) => `${d}: ${number(why.products[d])}`).join(",  "));
@@ -177,10 +178,10 @@ const detail = {
       add("probability e^(…)", number(why.probability), app.state.value || app.state.hide ? "" : "result");
       let weight = why.probability;
       if (app.state.hide) {
-        const row = new Float64Array(record.n);
-        record.row(...frame.view.heads[0], q, row);
+        const row = new Float64Array(record.keys);
+        record.row(...view.heads[0], q, row);
         const shown = record.shownMass(row);
-        weight = shown > 0 && frame.view.of[k] >= 0 ? weight / shown : 0;
+        weight = shown > 0 && view.k.of[k] >= 0 ? weight / shown : 0;
         add(`÷ ${number(shown)}, what is not special`, number(weight), app.state.value ? "" : "result");
       }
       if (app.state.value) add(`× ‖f(x)‖ ${number(why.norm)}`, number(weight * why.norm), "result");
@@ -193,13 +194,10 @@ const detail = {
     const table = document.getElementById("statistics");
     const row = (cells, tag = "td") => element("tr", {}, ...cells.map((text) => element(tag, { textContent: text })));
     const rows = [row([head.h < 0 ? "mean of heads" : "this head", "", "uniform"], "th")];
-    for (const [name, title, meaning] of statisticsOf(record)) {
-      const tr = row([title, number(overview.statistic(head, name)), number(overview.statistic(head, name, "uniform"))]);
-      tr.title = meaning;
-      rows.push(tr);
-    }
-    for (const [name, title, meaning] of [["distance", "Distance", "tokens between query and key, in the mean"],
-                                          ["max_probability", "Largest", "the largest weight of a row, in the mean"]]) {
+    const more = [["distance", "Distance", "tokens between query and key, in the mean"],
+                  ["max_probability", "Largest", "the largest weight of a row, in the mean"]];
+    for (const [name, title, meaning] of [...statisticsOf(record), ...more]) {
+      if (record.cross && PLACES.includes(name)) continue;
       const tr = row([title, number(overview.statistic(head, name)), number(overview.statistic(head, name, "uniform"))]);
       tr.title = meaning;
       rows.push(tr);

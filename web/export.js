@@ -9,8 +9,9 @@ function download(blob, name) {
 }
 
 function exportName(ending) {
-  const model = (record.meta.title || "attention").toLowerCase().replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-|-$/g, "");
-  return `${model.slice(0, 40) || "attention"}-${headName(app.state.head)}-${app.state.view}.${ending}`;
+  const model = (page.title || "attention").toLowerCase().replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-|-$/g, "");
+  const tab = page.records.length > 1 ? tabKey(app.state.tab) + "-" : "";
+  return `${model.slice(0, 40) || "attention"}-${tab}${headName(app.state.head)}-${app.state.view}.${ending}`;
 }
 
 function exportSvg(view, frame) {
@@ -38,11 +39,11 @@ function exportPng(view, frame, done) {
 // Rows look from, columns look at. Locked queries alone when there are any.
 function exportCsv(frame) {
   const field = (text) => (/[",\n\r]/.test(text) ? '"' + text.replaceAll('"', '""') + '"' : text);
-  const names = frame.view.units.map((unit, u) => field(`${u}: ${unitText(unit)}`));
-  const lines = [["query \\ key", ...names].join(",")];
-  const all = frame.lockedQ.length ? frame.lockedQ : Array.from(frame.view.units.keys());
-  const queries = all.filter((u) => frame.view.hasRow([u]));
-  for (const u of queries) lines.push([names[u], ...frame.view.row([u])].join(","));
+  const { view } = frame, names = (side) => side.units.map((_, u) => field(`${u}: ${unitText(side, u)}`));
+  const lines = [["query \\ key", ...names(view.k)].join(",")], queryNames = names(view.q);
+  const all = frame.lockedQ.length ? frame.lockedQ : Array.from(view.q.units.keys());
+  const queries = all.filter((u) => view.hasRow([u]));
+  for (const u of queries) lines.push([queryNames[u], ...view.row([u])].join(","));
   return lines.join("\r\n") + "\r\n";
 }
 

@@ -2,28 +2,29 @@
 
 const heatView = {
   layout(frame, host) {
-    const count = frame.view.count, { zoom } = app.state, ratio = devicePixelRatio || 1;
-    const label = Math.min(120, labelWidth(frame.view, 12)) + 10;
+    const { q, k } = frame.view, { zoom } = app.state, ratio = devicePixelRatio || 1;
+    const label = (side) => Math.min(120, labelWidth(side, 12)) + 34;
     const fit = (left, top) => {
-      const room = Math.min(host.clientWidth - left - 14, host.clientHeight - top - 14);
-      return Math.max(1, Math.min(44 * ratio, Math.floor((room / count) * ratio * 2) / 2)) / ratio;
+      const room = Math.min((host.clientWidth - left - 14) / k.count, (host.clientHeight - top - 14) / q.count);
+      return Math.max(1, Math.min(44 * ratio, Math.floor(room * ratio * 2) / 2)) / ratio;
     };
-    this.labelled = (zoom > 1 ? zoom : fit(label + 24, label + 24)) >= 10;
-    this.left = this.labelled ? label + 24 : 64;
-    this.top = this.labelled ? label + 24 : 60;
+    this.labelled = (zoom > 1 ? zoom : fit(label(q), label(k))) >= 10;
+    this.left = this.labelled ? label(q) : 64;
+    this.top = this.labelled ? label(k) : 60;
     this.cell = zoom > 1 ? zoom : fit(this.left, this.top);
-    this.count = count;
-    this.width = this.left + count * this.cell + 14;
-    this.height = this.top + count * this.cell + 14;
+    this.high = q.count * this.cell;
+    this.wide = k.count * this.cell;
+    this.width = this.left + this.wide + 14;
+    this.height = this.top + this.high + 14;
     // A picture smaller than its window stands in the middle.
     this.shift = Math.max(0, Math.floor((host.clientWidth - this.width) / 2));
     return [Math.max(this.width, host.clientWidth), Math.max(this.height, host.clientHeight)];
   },
 
   hit({ x, y, left, top }) {
-    const sx = this.shift ? x - this.shift : x;
+    const sx = this.shift ? x - this.shift : x, { q: queries, k: keys } = app.frame.view;
     const k = Math.floor((sx - this.left) / this.cell), q = Math.floor((y - this.top) / this.cell);
-    const inQ = q >= 0 && q < this.count && y - top >= this.top, inK = k >= 0 && k < this.count && sx - left >= this.left;
+    const inQ = q >= 0 && q < queries.count && y - top >= this.top, inK = k >= 0 && k < keys.count && sx - left >= this.left;
     if (inQ && inK) return { q, k };
     if (inQ && x - left < this.left + this.shift) return { q };
     if (inK && y - top < this.top) return { k };
@@ -40,10 +41,11 @@ const heatView = {
   image(frame) {
     const { scale } = app.state, key = [frame.key, scale, currentTheme()].join("/");
     if (this.kept?.key === key && this.kept.picture === frame.picture) return this.kept;
-    const { side, cells, pool } = frame.picture, most = this.most(frame);
+    const { rows, columns, cells } = frame.picture, most = this.most(frame);
     const canvas = document.createElement("canvas");
-    canvas.width = canvas.height = side;
-    const context = canvas.getContext("2d"), image = context.createImageData(side, side), data = image.data;
+    canvas.width = columns;
+    canvas.height = rows;
+    const context = canvas.getContext("2d"), image = context.createImageData(columns, rows), data = image.data;
     const hidden = this.hiddenCells(frame), grey = hiddenRgb(), colours = ramp(currentTheme());
     for (let i = 0; i < cells.length; i++) {
       const colour = hidden && hidden[i] ? grey : rampRgb(position(cells[i], most, scale), colours);
@@ -58,13 +60,13 @@ const heatView = {
 
   // Pairs that the mask hides in every head of the view; null when it hides none.
   hiddenCells(frame) {
-    const { view } = frame, { side, pool } = frame.picture;
+    const { view } = frame, { rows, columns, rowPool, columnPool } = frame.picture, { q: queries, k: keys } = view;
     const isFull = ([l, h]) => {
       const mask = record.meta.layers[l].mask, runs = record.meta.masks[Array.isArray(mask) ? mask[h] : mask];
-      return runs.length === 1 && String(runs[0][1]) === `0,0,${record.n},0,1`;
+      return runs.length === 1 && String(runs[0][1]) === `0,0,${record.keys},0,1`;
     };
     if (view.heads.some(isFull)) return null;
-    const hidden = new Uint8Array(side * side).fill(1);
+    const hidden = new Uint8Array(rows * columns).fill(1);
     const masks = new Map();  // number -> a head that has it
     for (const [l, h] of view.heads) {
       const mask = record.meta.layers[l].mask;
@@ -72,11 +74,11 @@ const heatView = {
     }
     for (const [l, h] of masks.values()) {
       for (let q = 0; q < record.n; q++) {
-        if (view.of[q] < 0) continue;
-        const spans = record.intervals(l, h, q), base = Math.floor(view.of[q] / pool) * side;
+        if (queries.of[q] < 0) continue;
+        const spans = record.intervals(l, h, q), base = Math.floor(queries.of[q] / rowPool) * columns;
         for (let i = 0; i < spans.length; i += 3) {
           for (let k = spans[i]; k < spans[i + 1]; k += spans[i + 2]) {
-            if (view.of[k] >= 0) hidden[base + Math.floor(view.of[k] / pool)] = 0;
+            if (keys.of[k] >= 0) hidden[base + Math.floor(keys.of[k] / columnPool)] = 0;
           }
         }
       }
@@ -86,13 +88,14 @@ const heatView = {
 
   paint(painter, box, frame) {
     const muted = cssColour("muted"), panel = cssColour("panel"), query = cssColour("query"), key = cssColour("key");
-    const sx = this.shift, x0 = sx + this.left, y0 = this.top, cell = this.cell, size = this.count * cell;
+    const sx = this.shift, x0 = sx + this.left, y0 = this.top, { cell, wide, high } = this;
     if (frame.picture) {
-      const { canvas, most } = this.image(frame), drawn = frame.picture.side * frame.picture.pool * cell;
-      painter.image(canvas, x0, y0, drawn, drawn);
-      if (drawn > size) painter.rect(x0 + size, y0, drawn - size, drawn, panel);
-      if (drawn > size) painter.rect(x0, y0 + size, drawn, drawn - size, panel);
-      if (cell >= 32 && this.count <= 40 && frame.picture.pool === 1) this.numbers(painter, frame, most, x0, y0);
+      const { rows, columns, rowPool, columnPool } = frame.picture, { canvas, most } = this.image(frame);
+      const width = columns * columnPool * cell, height = rows * rowPool * cell;
+      painter.image(canvas, x0, y0, width, height);
+      if (width > wide) painter.rect(x0 + wide, y0, width - wide, height, panel);
+      if (height > high) painter.rect(x0, y0 + high, width, height - high, panel);
+      if (cell >= 32 && rows <= 40 && columns <= 40 && isWholePicture(frame.picture)) this.numbers(painter, frame, most, x0, y0);
     } else if (frame.waiting) {
       painter.text(box.x + box.width / 2, box.y + box.height / 2, "computing all rows…", { size: 13, fill: muted, align: "center" });
     } else {
@@ -101,52 +104,52 @@ const heatView = {
     const chosen = [...frame.q.map((u) => [u, "q"]), ...frame.k.map((u) => [u, "k"])];
     for (const [u, side] of chosen) {
       const thick = Math.max(cell, 2), at = u * cell;
-      if (side === "q") painter.frame(x0 - 0.5, y0 + at - 0.5, size + 1, thick + 1, query, 1.5);
-      else painter.frame(x0 + at - 0.5, y0 - 0.5, thick + 1, size + 1, key, 1.5);
+      if (side === "q") painter.frame(x0 - 0.5, y0 + at - 0.5, wide + 1, thick + 1, query, 1.5);
+      else painter.frame(x0 + at - 0.5, y0 - 0.5, thick + 1, high + 1, key, 1.5);
     }
     // The margins stay where they are while the picture scrolls under them.
     painter.rect(box.x, box.y, box.width, this.top - 1, panel);
     painter.rect(box.x, box.y, this.left + sx - 1, box.height, panel);
-    painter.frame(x0 - 0.5, y0 - 0.5, size + 1, size + 1, cssColour("rule"));
+    painter.frame(x0 - 0.5, y0 - 0.5, wide + 1, high + 1, cssColour("rule"));
     this.labels(painter, box, frame, "q", x0, y0, query);
     this.labels(painter, box, frame, "k", x0, y0, key);
     painter.rect(box.x, box.y, this.left + sx - 9, this.top - 9, panel);
-    const middleX = Math.min(x0 + size / 2, box.x + x0 + (box.width - x0) / 2);
-    const middleY = Math.min(y0 + size / 2, box.y + y0 + (box.height - y0) / 2);
+    const middleX = Math.min(x0 + wide / 2, box.x + x0 + (box.width - x0) / 2);
+    const middleY = Math.min(y0 + high / 2, box.y + y0 + (box.height - y0) / 2);
     painter.text(Math.max(middleX, x0 + 40), box.y + 11, "looks at (key)", { size: 11, fill: key, align: "center", weight: 600 });
     painter.text(box.x + sx + 11, Math.max(middleY, y0 + 50), "looks from (query)", { size: 11, fill: query, align: "center", turn: -90, weight: 600 });
   },
 
   numbers(painter, frame, most, x0, y0) {
-    const { cells, side } = frame.picture;
+    const { cells, columns } = frame.picture;
     for (let i = 0; i < cells.length; i++) {
       const t = position(cells[i], most, app.state.scale);
       if (!(cells[i] >= 0.005)) continue;
       const text = cells[i] >= 0.995 ? cells[i].toFixed(1) : cells[i].toFixed(2).replace(/^0/, "");
-      painter.text(x0 + ((i % side) + 0.5) * this.cell, y0 + (Math.floor(i / side) + 0.5) * this.cell, text,
+      painter.text(x0 + ((i % columns) + 0.5) * this.cell, y0 + (Math.floor(i / columns) + 0.5) * this.cell, text,
                    { size: 11, fill: inkOn(t), align: "center" });
     }
   },
 
   labels(painter, box, frame, side, x0, y0, colour) {
-    const rows = side === "q", cell = this.cell, chosen = rows ? frame.q : frame.k;
+    const rows = side === "q", cell = this.cell, chosen = rows ? frame.q : frame.k, of = frame.view[side];
     const offset = rows ? Math.max(0, box.y) : Math.max(0, box.x);
     const first = Math.max(0, Math.floor(offset / cell));
-    const last = Math.min(this.count - 1, Math.ceil((offset + (rows ? box.height : box.width)) / cell));
+    const last = Math.min(of.count - 1, Math.ceil((offset + (rows ? box.height : box.width)) / cell));
     const put = (u, text, options) => {
       const at = (u + 0.5) * cell;
       if (rows) painter.text(box.x + this.shift + this.left - 7, y0 + at, text, { align: "right", ...options });
       else painter.text(x0 + at, box.y + this.top - 7, text, { turn: -90, ...options });
     };
     for (let u = first; u <= last; u++) {
-      if (!tokens.generated[frame.view.units[u][0]]) continue;
+      if (!of.tokens.generated[of.units[u][0]]) continue;
       if (rows) painter.rect(x0 - 4, y0 + u * cell, 2, cell, cssColour("generated"));
       else painter.rect(x0 + u * cell, y0 - 4, cell, 2, cssColour("generated"));
     }
     if (this.labelled) {
       for (let u = first; u <= last; u++) {
-        const on = chosen.includes(u), special = frame.view.special(u);
-        put(u, shortText(frame.view.units[u]), { size: Math.min(12, cell * 0.86), weight: on ? 600 : 400,
+        const on = chosen.includes(u), special = isSpecial(of, u);
+        put(u, shortText(of, u), { size: Math.min(12, cell * 0.86), weight: on ? 600 : 400,
                                                 fill: on ? colour : cssColour(special ? "muted" : "text") });
       }
       return;
@@ -159,7 +162,7 @@ const heatView = {
     }
     if (!chosen.length || chosen.length > 3) return;
     for (const u of chosen) {
-      const text = shortText(frame.view.units[u], 14), at = (u + 0.5) * cell;
+      const text = shortText(of, u, 14), at = (u + 0.5) * cell;
       measuring.font = `600 12px ${FONT}`;
       const width = measuring.measureText(text).width + 10, soft = cssColour(rows ? "query-soft" : "key-soft");
       const x = rows ? Math.max(box.x + 2, box.x + this.shift + this.left - 5 - width) : Math.max(box.x + x0, Math.min(x0 + at - width / 2, box.x + box.width - width));
@@ -178,6 +181,9 @@ const heatView = {
     return out;
   },
 };
+
+// A cell for every pair.
+function isWholePicture({ rowPool, columnPool }) { return rowPool === 1 && columnPool === 1; }
 
 function hiddenRgb() {
   const hex = cssColour("rule");

@@ -11,10 +11,11 @@ function tip(event, text) {
 }
 
 function pairText(frame, q, k) {
-  const { view } = frame, unit = (u) => `${shortText(view.units[u], 14)} #${view.units[u][0]}`;
-  if (!view.hasRow([q])) return `${unit(q)} → ${unit(k)}`;
+  const { view } = frame, unit = (side, u) => `${shortText(side, u, 14)} #${side.units[u][0]}`;
+  const pair = `${unit(view.q, q)} → ${unit(view.k, k)}`;
+  if (!view.hasRow([q])) return pair;
   const row = frame.q.length === 1 && frame.q[0] === q ? frame.row : view.row([q]);
-  return `${unit(q)} → ${unit(k)}   ${number(row[k])}`;
+  return `${pair}   ${number(row[k])}`;
 }
 
 // --- Canvas views ---
@@ -26,7 +27,7 @@ canvas.addEventListener("pointermove", (event) => {
   if (drag && drag.side && (hit[drag.side] ?? null) !== null && hit[drag.side] !== drag.last) {
     drag.last = hit[drag.side];
     drag.moved = true;
-    app.go({ [drag.side]: app.range(drag.unit, drag.last) }, { replace: drag.pushed });
+    app.go({ [drag.side]: app.range(drag.side, drag.unit, drag.last) }, { replace: drag.pushed });
     drag.pushed = true;
   }
   app.setHover(hit.q, hit.k);
@@ -52,7 +53,7 @@ addEventListener("pointerup", (event) => {
   if (hit.q !== undefined && hit.k !== undefined) {
     const { view, lockedQ, lockedK } = app.frame;
     const same = lockedQ.length === 1 && lockedK.length === 1 && lockedQ[0] === hit.q && lockedK[0] === hit.k;
-    app.go(same ? { q: [], k: [] } : { q: [view.units[hit.q][0]], k: [view.units[hit.k][0]] });
+    app.go(same ? { q: [], k: [] } : { q: [view.q.units[hit.q][0]], k: [view.k.units[hit.k][0]] });
   } else if (hit.q !== undefined) app.lock("q", hit.q, how);
   else if (hit.k !== undefined) app.lock("k", hit.k, how);
 });
@@ -66,7 +67,7 @@ canvas.addEventListener("keydown", (event) => {
     event.preventDefault();
     const how = { shift: event.shiftKey, toggle: event.ctrlKey };
     if (app.hover.q !== null && app.hover.k !== null && app.state.view === "heat") {
-      app.go({ q: [frame.view.units[app.hover.q][0]], k: [frame.view.units[app.hover.k][0]] });
+      app.go({ q: [frame.view.q.units[app.hover.q][0]], k: [frame.view.k.units[app.hover.k][0]] });
     } else if (app.hover.k !== null && (frame.lockedQ.length || app.hover.q === null)) app.lock("k", app.hover.k, how);
     else if (app.hover.q !== null) app.lock("q", app.hover.q, how);
     return;
@@ -74,17 +75,17 @@ canvas.addEventListener("keydown", (event) => {
   if (!step || event.altKey || event.ctrlKey || event.metaKey) return;
   event.preventDefault();
   event.stopPropagation();
-  const clip = (u) => Math.max(0, Math.min(frame.view.count - 1, u));
+  const clip = (side, u) => Math.max(0, Math.min(side.count - 1, u)), { q: queries, k: keys } = frame.view;
   let { q, k } = app.hover;
   if (app.state.view === "heat") {
     const started = q !== null && k !== null;
-    q = clip((q ?? frame.lockedQ[0] ?? 0) + (started ? step[0] : 0));
-    k = clip((k ?? frame.lockedK[0] ?? 0) + (started ? step[1] : 0));
+    q = clip(queries, (q ?? frame.lockedQ[0] ?? 0) + (started ? step[0] : 0));
+    k = clip(keys, (k ?? frame.lockedK[0] ?? 0) + (started ? step[1] : 0));
   } else if (step[1]) {  // to the other side
     const unit = q ?? k ?? 0;
-    [q, k] = step[1] > 0 ? [null, unit] : [unit, null];
-  } else if (k !== null) k = clip(k + step[0]);
-  else q = q === null ? (frame.lockedQ[0] ?? 0) : clip(q + step[0]);
+    [q, k] = step[1] > 0 ? [null, clip(keys, unit)] : [clip(queries, unit), null];
+  } else if (k !== null) k = clip(keys, k + step[0]);
+  else q = q === null ? (frame.lockedQ[0] ?? 0) : clip(queries, q + step[0]);
   app.setHover(q, k);
   reveal({ q, k });
   app.draw(false);
@@ -94,7 +95,7 @@ canvas.addEventListener("keydown", (event) => {
 // Scrolls a token into sight, to the nearest edge or to the middle.
 function reveal(hit, middle = false) {
   const view = app.current(), host = canvas;
-  if (view === textView) return textView.spans[hit.q ?? hit.k]?.scrollIntoView({ block: middle ? "center" : "nearest" });
+  if (view === textView) return textView.span(hit)?.scrollIntoView({ block: middle ? "center" : "nearest" });
   const where = view.reveal(hit);
   if (!where) return;
   const scrolled = (at, from, size) => {
@@ -107,60 +108,68 @@ function reveal(hit, middle = false) {
 }
 
 // --- Text view ---
-// A token is hovered as query or key, as the direction says; once one is locked, as the other end.
-function hoverText(unit) {
+// A token is hovered as query or key, as its text or the direction says; in one text, once one is
+// locked, as the other end.
+function textSide(side) {
+  if (record.cross) return side;
   const at = app.state.dir === "at", { lockedQ, lockedK } = app.frame;
-  const asKey = at ? !lockedK.length : lockedQ.length > 0;
-  app.setHover(unit === null || asKey ? null : unit, unit !== null && asKey ? unit : null);
+  return (at ? !lockedK.length : lockedQ.length > 0) ? "k" : "q";
+}
+function hoverText(token) {
+  const side = token && textSide(token.side);
+  app.setHover(side === "q" ? token.unit : null, side === "k" ? token.unit : null);
+}
+// What a click on a token locks.
+function clickSide({ side }) { return record.cross ? side : app.state.dir === "at" ? "k" : "q"; }
+function clickText(token, event) {
+  app.lock(clickSide(token), token.unit, { shift: event.shiftKey, toggle: event.ctrlKey || event.metaKey });
 }
 const text = $("text");
 text.addEventListener("pointerover", (event) => {
-  const unit = textView.unitAt(event.target);
-  if (drag && unit !== null && unit !== drag.last) {
-    drag.last = unit;
+  const token = textView.tokenAt(event.target);
+  if (drag && token && token.unit !== drag.last && (!record.cross || token.side === drag.side)) {
+    drag.last = token.unit;
     drag.moved = true;
-    app.go({ [drag.side]: app.range(drag.unit, unit) }, { replace: drag.pushed });
+    app.go({ [drag.side]: app.range(drag.side, drag.unit, token.unit) }, { replace: drag.pushed });
     drag.pushed = true;
   }
-  hoverText(unit);
-  const { lockedQ, lockedK } = app.frame, at = app.state.dir === "at";
-  if (unit !== null && !at && lockedQ.length === 1) tip(event, pairText(app.frame, lockedQ[0], unit));
-  else if (unit !== null && at && lockedK.length === 1) tip(event, pairText(app.frame, unit, lockedK[0]));
+  hoverText(token);
+  const { lockedQ, lockedK } = app.frame, side = token && (record.cross ? token.side : app.state.dir === "at" ? "q" : "k");
+  if (side === "k" && lockedQ.length === 1) tip(event, pairText(app.frame, lockedQ[0], token.unit));
+  else if (side === "q" && lockedK.length === 1) tip(event, pairText(app.frame, token.unit, lockedK[0]));
   else tip(event, "");
 });
 text.addEventListener("pointerleave", (event) => { hoverText(null); tip(event, ""); });
 text.addEventListener("pointerdown", (event) => {
-  const unit = textView.unitAt(event.target);
-  if (unit === null || event.button !== 0) return;
+  const token = textView.tokenAt(event.target);
+  if (!token || event.button !== 0) return;
   event.preventDefault();
-  textView.spans[unit].focus({ preventScroll: true });
-  drag = { side: app.state.dir === "at" ? "k" : "q", unit, last: unit, moved: false, pushed: false };
+  textView.spans[token.side][token.unit].focus({ preventScroll: true });
+  drag = { side: clickSide(token), unit: token.unit, last: token.unit, moved: false, pushed: false };
 });
 text.addEventListener("click", (event) => {
-  const unit = textView.unitAt(event.target);
-  if (unit !== null) clickText(unit, event);
+  const token = textView.tokenAt(event.target);
+  if (token) clickText(token, event);
 });
-function clickText(unit, event) {
-  app.lock(app.state.dir === "at" ? "k" : "q", unit, { shift: event.shiftKey, toggle: event.ctrlKey || event.metaKey });
-}
 text.addEventListener("focusin", (event) => {
   if (!event.target.matches(":focus-visible")) return;
-  hoverText(textView.unitAt(event.target));
+  hoverText(textView.tokenAt(event.target));
 });
 text.addEventListener("keydown", (event) => {
-  const unit = textView.unitAt(event.target), step = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1 }[event.key];
-  if (unit === null) return;
+  const token = textView.tokenAt(event.target), step = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1 }[event.key];
+  if (!token) return;
   if (event.key === "Enter" || event.key === " ") {
     event.preventDefault();
-    clickText(unit, event);
+    clickText(token, event);
   } else if (step && !event.altKey) {
     event.preventDefault();
     event.stopPropagation();
-    const next = Math.max(0, Math.min(textView.spans.length - 1, unit + step));
-    textView.spans[unit].tabIndex = -1;
-    textView.spans[next].tabIndex = 0;
-    textView.spans[next].focus();
-    hoverText(next);
+    const spans = textView.spans[token.side], across = step * (event.key.endsWith("Left") || event.key.endsWith("Right") ? textView.across(event.target) : 1);
+    const unit = Math.max(0, Math.min(spans.length - 1, token.unit + across));
+    spans[token.unit].tabIndex = -1;
+    spans[unit].tabIndex = 0;
+    spans[unit].focus();
+    hoverText({ ...token, unit });
     app.draw(false);
     app.say();
   }
@@ -181,9 +190,6 @@ function choice(id, key, change = (value) => app.go({ [key]: value })) {
     next.focus();
     if (key !== "export") next.click();
   });
-}
-for (const [name, title, meaning] of statisticsOf(record)) {
-  $("stats").append(element("button", { textContent: title, title: meaning, "data-stat": name }));
 }
 choice("stats", "stat", (stat) => app.go({ stat }, { replace: true }));
 choice("views", "view");
@@ -240,6 +246,7 @@ document.addEventListener("keydown", (event) => {
   else if (event.key === "t") $("theme").click();
   else if (event.key === "c") copyLink();
   else if (event.key === "o") app.go({ head: null });
+  else if (event.key === "," || event.key === ".") goTab(state.tab + (event.key === "." ? 1 : -1));
   else if (event.key === "n") steps.go(1);
   else if (event.key === "p") steps.go(-1);
   else if (event.key === " " && steps.first > 0 && event.target === document.body) { event.preventDefault(); steps.play(); }
@@ -254,16 +261,6 @@ document.addEventListener("keydown", (event) => {
   else if (VIEWS[Number(event.key) - 1]) app.go({ view: VIEWS[Number(event.key) - 1] });
 });
 
-// "3, 5–7" as 3,5-7.
-function ranges(numbers) {
-  const out = [];
-  for (const n of numbers) {
-    const last = out[out.length - 1];
-    if (last && last[1] === n - 1) last[1] = n; else out.push([n, n]);
-  }
-  return out.map(([a, b]) => (a === b ? String(a) : a + "-" + b)).join(",");
-}
-
 // --- Start ---
 try {
   const saved = localStorage.getItem("attn-theme");
@@ -271,37 +268,14 @@ try {
 } catch {
   // No storage: the system's theme.
 }
-$("title").textContent = record.meta.title || "Attention";
-$("facts").textContent = (record.meta.model && record.meta.model !== record.meta.title ? record.meta.model + " · " : "") +
-  `${record.layers} layers × ${record.heads} heads · ${record.n} tokens`;
-const pictures = record.numbers.filter((_, l) => !record.isWhole(l));
-$("pictures").hidden = !pictures.length;
-$("pictures").textContent = `The queries and keys of ${pictures.length === 1 ? "layer" : "layers"} ${ranges(pictures)} did not fit into this file: ` +
-  "their heads are pictures and some rows. Fewer layers fit whole: attn look --layers " + ranges(pictures);
-$("follow").hidden = steps.first < 1;
-for (const e of document.querySelectorAll(".only-generated")) e.hidden = steps.first < 1;
+$("title").textContent = page.title || "Attention";
 $("follow-on").addEventListener("click", () => { app.go({ view: "text" }, { replace: true }); steps.play(true); });
 $("step-back").addEventListener("click", () => steps.go(-1));
 $("step-on").addEventListener("click", () => steps.go(1));
 $("step-play").addEventListener("click", () => steps.play());
-$("truncated").hidden = !record.meta.truncated;
-$("value-label").hidden = !record.hasNorms();
-$("value").disabled = !record.hasNorms();
-$("hide-label").hidden = !record.hasSpecial();
-$("hide").disabled = !record.hasSpecial();
-for (const finding of record.meta.findings) {
-  const item = element("li"), parts = finding.split(/([Hh]ead \d+\.\d+)/);
-  for (const part of parts) {
-    const match = /^[Hh]ead (\d+\.\d+)$/.exec(part);
-    item.append(match ? element("a", { href: "#" + match[1], textContent: part }) : part);
-  }
-  $("findings").append(item);
-}
-background.listeners.push(() => { if (app.frame?.waiting && app.frame.k.length) app.request(); });
-overview.build((head) => app.go({ head }));
-const readAddress = () => app.set(readLink(location.hash, record));
+buildTabs();
+const readAddress = () => app.set(readLink(location.hash));
 addEventListener("popstate", readAddress);
 addEventListener("hashchange", readAddress);
 new ResizeObserver(() => { if (app.state.head && app.frame) app.draw(true); }).observe($("canvas"));
-background.start();
 readAddress();

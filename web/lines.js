@@ -7,13 +7,13 @@ const linesView = {
   SIDE: 56,  // room for a number beside the labels
 
   layout(frame, host) {
-    const count = frame.view.count, tall = host.clientHeight - this.HEADER - 8;
+    const { q, k } = frame.view, count = Math.max(q.count, k.count), tall = host.clientHeight - this.HEADER - 8;
     const whole = Math.max(1, Math.min(24, Math.floor((tall / count) * 2) / 2));
     const row = app.state.zoom === 1 ? whole : app.state.zoom || (whole >= 15 ? whole : 18);
     const labelled = row >= 8;
     const size = Math.min(13, row * 0.8);
     const narrow = host.clientWidth < 420, side = narrow ? 42 : this.SIDE;  // a phone
-    const label = labelled ? Math.min(narrow ? 76 : 150, labelWidth(frame.view, size)) + 14 : 120;
+    const label = labelled ? Math.min(narrow ? 76 : 150, Math.max(labelWidth(q, size), labelWidth(k, size))) + 14 : 120;
     const middle = Math.max(narrow ? 40 : 90, Math.min(460, host.clientWidth - 2 * (label + side) - 24));
     const left = Math.max(narrow ? 0 : 8, (host.clientWidth - middle - 2 * (label + side)) / 2) + side;
     Object.assign(this, { letters: narrow ? 10 : 22, row, labelled, font: size, label, from: left + label, to: left + label + middle, count });
@@ -25,10 +25,10 @@ const linesView = {
   y(unit) { return this.HEADER + (unit + 0.5) * this.row; },
 
   hit({ x, y, top }) {
-    const unit = Math.floor((y - this.HEADER) / this.row);
-    if (y - top < this.HEADER || unit < 0 || unit >= this.count) return {};
-    if (x < this.from + 20 && x > this.from - this.label - this.SIDE) return { q: unit };
-    if (x > this.to - 20 && x < this.to + this.label + this.SIDE) return { k: unit };
+    const unit = Math.floor((y - this.HEADER) / this.row), { q, k } = app.frame.view;
+    if (y - top < this.HEADER || unit < 0) return {};
+    if (unit < q.count && x < this.from + 20 && x > this.from - this.label - this.SIDE) return { q: unit };
+    if (unit < k.count && x > this.to - 20 && x < this.to + this.label + this.SIDE) return { k: unit };
     return {};
   },
 
@@ -44,15 +44,15 @@ const linesView = {
       for (const q of frame.q) add(Array.from(frame.row, (w, k) => [q, k, w]), top);
     } else if (frame.column) {
       for (const k of frame.k) add(Array.from(frame.column, (w, q) => [q, k, w]), top);
-    } else if (frame.picture && frame.picture.pool === 1) {
+    } else if (frame.picture && isWholePicture(frame.picture)) {
       const key = frame.key + "/" + top + "/" + min;
       if (this.kept?.key !== key || this.kept.picture !== frame.picture) {
-        const { cells, side } = frame.picture, most = top || (side > 64 ? 8 : 0);
-        for (let q = 0; q < side; q++) {
-          add(Array.from(cells.subarray(q * side, (q + 1) * side), (w, k) => [q, k, w]), most);
+        const { cells, rows, columns } = frame.picture, many = Math.max(rows, columns) > 64, most = top || (many ? 8 : 0);
+        for (let q = 0; q < rows; q++) {
+          add(Array.from(cells.subarray(q * columns, (q + 1) * columns), (w, k) => [q, k, w]), most);
         }
         out.sort((a, b) => a[2] - b[2]);
-        this.kept = { key, picture: frame.picture, lines: out.slice(-LINES_MOST), cut: side > 64 && !top };
+        this.kept = { key, picture: frame.picture, lines: out.slice(-LINES_MOST) };
       }
       return this.kept.lines;
     }
@@ -84,24 +84,24 @@ const linesView = {
     }
     for (let u = first; u <= last; u++) {
       const y = this.y(u);
-      this.token(painter, frame, u, y, "q", query, cssColour("query-soft"), text, most);
-      this.token(painter, frame, u, y, "k", key, cssColour("key-soft"), text, most);
+      if (u < frame.view.q.count) this.token(painter, frame, u, y, "q", query, cssColour("query-soft"), text, most);
+      if (u < frame.view.k.count) this.token(painter, frame, u, y, "k", key, cssColour("key-soft"), text, most);
     }
     if (this.count * this.row > box.height) this.strip(painter, box, frame, most);
     painter.rect(box.x, box.y, box.width, this.HEADER - 2, panel);
     painter.text(this.from - 6, box.y + 12, "looks from (query)", { size: 11, fill: query, align: "right", weight: 600 });
     painter.text(this.to + 6, box.y + 12, "looks at (key)", { size: 11, fill: key, weight: 600 });
-    if (frame.picture && frame.picture.pool > 1) {
+    if (frame.picture && !isWholePicture(frame.picture)) {
       painter.text((this.from + this.to) / 2, box.y + 40, "too many tokens for all lines: hover one", { size: 12, fill: muted, align: "center" });
     }
     if (frame.waiting) painter.text((this.from + this.to) / 2, box.y + 40, "computing…", { size: 12, fill: muted, align: "center" });
   },
 
   token(painter, frame, unit, y, side, strong, soft, text, most) {
-    const left = side === "q", chosen = (left ? frame.q : frame.k).includes(unit);
+    const left = side === "q", of = frame.view[side], chosen = (left ? frame.q : frame.k).includes(unit);
     const weights = left ? (frame.row ? null : frame.column) : frame.row;
     const x = left ? this.from - this.label : this.to, height = Math.max(1, Math.min(this.row - 1, 20));
-    let ink = frame.view.special(unit) ? cssColour("muted") : text;
+    let ink = isSpecial(of, unit) ? cssColour("muted") : text;
     if (weights) {
       const t = position(weights[unit], most, app.state.scale);
       if (t > 0.004) {
@@ -117,15 +117,15 @@ const linesView = {
       painter.rect(x, y - height / 2, this.label, height, soft, Math.min(3, height / 3));
       ink = strong;
     }
-    if (tokens.generated[frame.view.units[unit][0]]) {
+    if (of.tokens.generated[of.units[unit][0]]) {
       painter.rect(left ? this.from - 3 : this.to + 1, y - height / 2, 2, height, cssColour("generated"));
     }
     if (this.labelled) {
-      painter.text(left ? this.from - 7 : this.to + 7, y, shortText(frame.view.units[unit], this.letters),
+      painter.text(left ? this.from - 7 : this.to + 7, y, shortText(of, unit, this.letters),
                    { size: this.font, fill: ink, align: left ? "right" : "left", weight: chosen ? 600 : 400 });
     } else if (chosen && (left ? frame.q : frame.k).length < 4) {
       painter.rect(x, y - 9, this.label, 18, soft, 3);
-      painter.text(left ? this.from - 7 : this.to + 7, y, shortText(frame.view.units[unit]), { size: 12, fill: strong, align: left ? "right" : "left", weight: 600 });
+      painter.text(left ? this.from - 7 : this.to + 7, y, shortText(of, unit), { size: 12, fill: strong, align: left ? "right" : "left", weight: 600 });
     }
   },
 
@@ -137,7 +137,7 @@ const linesView = {
     painter.rect(x - 4, box.y, 18, box.height, cssColour("panel"));
     painter.rect(x, top, 10, step * this.count, cssColour("hover"));
     if (weights) {
-      for (let u = 0; u < this.count; u++) {
+      for (let u = 0; u < weights.length; u++) {
         const t = position(weights[u], most, app.state.scale);
         if (t > 0.02) painter.rect(x, top + u * step, 10, Math.max(1.5, step), rampColour(t));
       }
@@ -159,9 +159,9 @@ const linesView = {
 };
 
 const measuring = document.createElement("canvas").getContext("2d");
-function labelWidth(view, size) {
+function labelWidth(side, size) {
   measuring.font = `600 ${size}px ${FONT}`;
   let most = 0;
-  for (const unit of view.units) most = Math.max(most, measuring.measureText(shortText(unit, 22)).width);
+  for (let u = 0; u < side.count; u++) most = Math.max(most, measuring.measureText(shortText(side, u, 22)).width);
   return most;
 }

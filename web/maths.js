@@ -77,21 +77,26 @@ const AttnMaths = (() => {
 
   // --- The record --------------------------------------------------------------------------------
 
-  // meta: the page's JSON. layerText(l), sketchText(l): the packed texts of layer l; they are opened
+  // meta: the record's JSON. layerText(l), sketchText(l): the packed texts of layer l; they are opened
   // when first needed. A layer of a long text has a sketch: a picture and the row sums of every head.
-  // One without queries and keys has that alone, and some exact rows.
+  // One without queries and keys has that alone, and some exact rows. In cross-attention keys are of
+  // tokens of their own.
   class Record {
     constructor(meta, layerText, sketchText) {
       this.meta = meta;
       this.layerText = layerText;
       this.sketchText = sketchText;
       this.numbers = meta.layer_numbers;
-      this.n = meta.tokens.text.length;
+      this.cross = Boolean(meta.keys);
+      this.tokens = meta.tokens;
+      this.keyTokens = meta.keys || meta.tokens;
+      this.n = this.tokens.text.length;
+      this.keys = this.keyTokens.text.length;
       this.layers = meta.layers.length;
       this.heads = meta.heads;
       this.group = meta.heads / meta.kv_heads;
       this.width = meta.width;
-      this.special = meta.tokens.special;
+      this.special = this.keyTokens.special;
       this.opened = new Array(this.layers).fill(null);
       this.sketches = new Array(this.layers).fill(null);
       this.infos = new Map();
@@ -100,13 +105,13 @@ const AttnMaths = (() => {
 
     layer(l) {
       if (!this.opened[l]) {
-        const about = this.meta.layers[l], n = this.n, reader = new Reader(this.layerText(l));
+        const about = this.meta.layers[l], { n, keys } = this, reader = new Reader(this.layerText(l));
         const open = { score: about.score, mask: about.mask };
         open.q = this.isWhole(l) ? reader.halves(about.q_exponent, n * this.width) : null;
-        open.k = this.isWhole(l) ? reader.halves(about.k_exponent, n * this.width) : null;
-        open.norm = about.norm_exponent ? reader.halves(about.norm_exponent, n) : null;
+        open.k = this.isWhole(l) ? reader.halves(about.k_exponent, keys * this.width) : null;
+        open.norm = about.norm_exponent ? reader.halves(about.norm_exponent, keys) : null;
         if (!this.isWhole(l)) return this.opened[l] = open;
-        open.relative = about.score.relative ? reader.floats(this.heads * (2 * n - 1)) : null;
+        open.relative = about.score.relative ? reader.floats(this.heads * (n + keys - 1)) : null;
         const bias = about.score.bias;  // shape [heads or 1, queries or 1, keys or 1]
         open.bias = bias ? reader.floats(bias[0] * bias[1] * bias[2]) : null;
         this.opened[l] = open;
@@ -120,12 +125,12 @@ const AttnMaths = (() => {
 
     sketch(l) {
       if (!this.sketches[l]) {
-        const { side, queries, picture_exponent, rows_exponent } = this.meta.layers[l].sketch;
+        const { rows, columns, queries, picture_exponent, rows_exponent } = this.meta.layers[l].sketch;
         const reader = new Reader(this.sketchText(l)), n = this.n;
-        const sketch = { side, queries, cells: reader.halves(picture_exponent, side * side) };
+        const sketch = { rows, columns, queries, cells: reader.halves(picture_exponent, rows * columns) };
         sketch.lse = reader.floats(this.heads * n);
         sketch.shown = this.hasSpecial() ? reader.floats(this.heads * n) : null;
-        sketch.rows = rows_exponent ? reader.halves(rows_exponent, n) : null;
+        sketch.exact = rows_exponent ? reader.halves(rows_exponent, this.keys) : null;
         this.sketches[l] = sketch;
       }
       return this.sketches[l];
@@ -176,7 +181,7 @@ const AttnMaths = (() => {
 
     // What follows the product of one pair: scale, soft cap, then everything that is added.
     bias(open, h, q, k) {
-      const score = open.score, n = this.n;
+      const score = open.score, { n, keys: count } = this;
       let added = 0;
       if (open.bias) {
         const [heads, queries, keys] = score.bias;
@@ -184,14 +189,14 @@ const AttnMaths = (() => {
         added += open.bias[at + (keys > 1 ? k : 0)];
       }
       if (score.alibi) added -= score.alibi[h] * Math.abs(q - k);
-      if (open.relative) added += open.relative[h * (2 * n - 1) + (k - q) + n - 1];
+      if (open.relative) added += open.relative[h * (n + count - 1) + (k - q) + n - 1];
       return added;
     }
 
     // Scores of one row into `out` where visible; returns the intervals.
     scores(l, h, q, out) {
-      const open = this.layer(l), n = this.n, width = this.width, score = open.score;
-      const query = (h * n + q) * width, keys = Math.floor(h / this.group) * n * width;
+      const open = this.layer(l), width = this.width, score = open.score;
+      const query = (h * this.n + q) * width, keys = Math.floor(h / this.group) * this.keys * width;
       const Q = open.q, K = open.k, cap = score.soft_cap;
       const biased = open.bias || score.alibi || open.relative;
       const spans = this.intervals(l, h, q);
@@ -209,7 +214,7 @@ const AttnMaths = (() => {
     // sink, or -Infinity for a row that sees nothing.
     row(l, h, q, out) {
       if (!this.isWhole(l)) return this.keptRow(l, h, q, out);
-      const spans = this.scores(l, h, q, this.scratch ||= new Float64Array(this.n));
+      const spans = this.scores(l, h, q, this.scratch ||= new Float64Array(this.keys));
       const s = this.scratch, sinks = this.meta.layers[l].score.sinks;
       let top = sinks ? sinks[h] : -Infinity;
       out.fill(0);
@@ -229,10 +234,10 @@ const AttnMaths = (() => {
     }
 
     keptRow(l, h, q, out) {
-      const { queries, rows, lse } = this.sketch(l), n = this.n;
-      const at = (h * queries.length + queries.indexOf(q)) * n;
-      out.set(rows.subarray(at, at + n));
-      return lse[h * n + q];
+      const { queries, exact, lse } = this.sketch(l), keys = this.keys;
+      const at = (h * queries.length + queries.indexOf(q)) * keys;
+      out.set(exact.subarray(at, at + keys));
+      return lse[h * this.n + q];
     }
 
     // Log-sum-exp of every row, and the mass that each leaves on tokens that are not special.
@@ -245,7 +250,7 @@ const AttnMaths = (() => {
       }
       if (!this.infos.has(key)) {
         const lse = new Float64Array(this.n), shown = new Float64Array(this.n);
-        const row = new Float64Array(this.n);
+        const row = new Float64Array(this.keys);
         for (let q = 0; q < this.n; q++) {
           lse[q] = this.row(l, h, q, row);
           shown[q] = this.shownMass(row);
@@ -265,30 +270,31 @@ const AttnMaths = (() => {
 
     // "Why": one pair, component by component.
     explain(l, h, q, k) {
-      const open = this.layer(l), n = this.n, width = this.width, score = open.score;
-      const a = (h * n + q) * width, b = (Math.floor(h / this.group) * n + k) * width;
+      const open = this.layer(l), { n, keys, width } = this, score = open.score;
+      const a = (h * n + q) * width, b = (Math.floor(h / this.group) * keys + k) * width;
       const query = open.q.slice(a, a + width), key = open.k.slice(b, b + width);
       const products = Float64Array.from(query, (x, d) => x * key[d]);
       let sum = 0;
       for (const p of products) sum += p;
       const scaled = sum * score.scale;
       const capped = score.soft_cap ? score.soft_cap * Math.tanh(scaled / score.soft_cap) : scaled;
-      const bias = this.bias(open, h, q, k), row = new Float64Array(n);
+      const bias = this.bias(open, h, q, k), row = new Float64Array(keys);
       const lse = this.row(l, h, q, row);
       return { query, key, products, sum, scale: score.scale, scaled, softCap: score.soft_cap, capped,
                bias, score: capped + bias, lse, visible: this.visible(l, h, q, k),
-               probability: row[k], norm: open.norm ? open.norm[h * n + k] : null };
+               probability: row[k], norm: open.norm ? open.norm[h * keys + k] : null };
     }
   }
 
   // --- What a view shows -------------------------------------------------------------------------
   // A view shows units: tokens, or words when sub-words are merged; special tokens are left out when
-  // they are hidden. Its numbers are means over the chosen heads.
+  // they are hidden. Its numbers are means over the chosen heads. Queries and keys have units each:
+  // the same ones but in cross-attention.
 
-  function makeUnits(record, { merge, hide }) {
-    const { word, special, segment } = record.meta.tokens;
-    const units = [], of = new Int32Array(record.n).fill(-1);
-    for (let t = 0; t < record.n; t++) {
+  function makeUnits(tokens, { merge, hide }) {
+    const { word, special, segment } = tokens, n = word.length;
+    const units = [], of = new Int32Array(n).fill(-1);
+    for (let t = 0; t < n; t++) {
       if (hide && special[t]) continue;
       const last = units.length ? units[units.length - 1] : null;
       const before = t - 1;
@@ -297,7 +303,7 @@ const AttnMaths = (() => {
       if (joins) last.push(t); else units.push([t]);
       of[t] = units.length - 1;
     }
-    return { units, of, count: units.length };
+    return { tokens, units, of, count: units.length };
   }
 
   class View {
@@ -306,13 +312,14 @@ const AttnMaths = (() => {
       this.record = record;
       this.heads = heads;
       this.options = options;
-      Object.assign(this, makeUnits(record, options));
-      this.tokenRow = new Float64Array(record.n);
+      this.q = makeUnits(record.tokens, options);
+      this.k = record.cross ? makeUnits(record.keyTokens, options) : this.q;
+      this.tokenRow = new Float64Array(record.keys);
     }
 
     // Weights of one query token over units, added into `out` times `factor`.
     addToken(l, h, q, factor, out) {
-      const { record, of, options, tokenRow: row } = this;
+      const { record, options, tokenRow: row } = this, { of } = this.k;
       record.row(l, h, q, row);
       if (options.hide) {
         const shown = record.shownMass(row);
@@ -326,38 +333,38 @@ const AttnMaths = (() => {
 
     isWhole() { return this.heads.every(([l]) => this.record.isWhole(l)); }
     // Units are tokens, as they are.
-    isPlain() { return this.count === this.record.n && !this.options.value; }
+    isPlain() { return this.q.count === this.record.n && this.k.count === this.record.keys && !this.options.value; }
     hasRow(queries) {
-      return this.heads.every(([l]) => queries.every((u) => this.units[u].every((q) => this.record.hasRow(l, q))));
+      return this.heads.every(([l]) => queries.every((u) => this.q.units[u].every((q) => this.record.hasRow(l, q))));
     }
 
-    // Where the units `queries` look, averaged over them: one number a unit.
+    // Where the units `queries` look, averaged over them: one number a key unit.
     row(queries) {
-      const out = new Float64Array(this.count);
+      const out = new Float64Array(this.k.count);
       for (const u of queries) {
-        const factor = 1 / (queries.length * this.units[u].length * this.heads.length);
-        for (const q of this.units[u]) {
+        const factor = 1 / (queries.length * this.q.units[u].length * this.heads.length);
+        for (const q of this.q.units[u]) {
           for (const [l, h] of this.heads) this.addToken(l, h, q, factor, out);
         }
       }
       return out;
     }
 
-    // How much every unit looks at the units `keys`, summed inside a word and averaged over `keys`.
+    // How much every query unit looks at the units `keys`, summed inside a word and averaged over `keys`.
     column(keys) {
-      const { record, options } = this, out = new Float64Array(this.count), n = record.n;
+      const { record, options } = this, out = new Float64Array(this.q.count);
       for (const [l, h] of this.heads) {
         const open = record.layer(l), { lse, shown } = record.info(l, h);
-        for (let u = 0; u < this.count; u++) {
-          const factor = 1 / (keys.length * this.units[u].length * this.heads.length);
-          for (const q of this.units[u]) {
+        for (let u = 0; u < this.q.count; u++) {
+          const factor = 1 / (keys.length * this.q.units[u].length * this.heads.length);
+          for (const q of this.q.units[u]) {
             const scale = options.hide ? (shown[q] > 0 ? factor / shown[q] : 0) : factor;
             if (lse[q] === -Infinity) continue;
             for (const unit of keys) {
-              for (const k of this.units[unit]) {
+              for (const k of this.k.units[unit]) {
                 if (!record.visible(l, h, q, k)) continue;
                 const weight = Math.exp(this.score(open, l, h, q, k) - lse[q]) * scale;
-                out[u] += options.value && open.norm ? weight * open.norm[h * n + k] : weight;
+                out[u] += options.value && open.norm ? weight * open.norm[h * record.keys + k] : weight;
               }
             }
           }
@@ -369,58 +376,55 @@ const AttnMaths = (() => {
     columnReady() { return this.heads.every(([l, h]) => this.record.hasInfo(l, h)); }
 
     score(open, l, h, q, k) {
-      const { record } = this, width = record.width, n = record.n, Q = open.q, K = open.k;
-      const a = (h * n + q) * width, b = (Math.floor(h / record.group) * n + k) * width;
+      const { record } = this, width = record.width, Q = open.q, K = open.k;
+      const a = (h * record.n + q) * width, b = (Math.floor(h / record.group) * record.keys + k) * width;
       let sum = dot(Q, a, K, b, width) * open.score.scale;
       if (open.score.soft_cap) sum = open.score.soft_cap * Math.tanh(sum / open.score.soft_cap);
       return sum + record.bias(open, h, q, k);
     }
 
-    // Rows [begin, end) of the whole picture, pooled (means) into cells of `pool` x `pool` units,
-    // added into `out` [side][side].
-    addMatrix(begin, end, pool, side, out) {
-      for (let u = begin; u < end; u++) {
-        const row = this.row([u]), base = Math.floor(u / pool) * side;
-        const rows = Math.min(pool, this.count - Math.floor(u / pool) * pool);
-        if (pool === 1) {
-          out.set(row, base);
-          continue;
-        }
-        for (let k = 0; k < row.length; k++) {
-          const cell = Math.floor(k / pool), columns = Math.min(pool, this.count - cell * pool);
-          out[base + cell] += row[k] / (rows * columns);
-        }
-      }
+    // The picture's size with at most `most` cells on a side.
+    size(most) { return pooling(this.q.count, this.k.count, most); }
+
+    // Rows [begin, end) of the whole picture of that size, added into `out` [rows][columns].
+    addMatrix(begin, end, size, out) {
+      for (let u = begin; u < end; u++) addRow(this.row([u]), u, this.q.count, size, out);
     }
   }
 
-  // Cells of a picture with at most `most` on a side.
-  function pooling(count, most) {
-    const pool = Math.max(1, Math.ceil(count / most));
-    return { pool, side: Math.ceil(count / pool) };
+  // Cells are means over rowPool x columnPool pairs, fewer at the lower and right edges.
+  function pooling(queries, keys, most) {
+    const pool = (count) => Math.max(1, Math.ceil(count / most));
+    const rowPool = pool(queries), columnPool = pool(keys);
+    return { rowPool, columnPool, rows: Math.ceil(queries / rowPool), columns: Math.ceil(keys / columnPool) };
+  }
+
+  function addRow(row, q, queries, { rowPool, columnPool, columns }, out) {
+    const down = Math.floor(q / rowPool), base = down * columns;
+    if (rowPool === 1 && columnPool === 1) return out.set(row, base);
+    const high = Math.min(rowPool, queries - down * rowPool);
+    for (let k = 0; k < row.length; k++) {
+      const cell = Math.floor(k / columnPool), wide = Math.min(columnPool, row.length - cell * columnPool);
+      out[base + cell] += row[k] / (high * wide);
+    }
   }
 
   // --- Thumbnails --------------------------------------------------------------------------------
 
   // One head pooled to at most `most` cells a side, with the row sums found on the way.
   function thumbnail(record, l, h, most) {
-    const n = record.n, { pool, side } = pooling(n, most);
-    const cells = new Float32Array(side * side), row = new Float64Array(n);
+    const n = record.n, size = pooling(n, record.keys, most);
+    const cells = new Float32Array(size.rows * size.columns), row = new Float64Array(record.keys);
     const lse = new Float64Array(n), shown = new Float64Array(n);
     for (let q = 0; q < n; q++) {
       lse[q] = record.row(l, h, q, row);
       shown[q] = record.shownMass(row);
-      const base = Math.floor(q / pool) * side;
-      const rows = Math.min(pool, n - Math.floor(q / pool) * pool);
-      for (let k = 0; k < n; k++) {
-        const cell = Math.floor(k / pool);
-        cells[base + cell] += row[k] / (rows * Math.min(pool, n - cell * pool));
-      }
+      addRow(row, q, n, size, cells);
     }
-    return { side, cells, lse, shown };
+    return { rows: size.rows, columns: size.columns, cells, lse, shown };
   }
 
-  return { Record, View, makeUnits, pooling, thumbnail, decode85 };
+  return { Record, View, thumbnail };
 })();
 
 // The worker: thumbnails of all heads in order, interrupted by pictures that somebody waits for.
@@ -435,12 +439,10 @@ function attnWorker() {
     while (performance.now() - start < SLICE) {
       if (jobs.length) {
         const job = jobs[0];
-        const end = Math.min(job.view.count, job.done + 1);
-        job.view.addMatrix(job.done, end, job.pool, job.side, job.cells);
-        job.done = end;
-        if (end === job.view.count) {
+        if (job.done < job.view.q.count) job.view.addMatrix(job.done, ++job.done, job.size, job.cells);
+        if (job.done >= job.view.q.count) {
           jobs.shift();
-          postMessage({ id: job.id, cells: job.cells, side: job.side }, [job.cells.buffer]);
+          postMessage({ id: job.id, cells: job.cells }, [job.cells.buffer]);
         }
       } else if (thumbs.length) {
         const [l, h] = thumbs.shift();
@@ -464,8 +466,8 @@ function attnWorker() {
       jobs = jobs.filter((job) => job.id !== data.cancel);
     } else {
       const view = new AttnMaths.View(record, data.heads, data.options);
-      const { pool, side } = AttnMaths.pooling(view.count, data.most);
-      jobs.push({ id: data.id, view, pool, side, cells: new Float32Array(side * side), done: 0 });
+      const size = view.size(data.most);
+      jobs.push({ id: data.id, view, size, cells: new Float32Array(size.rows * size.columns), done: 0 });
     }
     if (idle) setTimeout(step, 0);
   };

@@ -7,8 +7,12 @@ const CELL_LEAST = 56;  // pixels, with the gap beside it
 const overview = {
   cells: new Map(),  // head name -> button
 
+  // Of the record that is open.
   build(choose) {
     this.choose = choose;
+    this.grid?.remove();
+    this.cells.clear();
+    this.arranged = null;
     const grid = document.createElement("div");
     grid.className = "grid";
     grid.setAttribute("role", "group");
@@ -40,9 +44,9 @@ const overview = {
     grid.append(all);
     this.all = all;
     this.grid = grid;
-    new ResizeObserver(() => this.arrange()).observe(document.querySelector("#overview .grid-home"));
+    this.resized ||= new ResizeObserver(() => this.arrange());
+    this.resized.observe(document.querySelector("#overview .grid-home"));
     grid.addEventListener("keydown", (event) => this.key(event));
-    background.listeners.push((l, h) => this.arrived(l, h));
   },
 
   cell(head) {
@@ -102,9 +106,10 @@ const overview = {
   draw(name) {
     const thumb = background.thumbs.get(name), button = this.cells.get(name);
     if (!thumb || !button || (thumb.heads !== undefined && !thumb.complete)) return;
-    const canvas = button.firstChild, { side, cells } = thumb;
-    canvas.width = canvas.height = side;
-    const context = canvas.getContext("2d"), image = context.createImageData(side, side);
+    const canvas = button.firstChild, { rows, columns, cells } = thumb;
+    canvas.width = columns;
+    canvas.height = rows;
+    const context = canvas.getContext("2d"), image = context.createImageData(columns, rows);
     const data = image.data, colours = ramp(currentTheme());
     let most = 0;
     for (const v of cells) if (v > most) most = v;

@@ -2,13 +2,13 @@
 // which is the token before. A step is a locked query, so that every step is a link.
 
 const steps = {
-  first: tokens.generated.indexOf(1),
   timer: 0,
+  get first() { return record.tokens.generated.indexOf(1); },
 
   // The token that the locked query chose, or null.
   chosen() {
     const { head, q } = app.state;
-    return head && q.length === 1 && tokens.generated[q[0] + 1] ? q[0] + 1 : null;
+    return head && q.length === 1 && record.tokens.generated[q[0] + 1] ? q[0] + 1 : null;
   },
 
   // Forward or back from where one is; from elsewhere to the first.
@@ -35,8 +35,8 @@ const steps = {
     $("step-on").disabled = now === record.n - 1;
     $("step-play").textContent = playing ? "❚❚" : "▶";
     $("step-play").setAttribute("aria-label", playing ? "Pause" : "Play");
-    const total = record.n - this.first;
+    const total = record.n - this.first, name = (t) => shortText({ tokens: record.tokens, units: [[t]] }, 0);
     $("step-what").replaceChildren(...(now === null ? [`${total} tokens were generated`] :
-      [`token ${now - this.first + 1} of ${total}: `, element("b", { textContent: shortText([now]) }), `, chosen at ${shortText([now - 1])}`]));
+      [`token ${now - this.first + 1} of ${total}: `, element("b", { textContent: name(now) }), `, chosen at ${name(now - 1)}`]));
   },
 };

@@ -10,7 +10,9 @@
 
 namespace attn {
 
-// Means over the queries that see at least one key, of one head.
+// Means over the queries that see at least one key, of one head. What compares the places of a
+// query and a key (previous, next, self, distance) is NaN in cross-attention, where they are of two
+// texts.
 struct HeadStatistics {
   int layer = 0, head = 0;      // as the model counts them
   double entropy = 0;           // nats
@@ -18,7 +20,7 @@ struct HeadStatistics {
   double previous = 0;          // mass on the token before (over queries that have one)
   double next = 0;
   double self = 0;
-  double first = 0;     // mass on token 0
+  double first = 0;     // mass on the first key's token
   double special = 0;   // mass on special tokens
   double distance = 0;  // mean |q - k|, in tokens
   double max_probability = 0;
@@ -39,7 +41,7 @@ std::vector<std::string> findings(const AttentionRecord& record,
                                   const std::vector<HeadStatistics>& statistics,
                                   std::size_t count = 3, const Context& context = Context());
 
-// One attention row [tokens] of a layer, as the model counts them; computed from the record
+// One attention row [key tokens] of a layer, as the model counts them; computed from the record
 // (float64 inside).
 std::vector<double> attention_row(const AttentionRecord& record, int layer, int head,
                                   std::int64_t query);
@@ -54,9 +56,15 @@ inline constexpr double kPageLimit = 100e6;
 // a page cannot carry.
 std::string page(const AttentionRecord& record, const std::string& title = "",
                  const Context& context = Context(), double limit = kPageLimit);
+// Three tabs: encoder, decoder, cross.
+std::string page(const TranslationRecord& record, const std::string& title = "",
+                 const Context& context = Context(), double limit = kPageLimit);
 // Written beside the target (where a symbolic link leads) and renamed, so that a full disk leaves
 // no half page. Throws attn::Error. Returns the absolute path.
 std::string write_page(const AttentionRecord& record, const std::string& path,
+                       const std::string& title = "", const Context& context = Context(),
+                       double limit = kPageLimit);
+std::string write_page(const TranslationRecord& record, const std::string& path,
                        const std::string& title = "", const Context& context = Context(),
                        double limit = kPageLimit);
 

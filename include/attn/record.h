@@ -21,9 +21,9 @@ struct RecordToken {
 
 struct LayerRecord {
   std::vector<float> q = {};  // [heads][tokens][width], as attention reads it (rotated)
-  std::vector<float> k = {};  // [kv_heads][tokens][width]
-  // [heads][tokens]: ||f(x)||, the norm of a token's value after this head's slice of the output
-  // projection; may be empty.
+  std::vector<float> k = {};  // [kv_heads][key tokens][width]
+  // [heads][key tokens]: ||f(x)||, the norm of a token's value after this head's slice of the
+  // output projection; may be empty.
   std::vector<float> value_norm = {};
   Mask mask = {};
   Score score = {};
@@ -32,20 +32,32 @@ struct LayerRecord {
 struct AttentionRecord {
   std::string model;  // name for titles
   std::vector<RecordToken> tokens;
+  // Of cross-attention: the tokens that keys are of, such as a source's; `tokens` are the queries'.
+  // Empty: keys are of `tokens` too.
+  std::vector<RecordToken> keys = {};
   std::int64_t heads = 0;
   std::int64_t kv_heads = 0;
   std::int64_t width = 0;  // of a head
   std::vector<LayerRecord> layers;
   // Which layers of the model `layers` are, ascending, as heads are named by them; empty: 0, 1, ...
   std::vector<std::int64_t> layer_numbers = {};
-  // Tokens hold their spaces and line breaks: joined, they are the text. A character that begins in
-  // one token and ends in later ones is the first one's, and those may be left empty.
+  // Tokens and keys hold their spaces and line breaks: joined, they are the text. A character that
+  // begins in one token and ends in later ones is the first one's, and those may be left empty.
   bool verbatim = false;
   bool truncated = false;
 
+  bool is_cross() const { return !keys.empty(); }
+  const std::vector<RecordToken>& key_tokens() const { return is_cross() ? keys : tokens; }
   std::int64_t layer_number(std::size_t layer) const {
     return layer_numbers.empty() ? static_cast<std::int64_t>(layer) : layer_numbers[layer];
   }
+};
+
+// What an encoder-decoder's heads read while a target is scored against its source: the encoder's,
+// the decoder's among its own tokens, and the decoder's on the source, whose `keys` are
+// encoder.tokens.
+struct TranslationRecord {
+  AttentionRecord encoder, decoder, cross;
 };
 
 }  // namespace attn

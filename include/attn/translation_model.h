@@ -11,6 +11,7 @@
 #include "attn/context.h"
 #include "attn/error.h"
 #include "attn/model.h"
+#include "attn/observe.h"
 #include "attn/record.h"
 
 namespace attn {
@@ -32,13 +33,10 @@ struct Translation {
   bool ended = false;               // by its end, not by max_tokens
 };
 
-// What heads read while a target is scored against its source: the encoder's, the decoder's among
-// its own tokens, and the decoder's on the source's, where queries are target tokens.
-struct TranslationRecord {
-  AttentionRecord encoder, decoder;
-  // Its layers' k are [kv_heads][source tokens][width]; `tokens` are the target's, and the source's
-  // are encoder.tokens.
-  AttentionRecord cross;
+// What is asked of the heads that a TranslationRecord has, each [layers, heads, ...] of its own
+// side.
+struct TranslationObserved {
+  Observed encoder, decoder, cross;
 };
 
 // Does a folder hold an encoder-decoder? By model_type of its config.json, or as CTranslate2's
@@ -62,6 +60,8 @@ class TranslationModel {
 
   // Tokens of a source, special ones included. Any bytes are taken.
   std::vector<std::int32_t> encode(const std::string& text) const;
+  // Tokens of a target as translate() gives them: without the start and the end.
+  std::vector<std::int32_t> encode_target(const std::string& text) const;
   // The bytes that target tokens stand for, without special tokens.
   std::string decode(std::span<const std::int32_t> ids) const;
   // The vocabulary's spelling of a source token. Throws std::invalid_argument for an id without.
@@ -74,9 +74,20 @@ class TranslationModel {
                         const TranslationOptions& options = {}) const;
 
   // Runs the encoder over `source` and the decoder over its start token and `target`, and records
-  // every layer's queries and keys. Throws std::invalid_argument as translate() does.
+  // queries, keys and value norms of layers, counted from 0 on each side; none named: of all.
+  // `generated`: the target is what the model made of the source. Throws std::invalid_argument as
+  // translate() does, and for a layer that either side lacks.
   TranslationRecord record(std::span<const std::int32_t> source,
-                           std::span<const std::int32_t> target) const;
+                           std::span<const std::int32_t> target,
+                           const std::vector<std::int64_t>& layers = {},
+                           bool generated = false) const;
+
+  // The same run, while every head answers questions: float32, with layers in place of the batch.
+  // Rows of the decoder and of cross are the start token's and the target's. value_weighted weighs
+  // values before the output projection. Throws std::invalid_argument for an answer of another
+  // shape, too.
+  void observe(std::span<const std::int32_t> source, std::span<const std::int32_t> target,
+               const TranslationObserved& observed) const;
 
  private:
   struct Impl;

@@ -37,7 +37,7 @@ std::string percent(double share) {
 // "[CLS] and [SEP]"
 std::string special_names(const AttentionRecord& record) {
   std::vector<std::string> names;
-  for (const RecordToken& t : record.tokens) {
+  for (const RecordToken& t : record.key_tokens()) {
     if (t.special && std::find(names.begin(), names.end(), t.text) == names.end()) {
       names.push_back(t.text);
     }
@@ -82,6 +82,7 @@ std::vector<std::string> inspect::findings_above(const AttentionRecord& record,
   mean_entropy /= static_cast<double>(statistics.size());
 
   std::vector<Candidate> candidates;
+  // What the record has no number for, as neighbours in cross-attention, is no finding.
   const auto add = [&](int kind, double strength, const HeadStatistics& s, std::string text) {
     if (std::isfinite(strength) && strength > 0) {
       candidates.push_back({kind, strength, s.layer, s.head, head_name(s) + " " + std::move(text)});
@@ -92,7 +93,7 @@ std::vector<std::string> inspect::findings_above(const AttentionRecord& record,
     const HeadStatistics& u = uniform[i];
     for (int kind = 0; kind < 5; ++kind) {
       // Where the first token is special the two findings would be one.
-      if (kind == kFirst && record.tokens[0].special) continue;
+      if (kind == kFirst && record.key_tokens()[0].special) continue;
       if (kind == kSpecial && specials.empty()) continue;
       const Mass& mass = masses[kind];
       add(kind, above(s.*mass.value, u.*mass.value), s,

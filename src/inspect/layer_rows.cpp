@@ -1,6 +1,7 @@
 #include "inspect/layer_rows.h"
 
 #include <cstdlib>
+#include <limits>
 
 #include "attn/attention.h"
 #include "inspect/rows.h"
@@ -8,6 +9,8 @@
 namespace attn::inspect {
 
 namespace {
+
+constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
 
 // The bias in double precision, without strides; empty when there is none.
 std::vector<double> dense_bias(const ConstTensor& bias) {
@@ -27,8 +30,9 @@ std::vector<double> dense_bias(const ConstTensor& bias) {
 LayerRows layer_rows(const AttentionRecord& record, std::size_t layer, const Context& context,
                      const LayerQuestions& questions) {
   const LayerRecord& l = record.layers[layer];
-  const auto n = static_cast<std::int64_t>(record.tokens.size()), heads = record.heads,
-             side = questions.side, queries = static_cast<std::int64_t>(questions.queries.size());
+  const Geometry g = geometry(record);
+  const std::int64_t n = g.q_len, keys = g.k_len, heads = g.heads,
+                     queries = static_cast<std::int64_t>(questions.queries.size());
   const auto numbers = [](std::int64_t count) {
     return std::vector<double>(static_cast<std::size_t>(count));
   };
@@ -37,14 +41,14 @@ LayerRows layer_rows(const AttentionRecord& record, std::size_t layer, const Con
   if (!bias.empty()) options.score.bias = {bias.data(), l.score.bias.shape};
   options.score.scale = scale_of(l.score, record.width);
   const std::vector<double> q(l.q.begin(), l.q.end()), k(l.k.begin(), l.k.end()),
-      v(static_cast<std::size_t>(record.kv_heads * n));
+      v(static_cast<std::size_t>(record.kv_heads * keys));
   std::vector<double> out = numbers(heads * n);
 
   std::vector<std::int64_t> special, plain;
-  for (std::int64_t t = 0; t < n; ++t)
-    (record.tokens[static_cast<std::size_t>(t)].special ? special : plain).push_back(t);
-  std::vector<double> offsets = numbers(heads * 3), distances = numbers(heads * 2 * n),
-                      sets = numbers(heads * n * 3);
+  for (std::int64_t t = 0; t < keys; ++t)
+    (record.key_tokens()[static_cast<std::size_t>(t)].special ? special : plain).push_back(t);
+  std::vector<double> offsets(static_cast<std::size_t>(heads * 3), kNone),
+      distances(static_cast<std::size_t>(heads * 2 * n), kNone), sets = numbers(heads * n * 3);
   LayerRows rows;
   Observed observed;
   const Shape row_shape{1, heads, n, 1};
@@ -56,27 +60,30 @@ LayerRows layer_rows(const AttentionRecord& record, std::size_t layer, const Con
   observed.entropy = row(rows.entropy);
   observed.relative_entropy = row(rows.relative_entropy);
   observed.max_probability = row(rows.max_probability);
-  observed.offsets = {.offsets = {1, 0, -1}, .mass = {offsets.data(), Shape{1, heads, 1, 3}}};
-  observed.distances = {.first = 1 - n,
-                        .step = 1,
-                        .bins = 2 * n,
-                        .mass = {distances.data(), Shape{1, heads, 1, 2 * n}}};
+  if (!record.is_cross()) {
+    observed.offsets = {.offsets = {1, 0, -1}, .mass = {offsets.data(), Shape{1, heads, 1, 3}}};
+    observed.distances = {.first = 1 - n,
+                          .step = 1,
+                          .bins = 2 * n,
+                          .mass = {distances.data(), Shape{1, heads, 1, 2 * n}}};
+  }
   observed.key_sets = {.sets = {{0}, special, plain}, .mass = {sets.data(), Shape{1, heads, n, 3}}};
-  if (side > 0) {
-    rows.picture = numbers(heads * side * side);
-    observed.picture = {.q_end = n,
-                        .k_end = n,
-                        .rows = side,
-                        .columns = side,
-                        .mean = {rows.picture.data(), Shape{1, heads, side, side}}};
+  if (questions.rows > 0) {
+    rows.picture = numbers(heads * questions.rows * questions.columns);
+    observed.picture = {
+        .q_end = n,
+        .k_end = keys,
+        .rows = questions.rows,
+        .columns = questions.columns,
+        .mean = {rows.picture.data(), Shape{1, heads, questions.rows, questions.columns}}};
   }
   if (queries > 0) {
-    rows.exact = numbers(heads * queries * n);
+    rows.exact = numbers(heads * queries * keys);
     observed.rows = {.queries = questions.queries,
-                     .probabilities = {rows.exact.data(), Shape{1, heads, queries, n}}};
+                     .probabilities = {rows.exact.data(), Shape{1, heads, queries, keys}}};
   }
-  const Shape of_queries{1, heads, n, record.width}, of_keys{1, record.kv_heads, n, record.width},
-      of_values{1, record.kv_heads, n, 1};
+  const Shape of_queries{1, heads, n, record.width},
+      of_keys{1, record.kv_heads, keys, record.width}, of_values{1, record.kv_heads, keys, 1};
   attention({q.data(), of_queries}, {k.data(), of_keys}, {v.data(), of_values},
             {out.data(), row_shape}, options, context, observed);
 

@@ -13,18 +13,19 @@ namespace attn::inspect {
 
 // What to tell beside rows and sums.
 struct LayerQuestions {
-  std::int64_t side = 0;                   // cells of the picture; 0: none
+  std::int64_t rows = 0, columns = 0;      // cells of the picture; 0: none
   std::vector<std::int64_t> queries = {};  // of exact rows
 };
 
 struct LayerRows {
   // [heads][tokens]; lse is -infinity where a row sees no key.
   std::vector<double> lse, entropy, relative_entropy, max_probability;
-  std::vector<double> first, special, plain;  // mass on token 0, on special tokens, on the others
-  // [heads], summed over queries.
+  std::vector<double> first, special, plain;  // mass on key 0, on special tokens, on the others
+  // [heads], summed over queries; NaN in cross-attention, where places of queries and keys are not
+  // of one text.
   std::vector<double> previous, self, next, distance;
-  std::vector<double> picture;  // [heads][side][side]: means
-  std::vector<double> exact;    // [heads][queries][tokens]
+  std::vector<double> picture;  // [heads][rows][columns]: means
+  std::vector<double> exact;    // [heads][queries][key tokens]
 };
 
 // The record is checked before.

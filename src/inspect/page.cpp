@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <functional>
 #include <random>
 #include <utility>
 
@@ -85,21 +86,16 @@ bool write_all(int file, const std::string& text) {
   return good && closed;
 }
 
-}  // namespace
-
-std::string page(const AttentionRecord& record, const std::string& title, const Context& context,
-                 double limit) {
-  inspect::check_record(record, "page");
-  const std::string shown = inspect::valid_utf8(title.empty() ? record.model : title);
-  inspect::PageData data = inspect::page_data(record, shown, context, limit);
+std::string page_of(const std::vector<inspect::PageTab>& tabs, const std::string& title,
+                    const Context& context, double limit) {
+  for (const inspect::PageTab& tab : tabs) inspect::check_record(*tab.record, "page");
+  const std::string shown = inspect::valid_utf8(title.empty() ? tabs.front().record->model : title);
+  const inspect::PageData data = inspect::page_data(tabs, shown, context, limit);
   std::string scripts =
-      "<script type=\"application/json\" id=\"attn-data\">" + std::move(data.json) + "</script>\n";
-  for (std::size_t l = 0; l < data.layers.size(); ++l) {
-    scripts += "<script type=\"text/plain\" id=\"attn-layer-" + std::to_string(l) + "\">";
-    scripts += data.layers[l] + "</script>\n";
-    if (data.sketches[l].empty()) continue;
-    scripts += "<script type=\"text/plain\" id=\"attn-sketch-" + std::to_string(l) + "\">";
-    scripts += data.sketches[l] + "</script>\n";
+      "<script type=\"application/json\" id=\"attn-data\">" + data.json + "</script>\n";
+  for (const auto& [name, text] : data.texts) {
+    scripts += "<script type=\"text/plain\" id=\"attn-" + name + "\">";
+    scripts += text + "</script>\n";
   }
   return fill(web::kIndex, {{"VERSION", version()},
                             {"TITLE", escape_html(shown)},
@@ -109,8 +105,12 @@ std::string page(const AttentionRecord& record, const std::string& title, const 
                             {"SCRIPT", web::kScript}});
 }
 
-std::string write_page(const AttentionRecord& record, const std::string& path,
-                       const std::string& title, const Context& context, double limit) {
+std::vector<inspect::PageTab> tabs_of(const TranslationRecord& record) {
+  return {{"Encoder", &record.encoder}, {"Decoder", &record.decoder}, {"Cross", &record.cross}};
+}
+
+// Everything or nothing; the text is made once the path is known to be no folder.
+std::string write_whole(const std::string& path, const std::function<std::string()>& make) {
   namespace fs = std::filesystem;
   if (path.empty()) throw Error("[write_page] the path is empty");
   const fs::path named = fs::absolute(path).lexically_normal();
@@ -123,7 +123,7 @@ std::string write_page(const AttentionRecord& record, const std::string& path,
   }
   const fs::file_status status = fs::status(target, ignored);
   if (fs::is_directory(status)) fail(target, "it is a folder");
-  const std::string text = page(record, title, context, limit);
+  const std::string text = make();
 
   // A pipe or a device cannot be replaced by renaming; it is written to.
   if (fs::exists(status) && !fs::is_regular_file(status)) {
@@ -147,6 +147,26 @@ std::string write_page(const AttentionRecord& record, const std::string& path,
     fail(target, why);
   }
   return named.string();
+}
+
+}  // namespace
+
+std::string page(const AttentionRecord& record, const std::string& title, const Context& context,
+                 double limit) {
+  return page_of({{"", &record}}, title, context, limit);
+}
+std::string page(const TranslationRecord& record, const std::string& title, const Context& context,
+                 double limit) {
+  return page_of(tabs_of(record), title, context, limit);
+}
+
+std::string write_page(const AttentionRecord& record, const std::string& path,
+                       const std::string& title, const Context& context, double limit) {
+  return write_whole(path, [&] { return page(record, title, context, limit); });
+}
+std::string write_page(const TranslationRecord& record, const std::string& path,
+                       const std::string& title, const Context& context, double limit) {
+  return write_whole(path, [&] { return page(record, title, context, limit); });
 }
 
 }  // namespace attn

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <span>
 #include <stdexcept>
@@ -106,15 +107,14 @@ json pack_groups(Packer& packer, std::span<const float> values, std::int64_t siz
   return exponents;
 }
 
-json pack_score(Packer& packer, const AttentionRecord& record, const Score& score,
-                std::int64_t tokens) {
+json pack_score(Packer& packer, const AttentionRecord& record, const Score& score) {
   json j = {{"scale", scale_of(score, record.width)}, {"soft_cap", score.soft_cap}};
   if (!score.sinks.empty()) j["sinks"] = score.sinks;
   if (score.t5) {
     // T5 is a number a distance and head, and so is ALiBi: they travel together.
     j["relative"] = true;
     for (std::int64_t h = 0; h < record.heads; ++h) {
-      const std::vector<double> bias = relative_bias(score, h, record.heads, tokens);
+      const std::vector<double> bias = relative_bias(score, h, geometry(record));
       packer.floats(std::vector<float>(bias.begin(), bias.end()));
     }
   } else if (score.alibi_slopes) {
@@ -136,26 +136,31 @@ json pack_score(Packer& packer, const AttentionRecord& record, const Score& scor
   return j;
 }
 
-// What a layer takes of a page, about: two bytes a number, in five characters for four bytes.
+// What a layer takes of a page, about: two bytes a number, in five characters for four bytes. A
+// query has two sums in float32, a key its value's norm.
+double bytes(const Geometry& g, std::int64_t numbers_of_a_head) {
+  return 2.5 * static_cast<double>(g.heads * (numbers_of_a_head + 4 * g.q_len + g.k_len));
+}
 double whole_bytes(const AttentionRecord& record) {
-  const auto n = static_cast<std::int64_t>(record.tokens.size());
-  return 2.5 * static_cast<double>((record.heads + record.kv_heads) * record.width * n +
-                                   record.heads * (kSide * kSide + 5 * n));
+  const Geometry g = geometry(record);
+  return bytes(g, record.width * g.q_len + kSide * kSide) +
+         2.5 * static_cast<double>(record.kv_heads * record.width * g.k_len);
 }
 
 // Queries whose rows are kept where the layer cannot be: evenly through the text, the last one too.
-std::vector<std::int64_t> kept_queries(std::int64_t tokens) {
-  const std::int64_t count = std::clamp<std::int64_t>(kRowValues / tokens, 1, kRowsAlone);
+std::vector<std::int64_t> kept_queries(const Geometry& g) {
+  const std::int64_t most = std::min(kRowsAlone, g.q_len),
+                     count = std::clamp<std::int64_t>(kRowValues / g.k_len, 1, most);
   std::vector<std::int64_t> queries;
-  for (std::int64_t i = 1; i <= count; ++i) queries.push_back(i * tokens / count - 1);
+  for (std::int64_t i = 1; i <= count; ++i) queries.push_back(i * g.q_len / count - 1);
   return queries;
 }
 
 // The same of a layer that is a picture and some rows.
 double alone_bytes(const AttentionRecord& record) {
-  const auto n = static_cast<std::int64_t>(record.tokens.size());
-  const auto rows = static_cast<std::int64_t>(kept_queries(n).size());
-  return 2.5 * static_cast<double>(record.heads * (kSideAlone * kSideAlone + (rows + 5) * n));
+  const Geometry g = geometry(record);
+  const auto rows = static_cast<std::int64_t>(kept_queries(g).size());
+  return bytes(g, kSideAlone * kSideAlone + rows * g.k_len);
 }
 
 std::vector<float> floats(const std::vector<double>& values) {
@@ -165,19 +170,19 @@ std::vector<float> floats(const std::vector<double>& values) {
 // Pictures, row sums and exact rows, as the observers saw them.
 json pack_sketch(Packer& packer, const AttentionRecord& record, const LayerRows& rows,
                  const LayerQuestions& asked, bool specials) {
-  const auto n = static_cast<std::int64_t>(record.tokens.size());
-  json j = {{"side", asked.side}, {"queries", asked.queries}};
-  j["picture_exponent"] = pack_groups(packer, floats(rows.picture), asked.side * asked.side);
+  json j = {{"rows", asked.rows}, {"columns", asked.columns}, {"queries", asked.queries}};
+  j["picture_exponent"] = pack_groups(packer, floats(rows.picture), asked.rows * asked.columns);
   packer.floats(floats(rows.lse));
   if (specials) packer.floats(floats(rows.plain));
-  if (!asked.queries.empty()) j["rows_exponent"] = pack_groups(packer, floats(rows.exact), n);
+  if (!asked.queries.empty())
+    j["rows_exponent"] = pack_groups(packer, floats(rows.exact), geometry(record).k_len);
   return j;
 }
 
-json tokens_json(const AttentionRecord& record) {
+json tokens_json(const std::vector<RecordToken>& tokens, bool verbatim) {
   json text = json::array(), special = json::array(), word = json::array(), segment = json::array(),
        generated = json::array();
-  for (const RecordToken& t : record.tokens) {
+  for (const RecordToken& t : tokens) {
     text.push_back(valid_utf8(t.text));
     special.push_back(t.special ? 1 : 0);
     word.push_back(t.word);
@@ -185,22 +190,21 @@ json tokens_json(const AttentionRecord& record) {
     generated.push_back(t.generated ? 1 : 0);
   }
   return {{"text", text},       {"special", special},     {"word", word},
-          {"segment", segment}, {"generated", generated}, {"verbatim", record.verbatim}};
+          {"segment", segment}, {"generated", generated}, {"verbatim", verbatim}};
 }
 
-}  // namespace
+bool has_special(const std::vector<RecordToken>& tokens) {
+  return std::any_of(tokens.begin(), tokens.end(), [](const RecordToken& t) { return t.special; });
+}
 
-PageData page_data(const AttentionRecord& record, const std::string& title, const Context& context,
-                   double limit) {
-  const auto n = static_cast<std::int64_t>(record.tokens.size());
-  const bool specials = std::any_of(record.tokens.begin(), record.tokens.end(),
-                                    [](const RecordToken& t) { return t.special; });
-  PageData data;
+// One record. `room`: bytes that are left for queries and keys; `text` takes what is packed.
+json record_json(
+    const AttentionRecord& record, const Context& context, double& room,
+    const std::function<void(const char* kind, std::size_t layer, std::string)>& text) {
+  const Geometry g = geometry(record);
   MaskTable masks(record);
   json layers = json::array(), numbers = json::array();
   std::vector<HeadStatistics> statistics;
-  // What is left when all layers are pictures.
-  double room = limit - alone_bytes(record) * static_cast<double>(record.layers.size());
   for (std::size_t l = 0; l < record.layers.size(); ++l) {
     const LayerRecord& layer = record.layers[l];
     if (layer.score.custom) {
@@ -208,14 +212,16 @@ PageData page_data(const AttentionRecord& record, const std::string& title, cons
                                   " has a custom score function, which a page cannot carry");
     }
     numbers.push_back(record.layer_number(l));
-    const bool long_text = n > kLongText;
     const double more = whole_bytes(record) - alone_bytes(record);
     const bool whole = more <= 0 || room >= more;
     if (whole) room -= more;
     LayerQuestions asked;
-    const bool sketched = long_text || !whole;
-    if (sketched) asked.side = std::min(n, whole ? kSide : kSideAlone);
-    if (!whole) asked.queries = kept_queries(n);
+    const bool sketched = std::max(g.q_len, g.k_len) > kLongText || !whole;
+    if (sketched) {
+      asked.rows = std::min(g.q_len, whole ? kSide : kSideAlone);
+      asked.columns = std::min(g.k_len, whole ? kSide : kSideAlone);
+    }
+    if (!whole) asked.queries = kept_queries(g);
     const LayerRows rows = layer_rows(record, l, context, asked);
     for (const HeadStatistics& s : layer_statistics(record, l, rows)) statistics.push_back(s);
 
@@ -223,38 +229,64 @@ PageData page_data(const AttentionRecord& record, const std::string& title, cons
     json j;
     j["mask"] = masks.add(layer.mask);
     if (whole) {
-      j["q_exponent"] = pack_groups(packer, layer.q, n * record.width);
-      j["k_exponent"] = pack_groups(packer, layer.k, n * record.width);
+      j["q_exponent"] = pack_groups(packer, layer.q, g.q_len * record.width);
+      j["k_exponent"] = pack_groups(packer, layer.k, g.k_len * record.width);
     }
-    if (!layer.value_norm.empty()) j["norm_exponent"] = pack_groups(packer, layer.value_norm, n);
-    if (whole) j["score"] = pack_score(packer, record, layer.score, n);
-    if (sketched) j["sketch"] = pack_sketch(sketch, record, rows, asked, specials);
+    if (!layer.value_norm.empty())
+      j["norm_exponent"] = pack_groups(packer, layer.value_norm, g.k_len);
+    if (whole) j["score"] = pack_score(packer, record, layer.score);
+    if (sketched) {
+      j["sketch"] = pack_sketch(sketch, record, rows, asked, has_special(record.key_tokens()));
+      text("sketch", l, sketch.base85());
+    }
     layers.push_back(std::move(j));
-    data.layers.push_back(packer.base85());
-    data.sketches.push_back(sketch.base85());
+    text("layer", l, packer.base85());
   }
   const std::vector<HeadStatistics> uniform = uniform_statistics(record, context);
   json found = json::array();
-  for (const std::string& text : findings_above(record, statistics, uniform, 3)) {
-    found.push_back(valid_utf8(text));
+  for (const std::string& finding : findings_above(record, statistics, uniform, 3)) {
+    found.push_back(valid_utf8(finding));
   }
-  const json all = {{"format", 2},
+  json all = {{"truncated", record.truncated},
+              {"tokens", tokens_json(record.tokens, record.verbatim)},
+              {"heads", record.heads},
+              {"kv_heads", record.kv_heads},
+              {"width", record.width},
+              {"masks", masks.table()},
+              {"layers", layers},
+              {"layer_numbers", numbers},
+              {"statistics", to_json(statistics)},
+              {"uniform", to_json(uniform)},
+              {"findings", found}};
+  if (record.is_cross()) all["keys"] = tokens_json(record.keys, record.verbatim);
+  return all;
+}
+
+}  // namespace
+
+PageData page_data(const std::vector<PageTab>& tabs, const std::string& title,
+                   const Context& context, double limit) {
+  PageData data;
+  // What is left when all layers are pictures.
+  double room = limit;
+  for (const PageTab& tab : tabs)
+    room -= alone_bytes(*tab.record) * static_cast<double>(tab.record->layers.size());
+  json records = json::array();
+  for (std::size_t t = 0; t < tabs.size(); ++t) {
+    const auto keep = [&](const char* kind, std::size_t layer, std::string text) {
+      data.texts.emplace_back(kind + ("-" + std::to_string(t)) + "-" + std::to_string(layer),
+                              std::move(text));
+    };
+    json record = record_json(*tabs[t].record, context, room, keep);
+    record["name"] = tabs[t].name;
+    records.push_back(std::move(record));
+  }
+  const json all = {{"format", 3},
                     {"title", valid_utf8(title)},
-                    {"model", valid_utf8(record.model)},
-                    {"truncated", record.truncated},
-                    {"tokens", tokens_json(record)},
-                    {"heads", record.heads},
-                    {"kv_heads", record.kv_heads},
-                    {"width", record.width},
-                    {"masks", masks.table()},
-                    {"layers", layers},
-                    {"layer_numbers", numbers},
-                    {"statistics", to_json(statistics)},
-                    {"uniform", to_json(uniform)},
-                    {"findings", found}};
+                    {"model", valid_utf8(tabs.front().record->model)},
+                    {"records", records}};
   // Pure ASCII without '<': nothing can end the script element or open a comment.
-  const std::string text = all.dump(-1, ' ', true);
-  for (char c : text) {
+  for (const char c : all.dump(-1, ' ', true)) {
     if (c == '<')
       data.json += "\\u003c";
     else

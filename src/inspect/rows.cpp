@@ -29,7 +29,7 @@ void check_size(const char* function, std::size_t layer, const char* name, std::
 void check_score(const char* function, std::size_t layer, const AttentionRecord& record,
                  const Score& score) {
   const std::string where = "layer " + std::to_string(layer) + ": ";
-  const std::int64_t n = static_cast<std::int64_t>(record.tokens.size());
+  const Geometry g = geometry(record);
   const auto heads = static_cast<std::size_t>(record.heads);
   if (!score.sinks.empty() && score.sinks.size() != heads) {
     refuse(function, where + std::to_string(score.sinks.size()) + " sinks for " +
@@ -47,12 +47,13 @@ void check_score(const char* function, std::size_t layer, const AttentionRecord&
   if (!score.bias.empty()) {
     const Shape& s = score.bias.shape;
     const bool fits = s[0] == 1 && (s[1] == 1 || s[1] == record.heads) &&
-                      (s[2] == 1 || s[2] == n) && (s[3] == 1 || s[3] == n);
+                      (s[2] == 1 || s[2] == g.q_len) && (s[3] == 1 || s[3] == g.k_len);
     const bool floats = score.bias.dtype == DType::f32 || score.bias.dtype == DType::f64;
     if (!fits || !floats) {
       refuse(function, where + "bias is " + name(score.bias.dtype) + " " + to_string(s) +
                            ", needs float32 or float64 [1, 1 or " + std::to_string(record.heads) +
-                           ", 1 or " + std::to_string(n) + ", 1 or " + std::to_string(n) + "]");
+                           ", 1 or " + std::to_string(g.q_len) + ", 1 or " +
+                           std::to_string(g.k_len) + "]");
     }
   }
 }
@@ -60,13 +61,15 @@ void check_score(const char* function, std::size_t layer, const AttentionRecord&
 }  // namespace
 
 Geometry geometry(const AttentionRecord& record) {
-  const auto tokens = static_cast<std::int64_t>(record.tokens.size());
-  return {.batch = 1, .heads = record.heads, .q_len = tokens, .k_len = tokens};
+  return {.batch = 1,
+          .heads = record.heads,
+          .q_len = static_cast<std::int64_t>(record.tokens.size()),
+          .k_len = static_cast<std::int64_t>(record.key_tokens().size())};
 }
 
 void check_record(const AttentionRecord& record, const char* function) {
-  const auto n = static_cast<std::int64_t>(record.tokens.size());
-  if (n == 0) refuse(function, "the record has no tokens");
+  const Geometry g = geometry(record);
+  if (g.q_len == 0) refuse(function, "the record has no tokens");
   if (record.layers.empty()) refuse(function, "the record has no layers");
   if (record.width < 1) refuse(function, "head width is " + std::to_string(record.width));
   if (record.heads < 1 || record.kv_heads < 1 || record.heads % record.kv_heads != 0) {
@@ -84,13 +87,13 @@ void check_record(const AttentionRecord& record, const char* function) {
   }
   for (std::size_t l = 0; l < record.layers.size(); ++l) {
     const LayerRecord& layer = record.layers[l];
-    check_size(function, l, "q", layer.q.size(), record.heads * n * record.width);
-    check_size(function, l, "k", layer.k.size(), record.kv_heads * n * record.width);
+    check_size(function, l, "q", layer.q.size(), record.heads * g.q_len * record.width);
+    check_size(function, l, "k", layer.k.size(), record.kv_heads * g.k_len * record.width);
     if (!layer.value_norm.empty()) {
-      check_size(function, l, "value_norm", layer.value_norm.size(), record.heads * n);
+      check_size(function, l, "value_norm", layer.value_norm.size(), record.heads * g.k_len);
     }
     check_score(function, l, record, layer.score);
-    layer.mask.row(geometry(record), 0, record.heads - 1, 0);  // throws when the mask does not fit
+    layer.mask.row(g, 0, record.heads - 1, 0);  // throws when the mask does not fit
   }
 }
 
@@ -98,18 +101,18 @@ double scale_of(const Score& score, std::int64_t width) {
   return score.scale ? *score.scale : 1.0 / std::sqrt(static_cast<double>(width));
 }
 
-std::vector<double> relative_bias(const Score& score, std::int64_t head, std::int64_t heads,
-                                  std::int64_t tokens) {
+std::vector<double> relative_bias(const Score& score, std::int64_t head, const Geometry& geometry) {
   if (!score.alibi_slopes && !score.t5) return {};
-  std::vector<double> bias(static_cast<std::size_t>(2 * tokens - 1));
+  const std::int64_t heads = geometry.heads, queries = geometry.q_len, keys = geometry.k_len;
+  std::vector<double> bias(static_cast<std::size_t>(queries + keys - 1));
   double slope = 0;
   if (score.alibi_slopes) {
     const std::vector<float> slopes =
         score.alibi_slopes->empty() ? alibi_slopes(heads) : *score.alibi_slopes;
     slope = slopes[static_cast<std::size_t>(head)];
   }
-  for (std::int64_t r = 1 - tokens; r < tokens; ++r) {
-    double& b = bias[static_cast<std::size_t>(r + tokens - 1)];
+  for (std::int64_t r = 1 - queries; r < keys; ++r) {
+    double& b = bias[static_cast<std::size_t>(r + queries - 1)];
     b = -slope * static_cast<double>(std::abs(r));
     if (score.t5) {
       const T5Bias& t5 = *score.t5;
@@ -131,25 +134,25 @@ double bias_at(const ConstTensor& bias, std::int64_t head, std::int64_t q, std::
 HeadRows::HeadRows(const AttentionRecord& record, int layer, int head)
     : layer_(record.layers[static_cast<std::size_t>(layer)]),
       head_(head),
-      tokens_(static_cast<std::int64_t>(record.tokens.size())),
       width_(record.width),
       geometry_(geometry(record)),
       scale_(scale_of(layer_.score, record.width)),
-      keys_(static_cast<std::size_t>(tokens_ * width_)),
-      relative_(relative_bias(layer_.score, head, record.heads, tokens_)),
-      scores_(static_cast<std::size_t>(tokens_)) {
+      keys_(static_cast<std::size_t>(geometry_.k_len * width_)),
+      relative_(relative_bias(layer_.score, head, geometry_)),
+      scores_(static_cast<std::size_t>(geometry_.k_len)) {
   const std::int64_t kv_head = head / (record.heads / record.kv_heads);
-  const float* k = layer_.k.data() + kv_head * tokens_ * width_;
-  for (std::int64_t j = 0; j < tokens_; ++j) {
+  const std::int64_t count = geometry_.k_len;
+  const float* k = layer_.k.data() + kv_head * count * width_;
+  for (std::int64_t j = 0; j < count; ++j) {
     for (std::int64_t d = 0; d < width_; ++d) {
-      keys_[static_cast<std::size_t>(d * tokens_ + j)] = k[j * width_ + d];
+      keys_[static_cast<std::size_t>(d * count + j)] = k[j * width_ + d];
     }
   }
 }
 
 void HeadRows::row(std::int64_t q, double* out) {
   const Score& score = layer_.score;
-  std::fill(out, out + tokens_, 0.0);
+  std::fill(out, out + geometry_.k_len, 0.0);
   const std::vector<Interval> intervals = layer_.mask.row(geometry_, 0, head_, q);
   if (intervals.empty()) return;
 
@@ -160,10 +163,10 @@ void HeadRows::row(std::int64_t q, double* out) {
   for (const Interval& i : intervals) end = std::max(end, i.end);
   double* s = scores_.data();
   std::fill(s + begin, s + end, 0.0);
-  const float* query = layer_.q.data() + (head_ * tokens_ + q) * width_;
+  const float* query = layer_.q.data() + (head_ * geometry_.q_len + q) * width_;
   for (std::int64_t d = 0; d < width_; ++d) {
     const double x = query[d];
-    const double* k = keys_.data() + d * tokens_;
+    const double* k = keys_.data() + d * geometry_.k_len;
     for (std::int64_t j = begin; j < end; ++j) s[j] += x * k[j];
   }
   for (std::int64_t j = begin; j < end; ++j) s[j] *= scale_;
@@ -177,7 +180,7 @@ void HeadRows::row(std::int64_t q, double* out) {
   }
   if (!relative_.empty()) {
     for (std::int64_t j = begin; j < end; ++j) {
-      s[j] += relative_[static_cast<std::size_t>(j - q + tokens_ - 1)];
+      s[j] += relative_[static_cast<std::size_t>(j - q + geometry_.q_len - 1)];
     }
   }
   if (score.custom) {

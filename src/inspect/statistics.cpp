@@ -1,3 +1,4 @@
+#include <cmath>
 #include <limits>
 #include <map>
 #include <stdexcept>
@@ -36,17 +37,20 @@ std::vector<HeadStatistics> inspect::layer_statistics(const AttentionRecord& rec
       for (std::size_t q = 0; q < n; ++q) sum += values[h * n + q];
       return count > 0 ? sum / count : 0;
     };
+    const auto share = [](double sum, double queries) {
+      return queries > 0 || std::isnan(sum) ? sum / queries : 0;
+    };
     const double before = count - (sees(0) ? 1 : 0), after = count - (sees(n - 1) ? 1 : 0);
     all.push_back({.layer = static_cast<int>(record.layer_number(layer)),
                    .head = static_cast<int>(h),
                    .entropy = mean(rows.entropy),
                    .relative_entropy = mean(rows.relative_entropy),
-                   .previous = before > 0 ? rows.previous[h] / before : 0,
-                   .next = after > 0 ? rows.next[h] / after : 0,
-                   .self = count > 0 ? rows.self[h] / count : 0,
+                   .previous = share(rows.previous[h], before),
+                   .next = share(rows.next[h], after),
+                   .self = share(rows.self[h], count),
                    .first = mean(rows.first),
                    .special = mean(rows.special),
-                   .distance = count > 0 ? rows.distance[h] / count : 0,
+                   .distance = share(rows.distance[h], count),
                    .max_probability = mean(rows.max_probability)});
   }
   return all;
@@ -58,12 +62,12 @@ std::vector<HeadStatistics> uniform_statistics(const AttentionRecord& record,
   // Queries that are zero spread evenly. Layers with the same mask have the same answers.
   AttentionRecord even;
   even.tokens = record.tokens;
+  even.keys = record.keys;
   even.heads = record.heads;
   even.kv_heads = even.width = 1;
-  const std::size_t n = record.tokens.size();
   even.layers.resize(1);
-  even.layers[0].q.resize(static_cast<std::size_t>(record.heads) * n);
-  even.layers[0].k.resize(n);
+  even.layers[0].q.resize(static_cast<std::size_t>(record.heads) * record.tokens.size());
+  even.layers[0].k.resize(record.key_tokens().size());
   std::map<const Mask::Node*, std::vector<HeadStatistics>> known;
   std::vector<HeadStatistics> all;
   for (std::size_t l = 0; l < record.layers.size(); ++l) {
@@ -101,7 +105,7 @@ std::vector<double> attention_row(const AttentionRecord& record, int layer, int 
   }
   outside("head", head, record.heads);
   outside("query", query, n);
-  std::vector<double> row(static_cast<std::size_t>(n));
+  std::vector<double> row(record.key_tokens().size());
   inspect::HeadRows(record, place, head).row(query, row.data());
   return row;
 }

@@ -10,9 +10,6 @@
 
 namespace attn {
 
-namespace {
-
-// ||v_j W_O|| for every head h and token j, W_O restricted to the head's columns: [heads][tokens].
 std::vector<float> value_norms(const SeenAttention& seen, std::int64_t tokens,
                                const TransformerConfig& c, const Context& context) {
   const std::int64_t group = c.heads / c.kv_heads;
@@ -39,8 +36,6 @@ std::vector<float> value_norms(const SeenAttention& seen, std::int64_t tokens,
   }
   return norms;
 }
-
-}  // namespace
 
 AttentionRecord begin_record(const ModelInfo& info) {
   AttentionRecord record;

@@ -23,6 +23,10 @@ std::vector<std::int64_t> recorded_layers(std::vector<std::int64_t> asked, std::
 std::vector<float> by_head(const float* x, std::int64_t tokens, std::int64_t heads,
                            std::int64_t width);
 
+// ||v_j W_O|| for every head h and token j, W_O restricted to the head's columns: [heads][tokens].
+std::vector<float> value_norms(const SeenAttention& seen, std::int64_t tokens,
+                               const TransformerConfig& config, const Context& context);
+
 // A layer without its mask and score.
 LayerRecord record_layer(const SeenAttention& seen, std::int64_t tokens,
                          const TransformerConfig& config, const Context& context);

@@ -310,8 +310,9 @@ void Transformer::attend_source(std::int64_t index, Pass& p) const {
                   .source = true});
   }
   const Shape shape{1, config_.heads, p.tokens, config_.head_width};
+  const Observed observed = p.watch->ask_source ? p.watch->ask_source(index) : Observed{};
   p.source_plan->run(Tensor::blhd(p.q.data(), shape), p.sources->view(index, *p.source_batch),
-                     Tensor::blhd(p.attended.data(), shape));
+                     Tensor::blhd(p.attended.data(), shape), observed);
   product(layer.source_output, p.tokens, p.attended.data(), q_width, p.branch.data(), width,
           p.context);
 }

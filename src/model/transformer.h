@@ -130,6 +130,8 @@ struct AttentionWatch {
   std::function<Observed(std::int64_t layer)> ask = {};  // before it runs: what it is to answer
   std::function<void(const SeenAttention&)> see = {};    // after
   HeadOutputs outputs = {};                              // then
+  // As `ask`, of attention to a source.
+  std::function<Observed(std::int64_t layer)> ask_source = {};
 };
 
 // Tokens that follow what a cache holds of some sequences, for one pass.

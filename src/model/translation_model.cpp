@@ -6,11 +6,14 @@
 #include <utility>
 
 #include "model/file.h"
+#include "model/layer_observed.h"
 #include "model/model_info.h"
+#include "model/record_tokens.h"
 #include "model/recorder.h"
 #include "model/sentencepiece.h"
 #include "model/tokenizer.h"
 #include "model/translate.h"
+#include "model/translation_record.h"
 #include "model/translators.h"
 #include "model/word_tokens.h"
 
@@ -170,6 +173,12 @@ struct TranslationModel::Impl {
   const Tokenizer& target() const {
     return tokenizers.target ? *tokenizers.target : tokenizers.source;
   }
+  // What the decoder reads of a target.
+  std::vector<std::int32_t> from_start(std::span<const std::int32_t> ids) const {
+    std::vector<std::int32_t> all = {start};
+    all.insert(all.end(), ids.begin(), ids.end());
+    return all;
+  }
 
   Context context;
   std::unique_ptr<Weights> weights;
@@ -197,6 +206,13 @@ const ModelInfo& TranslationModel::info() const { return impl_->info; }
 
 std::vector<std::int32_t> TranslationModel::encode(const std::string& text) const {
   return impl_->tokenizers.source.encode(text).ids;
+}
+
+std::vector<std::int32_t> TranslationModel::encode_target(const std::string& text) const {
+  std::vector<std::int32_t> ids = impl_->target().encode(text).ids;
+  const std::vector<std::int32_t>& ends = impl_->search.ends;
+  if (!ids.empty() && std::find(ends.begin(), ends.end(), ids.back()) != ends.end()) ids.pop_back();
+  return ids;
 }
 
 std::string TranslationModel::decode(std::span<const std::int32_t> ids) const {
@@ -233,73 +249,49 @@ Translation TranslationModel::translate(std::span<const std::int32_t> source,
 
 namespace {
 
-AttentionRecord empty_record(const ModelInfo& info, const TransformerConfig& c,
-                             std::span<const std::int32_t> ids, const Tokenizer& tokenizer) {
-  AttentionRecord record = begin_record(info);
-  record.heads = c.heads;
-  record.kv_heads = c.kv_heads;
-  record.width = c.head_width;
+// Tokens as they read, whatever the vocabulary's spelling.
+std::vector<RecordToken> tokens_of(std::span<const std::int32_t> ids, const Tokenizer& tokenizer) {
+  std::vector<TokenPiece> pieces;
   for (const std::int32_t id : ids) {
-    RecordToken token;
-    token.special = tokenizer.is_special(id);
-    token.text = tokenizer.piece(id);
-    record.tokens.push_back(std::move(token));
+    const bool special = tokenizer.is_special(id);
+    pieces.push_back({special ? tokenizer.piece(id) : tokenizer.token_bytes(id), special});
   }
-  return record;
+  return record_tokens(pieces);
 }
 
 }  // namespace
 
 TranslationRecord TranslationModel::record(std::span<const std::int32_t> source,
-                                           std::span<const std::int32_t> target) const {
-  const Transformer &encoder = impl_->encoder, &decoder = impl_->decoder;
-  const TransformerConfig &e = encoder.config(), &d = decoder.config();
-  std::vector<std::int32_t> ids = {impl_->start};
-  ids.insert(ids.end(), target.begin(), target.end());
-  const auto sources = static_cast<std::int64_t>(source.size()),
-             targets = static_cast<std::int64_t>(ids.size());
-  if (targets > d.positions) {
-    throw std::invalid_argument("[record] the target has " + std::to_string(targets) +
-                                " tokens, the model " + std::to_string(d.positions) + " positions");
+                                           std::span<const std::int32_t> target,
+                                           const std::vector<std::int64_t>& layers,
+                                           bool generated) const {
+  const std::vector<std::int32_t> ids = impl_->from_start(target);
+  TranslationRecord out =
+      record_target(impl_->encoder, impl_->decoder, source, ids, layers, impl_->context);
+  const AttentionRecord named = begin_record(impl_->info);
+  for (AttentionRecord* const part : {&out.encoder, &out.decoder, &out.cross}) {
+    part->model = named.model;
+    part->verbatim = true;
   }
-  TranslationRecord out;
-  out.encoder = empty_record(impl_->info, e, source, impl_->tokenizers.source);
-  out.decoder = empty_record(impl_->info, d, ids, impl_->target());
-  out.cross = out.decoder;
-  out.cross.layers.resize(static_cast<std::size_t>(d.layers));
-  const Context& context = impl_->context;
-  const auto layer_of = [&context](const SeenAttention& seen, const TransformerConfig& c,
-                                   std::int64_t tokens, const Transformer& model) {
-    LayerRecord layer = record_layer(seen, tokens, c, context);
-    layer.mask = model.attention(seen.layer).mask;
-    layer.score = model.attention(seen.layer).score;
-    return layer;
-  };
-  const auto see_source = [&](const SeenAttention& seen) {
-    out.encoder.layers.push_back(layer_of(seen, e, sources, encoder));
-  };
-  const auto encoded = encode_source(encoder, source, context, {.see = see_source});
-  const auto see = [&](const SeenAttention& seen) {
-    if (!seen.source) {
-      out.decoder.layers.push_back(layer_of(seen, d, targets, decoder));
-      return;
-    }
-    LayerRecord& layer = out.cross.layers[static_cast<std::size_t>(seen.layer)];
-    if (seen.k != nullptr) layer.k = by_head(seen.k, sources, d.kv_heads, d.head_width);
-    if (seen.q != nullptr) layer.q = by_head(seen.q, targets, d.heads, d.head_width);
-    if (d.attention_scale > 0) layer.score.scale = d.attention_scale;
-  };
-  KvCache kept(decoder.cache_options(sources), context),
-      cache(decoder.cache_options(targets), context);
-  const SequenceId from = decoder.keep_source(encoded, kept, context, {.see = see});
-  decoder.hidden({.ids = ids,
-                  .cache = cache,
-                  .sequences = {cache.create()},
-                  .counts = {targets},
-                  .sources = &kept,
-                  .source_of = {from}},
-                 context, {.see = see});
+  out.encoder.tokens = out.cross.keys = tokens_of(source, impl_->tokenizers.source);
+  out.decoder.tokens = tokens_of(ids, impl_->target());
+  for (std::size_t i = 1; generated && i < ids.size(); ++i) out.decoder.tokens[i].generated = true;
+  out.cross.tokens = out.decoder.tokens;
   return out;
+}
+
+void TranslationModel::observe(std::span<const std::int32_t> source,
+                               std::span<const std::int32_t> target,
+                               const TranslationObserved& observed) const {
+  const auto asking = [](const Observed& all, std::int64_t layers) {
+    return [&all, layers](std::int64_t layer) { return observed_of_layer(all, layer, layers); };
+  };
+  const std::int64_t encoder = impl_->encoder.config().layers,
+                     decoder = impl_->decoder.config().layers;
+  score_target(
+      impl_->encoder, impl_->decoder, source, impl_->from_start(target), impl_->context,
+      {.ask = asking(observed.encoder, encoder)},
+      {.ask = asking(observed.decoder, decoder), .ask_source = asking(observed.cross, decoder)});
 }
 
 }  // namespace attn
