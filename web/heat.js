@@ -12,6 +12,10 @@ const heatView = {
     this.left = this.labelled ? label(q) : 64;
     this.top = this.labelled ? label(k) : 60;
     this.cell = zoom > 1 ? zoom : fit(this.left, this.top);
+    // Labels of columns stand upright where all of them have room.
+    this.upright = this.labelled && labelWidth(k, 12) <= this.cell - 4;
+    if (this.upright) this.top = 46;
+    if (this.upright && zoom <= 1) this.cell = fit(this.left, this.top);
     this.high = q.count * this.cell;
     this.wide = k.count * this.cell;
     this.width = this.left + this.wide + 14;
@@ -139,6 +143,7 @@ const heatView = {
     const put = (u, text, options) => {
       const at = (u + 0.5) * cell;
       if (rows) painter.text(box.x + this.shift + this.left - 7, y0 + at, text, { align: "right", ...options });
+      else if (this.upright) painter.text(x0 + at, box.y + this.top - 13, text, { align: "center", ...options });
       else painter.text(x0 + at, box.y + this.top - 7, text, { turn: -90, ...options });
     };
     for (let u = first; u <= last; u++) {

@@ -13,10 +13,11 @@ const linesView = {
     const labelled = row >= 8;
     const size = Math.min(13, row * 0.8);
     const narrow = host.clientWidth < 420, side = narrow ? 42 : this.SIDE;  // a phone
-    const label = labelled ? Math.min(narrow ? 76 : 150, Math.max(labelWidth(q, size), labelWidth(k, size))) + 14 : 120;
+    const longest = Math.max(labelWidth(q, size), labelWidth(k, size), narrow ? 0 : 50);  // room for the sides' names
+    const label = labelled ? Math.min(narrow ? 76 : 150, longest) + 14 : 120;
     const middle = Math.max(narrow ? 40 : 90, Math.min(460, host.clientWidth - 2 * (label + side) - 24));
     const left = Math.max(narrow ? 0 : 8, (host.clientWidth - middle - 2 * (label + side)) / 2) + side;
-    Object.assign(this, { letters: narrow ? 10 : 22, row, labelled, font: size, label, from: left + label, to: left + label + middle, count });
+    Object.assign(this, { narrow, letters: narrow ? 10 : 22, row, labelled, font: size, label, from: left + label, to: left + label + middle, count });
     this.width = Math.max(host.clientWidth, left + 2 * label + middle + side);
     this.height = Math.max(tall + this.HEADER, this.HEADER + count * row + 8);
     return [this.width, this.height];
@@ -89,8 +90,8 @@ const linesView = {
     }
     if (this.count * this.row > box.height) this.strip(painter, box, frame, most);
     painter.rect(box.x, box.y, box.width, this.HEADER - 2, panel);
-    painter.text(this.from - 6, box.y + 12, "looks from (query)", { size: 11, fill: query, align: "right", weight: 600 });
-    painter.text(this.to + 6, box.y + 12, "looks at (key)", { size: 11, fill: key, weight: 600 });
+    painter.text(this.from - 6, box.y + 12, this.narrow ? "query" : "looks from (query)", { size: 11, fill: query, align: "right", weight: 600 });
+    painter.text(this.to + 6, box.y + 12, this.narrow ? "key" : "looks at (key)", { size: 11, fill: key, weight: 600 });
     if (frame.picture && !isWholePicture(frame.picture)) {
       painter.text((this.from + this.to) / 2, box.y + 40, "too many tokens for all lines: hover one", { size: 12, fill: muted, align: "center" });
     }

@@ -3,7 +3,7 @@
 
 const TAB_TEXTS = {
   encoder: "Tokens of the source look at each other.",
-  decoder: "Tokens of the target look at those before them.",
+  decoder: "Tokens of the target look at themselves and those before them.",
   cross: "Tokens of the target (rows) look at those of the source (columns). Of two texts: no previous, next or same token, and no distance.",
 };
 

@@ -39,7 +39,12 @@ constexpr const char* kLookExamples = R"eg(Examples:
   attn look minilm -f letter.txt --max-length 128 --findings 10
   attn look smollm2 "The capital of France is Paris."
   attn look smollm2 -f chapter.txt --layers 0,5,10-12
-  xdg-open "$(attn look minilm 'What does it look at?')")eg";
+  attn look ./opus-mt-en-fr "A dog runs." --json          translates, and looks at the translation
+  attn look ./opus-mt-en-fr "A dog runs." --target "Un chien court."
+  xdg-open "$(attn look minilm 'What does it look at?')"
+
+The page of an encoder-decoder has three tabs: encoder, decoder, and cross, where tokens of the target
+look at those of the source.)eg";
 
 constexpr const char* kGenerateExamples = R"eg(Examples:
   attn generate smollm2 "The capital of France is" --max-tokens 20
@@ -222,6 +227,9 @@ Command parse(int argc, const char* const* argv) {
   sub->add_option("-f,--file", look.file, "File with the text ('-': standard input)")
       ->type_name("FILE");
   sub->add_option("--pair", look.pair, "A second text, read as a pair with the first")
+      ->type_name("TEXT");
+  sub->add_option("--target", look.target,
+                  "Look at this translation (default: the encoder-decoder's own)")
       ->type_name("TEXT");
   sub->add_option("--max-length", look.max_length, "Truncate to N tokens (default: the model's)")
       ->check(CLI::Range(1, 1 << 24).description(""))

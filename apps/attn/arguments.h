@@ -37,6 +37,7 @@ struct LookOptions {
   std::optional<std::string> text;
   std::string file;
   std::optional<std::string> pair;
+  std::optional<std::string> target;  // of an encoder-decoder, in place of its own
   std::int64_t max_length = 0;
   std::vector<std::int64_t> layers;  // of the model; none: all
   std::string output = "attention.html";

@@ -164,27 +164,41 @@ std::string json(const ObserveReport& report) {
                {"generated", std::move(steps)}});
 }
 
-std::string json(const LookReport& report) {
+namespace {
+
+Json look_part(const LookPart& part) {
+  const bool cross = !part.keys.empty();
   Json heads = Json::array();
-  for (const HeadStatistics& h : report.heads) {
-    heads.push_back({{"layer", h.layer},
-                     {"head", h.head},
-                     {"entropy", h.entropy},
-                     {"relative_entropy", h.relative_entropy},
-                     {"previous", h.previous},
-                     {"next", h.next},
-                     {"self", h.self},
-                     {"first", h.first},
-                     {"special", h.special},
-                     {"distance", h.distance},
-                     {"max_probability", h.max_probability}});
+  for (const HeadStatistics& h : part.heads) {
+    Json head = {{"layer", h.layer},
+                 {"head", h.head},
+                 {"entropy", h.entropy},
+                 {"relative_entropy", h.relative_entropy}};
+    // Between two texts there are no neighbours and no distance.
+    if (!cross) head.update({{"previous", h.previous}, {"next", h.next}, {"self", h.self}});
+    head.update({{"first", h.first}, {"special", h.special}});
+    if (!cross) head["distance"] = h.distance;
+    head["max_probability"] = h.max_probability;
+    heads.push_back(std::move(head));
   }
-  return text({{"model", report.model},
-               {"page", report.page},
-               {"tokens", report.tokens},
-               {"truncated", report.truncated},
-               {"findings", report.findings},
-               {"heads", std::move(heads)}});
+  Json out = {{"tokens", part.tokens}, {"findings", part.findings}, {"heads", std::move(heads)}};
+  if (cross) out["keys"] = part.keys;
+  return out;
+}
+
+}  // namespace
+
+std::string json(const LookReport& report) {
+  Json out = {{"model", report.model}, {"page", report.page}};
+  if (report.target) out["target"] = *report.target;
+  for (const LookPart& part : report.parts) {
+    if (part.name.empty())
+      out.update(look_part(part));
+    else
+      out[part.name] = look_part(part);
+  }
+  if (!report.target) out["truncated"] = report.truncated;
+  return text(out);
 }
 
 std::string json(const HeadsReport& report) {

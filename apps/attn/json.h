@@ -29,13 +29,20 @@ struct RunReport {
   std::vector<std::vector<double>> similarity;  // cosine, [texts][texts]; empty: not made
 };
 
-struct LookReport {
-  std::string model;
-  std::string page;  // absolute path
+// A record: what the model has one of, or encoder, decoder and cross of an encoder-decoder.
+struct LookPart {
+  std::string name;  // empty: there is no other
   std::vector<std::string> tokens;
-  bool truncated = false;
+  std::vector<std::string> keys;  // of cross-attention
   std::vector<std::string> findings;
   std::vector<HeadStatistics> heads;
+};
+struct LookReport {
+  std::string model;
+  std::string page;                   // absolute path
+  std::optional<std::string> target;  // of an encoder-decoder
+  bool truncated = false;
+  std::vector<LookPart> parts;
 };
 
 struct GenerateReport {

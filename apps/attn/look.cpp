@@ -7,6 +7,7 @@
 #include "attn/inspect.h"
 #include "attn/language_model.h"
 #include "attn/model.h"
+#include "attn/translation_model.h"
 #include "json.h"
 #include "models.h"
 #include "terminal.h"
@@ -58,12 +59,58 @@ AttentionRecord read(const LookOptions& options, const LanguageModel& model,
   return record;
 }
 
-AttentionRecord read(const LookOptions& options, const std::string& text, const Context& context,
-                     Progress& progress) {
-  const std::string path = reading_model_path("look", options.model, options.offline);
-  progress.show("Running the model");
-  if (is_language_model(path)) return read(options, LanguageModel::load(path, context), text);
-  return read(options, Model::load(path, context), text);
+// What an encoder-decoder reads while it makes a text of another, or scores a given one.
+TranslationRecord read(const LookOptions& options, const TranslationModel& model,
+                       const std::string& text, LookReport& report) {
+  const auto refuse = [&](const char* option, const char* why) {
+    throw std::invalid_argument("look: " + std::string(option) + why + ", and '" + options.model +
+                                "' is an encoder-decoder");
+  };
+  if (options.pair) refuse("--pair", " needs an encoder");
+  if (options.max_length > 0) refuse("--max-length", " would cut the end of a source off");
+  const std::vector<std::int32_t> source = model.encode(text);
+  std::vector<std::int32_t> target;
+  if (options.target) {
+    target = model.encode_target(*options.target);
+    report.target = *options.target;
+  } else {
+    Translation got = model.translate(source);
+    if (!got.ended) warn_of_stop(got.ids.size(), text);
+    target = std::move(got.ids);
+    report.target = std::move(got.text);
+  }
+  return model.record(source, target, options.layers, !options.target);
+}
+
+LookPart part_of(const AttentionRecord& record, const std::string& name, std::size_t count,
+                 const Context& context) {
+  LookPart part{.name = name,
+                .tokens = token_texts(record.tokens),
+                .keys = token_texts(record.keys),
+                .findings = {},
+                .heads = head_statistics(record, context)};
+  part.findings = findings(record, part.heads, count, context);
+  return part;
+}
+std::vector<LookPart> parts_of(const AttentionRecord& record, std::size_t count,
+                               const Context& context) {
+  return {part_of(record, "", count, context)};
+}
+std::vector<LookPart> parts_of(const TranslationRecord& record, std::size_t count,
+                               const Context& context) {
+  return {part_of(record.encoder, "encoder", count, context),
+          part_of(record.decoder, "decoder", count, context),
+          part_of(record.cross, "cross", count, context)};
+}
+
+// What the heads do, a line each.
+std::string finding_lines(const LookReport& report) {
+  std::string lines;
+  for (const LookPart& part : report.parts) {
+    for (const std::string& finding : part.findings)
+      lines += (part.name.empty() ? "" : part.name + ": ") + finding + "\n";
+  }
+  return lines;
 }
 
 }  // namespace
@@ -71,28 +118,39 @@ AttentionRecord read(const LookOptions& options, const std::string& text, const 
 void look(const LookOptions& options) {
   const std::string text = the_text(options);
   const Context context = options.common.context();
-  LookReport report{.model = options.model,
-                    .page = {},
-                    .tokens = {},
-                    .truncated = false,
-                    .findings = {},
-                    .heads = {}};
+  LookReport report{
+      .model = options.model, .page = {}, .target = {}, .truncated = false, .parts = {}};
   {
+    const std::string path = model_path(options.model, options.offline);
     Progress progress;
-    const AttentionRecord record = read(options, text, context, progress);
-    report.tokens = token_texts(record.tokens);
-    report.truncated = record.truncated;
-    progress.show("Reading its heads");
-    report.heads = head_statistics(record, context);
-    report.findings = findings(record, report.heads, options.findings.value_or(kFindings), context);
-    progress.show("Writing the page");
-    HeldSignals held;
-    report.page = write_page(record, options.output, shortened(text, 60), context);
+    const auto show = [&](const auto& record, const std::string& title) {
+      progress.show("Reading its heads");
+      report.parts = parts_of(record, options.findings.value_or(kFindings), context);
+      progress.show("Writing the page");
+      HeldSignals held;
+      report.page = write_page(record, options.output, title, context);
+    };
+    progress.show("Running the model");
+    if (is_translation_model(path)) {
+      const TranslationModel model = TranslationModel::load(path, context);
+      const TranslationRecord record = read(options, model, text, report);
+      show(record, shortened(text, 40) + " \u2192 " + shortened(*report.target, 40));
+    } else {
+      if (options.target) {
+        throw std::invalid_argument("look: --target needs an encoder-decoder, which '" +
+                                    options.model + "' is not");
+      }
+      const AttentionRecord record = is_language_model(path)
+                                         ? read(options, LanguageModel::load(path, context), text)
+                                         : read(options, Model::load(path, context), text);
+      report.truncated = record.truncated;
+      show(record, shortened(text, 60));
+    }
   }
   if (options.common.json) return print(json(report));
 
-  std::string lines;
-  for (const std::string& finding : report.findings) lines += finding + "\n";
+  std::string lines = finding_lines(report);
+  if (report.target && !options.target) lines = "target: " + *report.target + "\n" + lines;
   if (!options.findings) {
     std::fwrite(lines.data(), 1, lines.size(), stderr);
     lines.clear();

@@ -22,8 +22,9 @@ std::string model_path(const std::string& path_or_name, bool offline) {
 std::string reading_model_path(const char* command, const std::string& path_or_name, bool offline) {
   std::string path = model_path(path_or_name, offline);
   if (is_translation_model(path)) {
-    throw std::invalid_argument(fmt::format(
-        "{}: '{}' is an encoder-decoder, which attn translate runs", command, path_or_name));
+    throw std::invalid_argument(
+        fmt::format("{}: '{}' is an encoder-decoder, which attn translate runs and attn look shows",
+                    command, path_or_name));
   }
   return path;
 }
@@ -54,6 +55,10 @@ void warn_of_cut(std::size_t tokens, const std::string& text, std::int64_t limit
   const std::string why = max_length > 0 ? fmt::format("--max-length {}", max_length)
                                          : fmt::format("the model reads up to {}", limit);
   warn(fmt::format("truncated to {} tokens ({}): {}", tokens, why, shortened(text, 40)));
+}
+
+void warn_of_stop(std::size_t tokens, const std::string& text) {
+  warn(fmt::format("stopped at {} tokens: {}", tokens, shortened(text, 40)));
 }
 
 void warn_if_truncated(const Encoding& encoding, const std::string& text, const Model& model,

@@ -26,6 +26,8 @@ std::vector<std::string> token_texts(const std::vector<RecordToken>& tokens);
 // A text that is cut to `tokens`, by --max-length or else by the model's own limit.
 void warn_of_cut(std::size_t tokens, const std::string& text, std::int64_t limit,
                  std::int64_t max_length);
+// A translation that stopped at `tokens`, without an end.
+void warn_of_stop(std::size_t tokens, const std::string& text);
 // max_length: what was asked for (0: nothing).
 void warn_if_truncated(const Encoding& encoding, const std::string& text, const Model& model,
                        std::int64_t max_length = 0);

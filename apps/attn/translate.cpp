@@ -48,8 +48,7 @@ void translate(const TranslateOptions& options) {
       progress.show(fmt::format("Translating {} of {}", i + 1, texts.size()));
     Translation got;
     if (!empty) got = model.translate(texts[i], options.how);
-    if (!empty && !got.ended)
-      warn(fmt::format("stopped at {} tokens: {}", got.ids.size(), shortened(texts[i], 40)));
+    if (!empty && !got.ended) warn_of_stop(got.ids.size(), texts[i]);
     if (!options.common.json) print(got.text + "\n");
     report.translations.push_back({texts[i], std::move(got)});
   }
