@@ -57,6 +57,8 @@ class TranslationModel {
 
   // `layers` and `heads` are the encoder's; `vocabulary` is the target's.
   const ModelInfo& info() const;
+  // The same with the decoder's `layers` and `heads`.
+  const ModelInfo& decoder_info() const;
 
   // Tokens of a source, special ones included. Any bytes are taken.
   std::vector<std::int32_t> encode(const std::string& text) const;

@@ -103,6 +103,7 @@ void bind_questions(nb::module_& m);
 void bind_observe(nb::module_& m);
 void bind_positions(nb::module_& m);
 void bind_models(nb::module_& m);
+void bind_pages(nb::module_& m);
 void bind_language_models(nb::module_& m);
 void bind_translation_models(nb::module_& m);
 
@@ -121,9 +122,6 @@ Ids ids_of(const PyModel& m, nb::handle text_or_ids) {
 
 // One text, or several.
 std::vector<std::string> texts_of(nb::handle texts);
-
-// A Page of a record.
-nb::object make_page(std::shared_ptr<const AttentionRecord> record, const std::string& title);
 
 // A LanguageModel from a folder or GGUF file.
 nb::object load_language_model(const std::string& path, const Context& context,

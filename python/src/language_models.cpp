@@ -15,6 +15,7 @@
 
 #include "attn/language_model.h"
 #include "bindings.h"
+#include "pages.h"
 #include "questions.h"
 
 namespace attn::python {
@@ -154,9 +155,9 @@ Generation generate(PyLanguageModel& m, nb::handle prompt, std::int64_t max_toke
   });
 }
 
-nb::object view(PyLanguageModel& m, nb::handle text_or_ids, std::int64_t max_length,
-                const std::vector<std::int64_t>& layers, std::optional<std::int64_t> generated,
-                std::string title) {
+Page view(PyLanguageModel& m, nb::handle text_or_ids, std::int64_t max_length,
+          const std::vector<std::int64_t>& layers, std::optional<std::int64_t> generated,
+          std::string title) {
   Ids ids = ids_of(m, text_or_ids);
   if (max_length < 0) throw std::invalid_argument("[view] max_length is below 0");
   const bool cut = max_length > 0 && static_cast<std::int64_t>(ids.size()) > max_length;

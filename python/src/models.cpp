@@ -1,4 +1,4 @@
-// attn.view, attn.load, attn.Page.
+// attn.view, attn.load, attn.look.
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
@@ -12,11 +12,11 @@
 #include <optional>
 #include <stdexcept>
 
-#include "attn/inspect.h"
 #include "attn/language_model.h"
 #include "attn/model.h"
 #include "attn/translation_model.h"
 #include "bindings.h"
+#include "pages.h"
 #include "questions.h"
 
 namespace attn::python {
@@ -42,32 +42,6 @@ std::vector<std::string> texts_of(nb::handle texts) {
 }
 
 namespace {
-
-// What the page shows, and the page itself when asked.
-struct Page {
-  std::shared_ptr<const AttentionRecord> record;
-  std::string title;
-
-  std::string html() const {
-    nb::gil_scoped_release release;
-    return page(*record, title);
-  }
-};
-
-// "&quot;" and "&amp;": what an attribute's value must not hold bare.
-std::string attribute(const std::string& html) {
-  std::string out;
-  out.reserve(html.size());
-  for (const char c : html) {
-    if (c == '&')
-      out += "&amp;";
-    else if (c == '"')
-      out += "&quot;";
-    else
-      out += c;
-  }
-  return out;
-}
 
 // [H, L, D] or [1, H, L, D] of float32 or float64, as contiguous float32.
 struct Heads {
@@ -229,7 +203,7 @@ Page view(nb::handle q, nb::handle k, const std::vector<std::string>& tokens, nb
     }
     record.layers.push_back(std::move(layer));
   }
-  return {std::shared_ptr<const AttentionRecord>(kept, &record), title};
+  return make_page(std::shared_ptr<const AttentionRecord>(kept, &record), title);
 }
 
 // A context serves one caller at a time, and so does a model.
@@ -292,78 +266,19 @@ Answers observe(const PyModel& m, const std::string& text, const std::optional<s
 Page look(const PyModel& m, const std::string& text, const std::optional<std::string>& pair,
           std::int64_t max_length, const std::vector<std::int64_t>& layers,
           const std::string& title) {
-  nb::gil_scoped_release release;
-  const std::lock_guard one_at_a_time(*m.busy);
-  auto record = std::make_shared<AttentionRecord>(
-      m.model.record(m.model.encode(text, pair, max_length), layers));
-  return {std::move(record), title.empty() ? text : title};
+  std::shared_ptr<AttentionRecord> record;
+  {
+    nb::gil_scoped_release release;
+    const std::lock_guard one_at_a_time(*m.busy);
+    record = std::make_shared<AttentionRecord>(
+        m.model.record(m.model.encode(text, pair, max_length), layers));
+  }
+  return make_page(std::move(record), title.empty() ? text : title);
 }
 
 }  // namespace
 
-nb::object make_page(std::shared_ptr<const AttentionRecord> record, const std::string& title) {
-  return nb::cast(Page{std::move(record), title});
-}
-
 void bind_models(nb::module_& m) {
-  nb::class_<HeadStatistics>(m, "HeadStatistics", "Means over a head's queries.")
-      .def_ro("layer", &HeadStatistics::layer)
-      .def_ro("head", &HeadStatistics::head)
-      .def_ro("entropy", &HeadStatistics::entropy)
-      .def_ro("relative_entropy", &HeadStatistics::relative_entropy)
-      .def_ro("previous", &HeadStatistics::previous)
-      .def_ro("next", &HeadStatistics::next)
-      .def_ro("self_", &HeadStatistics::self)
-      .def_ro("first", &HeadStatistics::first)
-      .def_ro("special", &HeadStatistics::special)
-      .def_ro("distance", &HeadStatistics::distance)
-      .def_ro("max_probability", &HeadStatistics::max_probability);
-
-  nb::class_<Page>(m, "Page", R"(A page that shows what every head attends to.
-
-One self-contained HTML file. In a notebook it shows itself.)")
-      .def("html", &Page::html, "The file's text.")
-      .def(
-          "save",
-          [](const Page& p, nb::handle path) {
-            const auto file =
-                nb::cast<std::string>(nb::module_::import_("os").attr("fspath")(path));
-            nb::gil_scoped_release release;
-            return write_page(*p.record, file, p.title);
-          },
-          "path"_a, "Writes the file whole or not at all; returns its absolute path.")
-      .def(
-          "statistics",
-          [](const Page& p) {
-            nb::gil_scoped_release release;
-            return head_statistics(*p.record, Context());
-          },
-          "Statistics of every head, layer by layer.")
-      .def(
-          "findings",
-          [](const Page& p, std::size_t count) {
-            nb::gil_scoped_release release;
-            return findings(*p.record, head_statistics(*p.record, Context()), count);
-          },
-          "count"_a = 3, "What stands out, a sentence or two each.")
-      .def(
-          "row",
-          [](const Page& p, int layer, int head, std::int64_t query) {
-            return attention_row(*p.record, layer, head, query);
-          },
-          "layer"_a, "head"_a, "query"_a, "The attention of one query, [tokens].")
-      .def_prop_ro("tokens",
-                   [](const Page& p) {
-                     std::vector<std::string> texts;
-                     for (const RecordToken& t : p.record->tokens) texts.push_back(t.text);
-                     return texts;
-                   })
-      .def("_repr_html_", [](const Page& p) {
-        return "<iframe style=\"width:100%;height:720px;border:0\" sandbox=\"allow-scripts "
-               "allow-downloads\" srcdoc=\"" +
-               attribute(p.html()) + "\"></iframe>";
-      });
-
   m.def("view", &view, "q"_a, "k"_a, "tokens"_a, nb::kw_only(), "mask"_a = nb::none(),
         "score"_a = nb::none(), "scale"_a = nb::none(), "v"_a = nb::none(),
         "special"_a = std::vector<std::int64_t>{}, "words"_a = std::vector<std::int64_t>{},
@@ -454,9 +369,12 @@ value_weighted weighs values before the output projection.)")
         return nb::borrow(model).attr("view")(text, **options);
       },
       "model"_a, "text"_a, "options"_a,
-      nb::sig("def look(model: Model | LanguageModel, text: object, **options) -> Page"),
+      nb::sig("def look(model: Model | LanguageModel | TranslationModel, text: object, **options) "
+              "-> Page"),
       "The page of what every head of a model attends to in a text; in a notebook it shows itself. "
-      "Options as of the model's view().");
+      "Options as of the model's view(); of an encoder-decoder there are three tabs, and target: "
+      "the "
+      "translation to look at, in place of its own.");
 }
 
 }  // namespace attn::python

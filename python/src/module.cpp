@@ -30,6 +30,7 @@ NB_MODULE(_attn, m) {
   attn::python::bind_questions(m);
   attn::python::bind_observe(m);
   attn::python::bind_positions(m);
+  attn::python::bind_pages(m);
   attn::python::bind_language_models(m);
   attn::python::bind_translation_models(m);
   attn::python::bind_models(m);

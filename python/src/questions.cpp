@@ -95,9 +95,13 @@ Asked::Asked(const Questions& questions, Kind kind, DType type, const AttentionS
   }
 }
 
-Asked::Asked(const Questions& questions, const ModelInfo& model, std::int64_t tokens)
+Asked::Asked(const Questions& questions, const ModelInfo& model, std::int64_t tokens,
+             std::optional<std::int64_t> keys)
     : Asked(questions, Kind::numpy, DType::f32,
-            {.batch = model.layers, .q_heads = model.heads, .q_len = tokens, .k_len = tokens}) {}
+            {.batch = model.layers,
+             .q_heads = model.heads,
+             .q_len = tokens,
+             .k_len = keys.value_or(tokens)}) {}
 
 Answers Asked::answers() const {
   Answers a;

@@ -64,8 +64,10 @@ class Asked {
  public:
   // `s`: of the call; `type`: what floats are answered in.
   Asked(const Questions& questions, Kind kind, DType type, const AttentionShape& s);
-  // Of a model's heads for a text of `tokens`: NumPy, [layers, heads, ...].
-  Asked(const Questions& questions, const ModelInfo& model, std::int64_t tokens);
+  // Of a model's heads for a text of `tokens`, which look at `keys` others where that is given:
+  // NumPy, [layers, heads, ...].
+  Asked(const Questions& questions, const ModelInfo& model, std::int64_t tokens,
+        std::optional<std::int64_t> keys = {});
 
   const Observed& observed() const { return observed_; }
   Answers answers() const;

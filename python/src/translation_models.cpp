@@ -10,6 +10,8 @@
 
 #include "attn/translation_model.h"
 #include "bindings.h"
+#include "pages.h"
+#include "questions.h"
 
 namespace attn::python {
 
@@ -42,9 +44,77 @@ Translation translate(PyTranslationModel& m, nb::handle text, std::optional<std:
       ids, {.beams = beams, .length_penalty = length_penalty, .max_tokens = max_tokens});
 }
 
+// A target and whether the model made it: text, token ids, or, without either, its translation.
+struct Target {
+  Ids ids;
+  bool generated = false;
+};
+Target target_of(PyTranslationModel& m, const Ids& source, nb::handle given) {
+  if (nb::isinstance<nb::str>(given))
+    return {m.model.encode_target(nb::cast<std::string>(given)), false};
+  if (!given.is_none()) return {list_of_ids(given), false};
+  nb::gil_scoped_release release;
+  const std::lock_guard one_at_a_time(m.busy);
+  return {m.model.translate(source).ids, true};
+}
+
+Page view(PyTranslationModel& m, nb::handle text, nb::handle target,
+          const std::vector<std::int64_t>& layers, std::string title) {
+  const Ids source = ids_of(m, text);
+  const Target to = target_of(m, source, target);
+  if (title.empty() && nb::isinstance<nb::str>(text))
+    title = nb::cast<std::string>(text) + " \u2192 " + m.model.decode(to.ids);
+  std::shared_ptr<TranslationRecord> record;
+  {
+    nb::gil_scoped_release release;
+    const std::lock_guard one_at_a_time(m.busy);
+    record =
+        std::make_shared<TranslationRecord>(m.model.record(source, to.ids, layers, to.generated));
+  }
+  return make_page(std::move(record), title);
+}
+
+struct TranslationAnswers {
+  Ids source, target;
+  Answers encoder, decoder, cross;
+};
+
+TranslationAnswers observe(PyTranslationModel& m, nb::handle text, nb::handle target,
+                           const nb::kwargs& keywords) {
+  const Questions questions = questions_of(keywords);
+  TranslationAnswers out;
+  out.source = ids_of(m, text);
+  out.target = target_of(m, out.source, target).ids;
+  const auto sources = static_cast<std::int64_t>(out.source.size()),
+             targets = static_cast<std::int64_t>(out.target.size()) + 1;  // and the start
+  const ModelInfo &encoder = m.model.info(), &decoder = m.model.decoder_info();
+  const Asked of_encoder(questions, encoder, sources), of_decoder(questions, decoder, targets),
+      of_cross(questions, decoder, targets, sources);
+  {
+    nb::gil_scoped_release release;
+    const std::lock_guard one_at_a_time(m.busy);
+    m.model.observe(out.source, out.target,
+                    {of_encoder.observed(), of_decoder.observed(), of_cross.observed()});
+  }
+  out.encoder = of_encoder.answers();
+  out.decoder = of_decoder.answers();
+  out.cross = of_cross.answers();
+  return out;
+}
+
 }  // namespace
 
 void bind_translation_models(nb::module_& m) {
+  nb::class_<TranslationAnswers>(m, "TranslationAnswers",
+                                 "What the heads of an encoder-decoder answered.")
+      .def_ro("encoder", &TranslationAnswers::encoder, "Source tokens look at source tokens.")
+      .def_ro("decoder", &TranslationAnswers::decoder,
+              "Target tokens, the start before them, look at themselves.")
+      .def_ro("cross", &TranslationAnswers::cross,
+              "Target tokens, the start before them, look at source tokens.")
+      .def_ro("source", &TranslationAnswers::source, "Token ids.")
+      .def_ro("target", &TranslationAnswers::target, "Token ids, without start and end.");
+
   nb::class_<Translation>(m, "Translation", "What an encoder-decoder made of a text.")
       .def_prop_ro("text", [](const Translation& t) { return text_of(t.text); })
       .def_ro("ids", &Translation::ids, "Its tokens, without start and end.")
@@ -90,6 +160,26 @@ void bind_translation_models(nb::module_& m) {
 
 beams: texts that run side by side, 1 is greedy. length_penalty: above 1 prefers longer texts.
 max_tokens: of the target, its end included. None: as the model's generation_config.json says.)")
+      .def(
+          "encode_target",
+          [](const PyTranslationModel& x, const std::string& text) {
+            return x.model.encode_target(text);
+          },
+          "text"_a, "A target's token ids, without start and end.")
+      .def("observe", &observe, "text"_a, "target"_a = nb::none(), "questions"_a,
+           R"(What every head does while a target is scored, as TranslationAnswers. See Questions.
+
+    seen = model.observe("A dog runs.", entropy=True, top_k=3)
+    seen.cross.entropy, seen.cross.top_keys  # [layers, heads, target tokens + 1, ...]
+
+target: a text or token ids; None: the model's own translation. Questions about rows, offsets and keys
+are asked of encoder, decoder and cross alike. value_weighted weighs values before the output
+projection.)")
+      .def(
+          "view", &view, "text"_a, "target"_a = nb::none(), nb::kw_only(),
+          "layers"_a = std::vector<std::int64_t>{}, "title"_a = "",
+          "The page of what every head attends to, with a tab each for encoder, decoder and cross. "
+          "target: a text or token ids; None: the model's own translation. layers: only these.")
       .def_prop_ro("path", [](const PyTranslationModel& x) { return x.model.info().path; })
       .def_prop_ro("family", [](const PyTranslationModel& x) { return x.model.info().family; })
       .def_prop_ro(

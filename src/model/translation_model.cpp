@@ -162,6 +162,7 @@ struct TranslationModel::Impl {
       search.banned.push_back(static_cast<std::int32_t>(id));
     info = model_info(c, std::move(parts.family), folder, weights->parameters());
     info.vocabulary = decoder.config().vocabulary;
+    decoder_info = model_info(decoder.config(), info.family, folder, info.parameters);
   }
 
   static void check(const std::string& folder, const char* side, std::int64_t tokens,
@@ -186,7 +187,7 @@ struct TranslationModel::Impl {
   std::int32_t start;
   SearchSettings search;
   Transformer encoder, decoder;
-  ModelInfo info;
+  ModelInfo info, decoder_info;
 };
 
 bool is_translation_model(const std::string& folder) {
@@ -203,6 +204,7 @@ TranslationModel TranslationModel::load(const std::string& folder, const Context
 }
 
 const ModelInfo& TranslationModel::info() const { return impl_->info; }
+const ModelInfo& TranslationModel::decoder_info() const { return impl_->decoder_info; }
 
 std::vector<std::int32_t> TranslationModel::encode(const std::string& text) const {
   return impl_->tokenizers.source.encode(text).ids;

@@ -6,6 +6,7 @@
 #include <random>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "attn/record.h"
@@ -139,6 +140,29 @@ inline AttentionRecord record(std::size_t count, std::int64_t layers = 6, std::i
     round_to_page(layer.value_norm, n);
     r.layers.push_back(std::move(layer));
   }
+  return r;
+}
+
+// Cross-attention: the queries of one such text and the keys of another.
+inline AttentionRecord cross(std::size_t queries, std::size_t keys, std::int64_t layers = 6,
+                             std::int64_t heads = 12, std::int64_t width = 32,
+                             std::int64_t group = 1) {
+  AttentionRecord r = record(queries, layers, heads, width, group);
+  AttentionRecord source = record(keys, layers, heads, width, group);
+  r.keys = std::move(source.tokens);
+  for (std::size_t l = 0; l < r.layers.size(); ++l) {
+    r.layers[l].k = std::move(source.layers[l].k);
+    r.layers[l].value_norm = std::move(source.layers[l].value_norm);
+  }
+  return r;
+}
+
+// An encoder-decoder's three records: no model's, but of a model's shape.
+inline TranslationRecord translation(std::size_t queries, std::size_t keys, std::int64_t layers = 3,
+                                     std::int64_t heads = 4, std::int64_t width = 10) {
+  TranslationRecord r{record(keys, layers, heads, width), record(queries, layers, heads, width),
+                      cross(queries, keys, layers, heads, width)};
+  for (LayerRecord& layer : r.decoder.layers) layer.mask = Mask::causal();
   return r;
 }
 

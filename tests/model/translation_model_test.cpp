@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "attn/inspect.h"
 #include "folder.h"
 #include "golden_models.h"
 #include "model/ctranslate2.h"
@@ -146,7 +147,11 @@ TEST_F(Aren, RecordsThreeKindsOfAttention) {
   EXPECT_EQ(record.decoder.tokens.size(), 7);
   EXPECT_EQ(record.decoder.tokens[0].text, "<s>");
   EXPECT_TRUE(record.decoder.tokens[0].special);
-  EXPECT_EQ(record.cross.tokens[3].text, "z");
+  EXPECT_EQ(record.cross.tokens[3].text, " z");
+  EXPECT_EQ(record.cross.tokens.size(), 7);
+  ASSERT_EQ(record.cross.keys.size(), 6);
+  EXPECT_EQ(record.cross.keys[0].text, " آ");
+  EXPECT_FALSE(record.cross.keys[5].special);
   for (const AttentionRecord* part : {&record.encoder, &record.decoder, &record.cross}) {
     ASSERT_EQ(part->layers.size(), 6);
     EXPECT_EQ(part->heads, 8);
@@ -156,6 +161,75 @@ TEST_F(Aren, RecordsThreeKindsOfAttention) {
   EXPECT_EQ(record.decoder.layers[5].k.size(), 8 * 7 * 4);
   EXPECT_EQ(record.cross.layers[5].q.size(), 8 * 7 * 4);
   EXPECT_EQ(record.cross.layers[5].k.size(), 8 * 6 * 4);
+  EXPECT_EQ(record.cross.layers[5].value_norm.size(), 8 * 6);
+  EXPECT_FALSE(record.decoder.tokens[1].generated);
+
+  // A few layers; a target that the model made.
+  const TranslationRecord some = model.record(source, target, {5, 2, 5}, true);
+  EXPECT_EQ(some.cross.layer_numbers, (std::vector<std::int64_t>{2, 5}));
+  EXPECT_EQ(some.cross.layers[1].q, record.cross.layers[5].q);
+  EXPECT_EQ(some.cross.layers[0].k, record.cross.layers[2].k);
+  EXPECT_EQ(some.encoder.layers[1].k, record.encoder.layers[5].k);
+  EXPECT_FALSE(some.cross.tokens[0].generated);
+  EXPECT_TRUE(some.cross.tokens[1].generated && some.decoder.tokens[6].generated);
+  EXPECT_THAT(message_of<std::invalid_argument>([&] { model.record(source, target, {6}); }),
+              HasSubstr("layer 6 is not in 0 ... 5"));
+  const std::vector<std::int32_t> longest(1024, target[0]);
+  EXPECT_THAT(message_of<std::invalid_argument>([&] { model.record(source, longest); }),
+              HasSubstr("the target has 1025 tokens, the model 1024 positions"));
+}
+
+TEST_F(Aren, TargetsAreReadAsTheyAreWritten) {
+  const auto model = TranslationModel::load(folder(), Context({.threads = 1}));
+  EXPECT_EQ(model.encode_target("a t z m o n"), model.translate(kSource).ids);
+  EXPECT_TRUE(model.encode_target("").empty());
+}
+
+// What heads answer while the target is scored is what the record says.
+TEST_F(Aren, ObserversSeeWhatIsRecorded) {
+  const auto model = TranslationModel::load(folder(), Context({.threads = 1}));
+  const auto source = model.encode(kSource), target = model.encode_target("a t z m");
+  const TranslationRecord record = model.record(source, target);
+  struct Side {
+    const AttentionRecord* record;
+    std::vector<float> entropy, weights;
+    std::vector<double> columns;
+  };
+  Side sides[] = {
+      {&record.encoder, {}, {}, {}}, {&record.decoder, {}, {}, {}}, {&record.cross, {}, {}, {}}};
+  const auto questions = [](Side& side) {
+    const std::int64_t layers = 6, heads = 8,
+                       queries = static_cast<std::int64_t>(side.record->tokens.size()),
+                       keys = static_cast<std::int64_t>(side.record->key_tokens().size());
+    side.entropy.resize(static_cast<std::size_t>(layers * heads * queries));
+    side.columns.resize(static_cast<std::size_t>(layers * heads * keys));
+    side.weights.resize(static_cast<std::size_t>(layers * heads * keys));
+    Observed o;
+    o.entropy = {side.entropy.data(), Shape{layers, heads, queries, 1}};
+    o.column_mass = {side.columns.data(), Shape{layers, heads, 1, keys}};
+    o.rows = {.queries = {queries - 1},
+              .probabilities = {side.weights.data(), Shape{layers, heads, 1, keys}}};
+    return o;
+  };
+  model.observe(source, target, {questions(sides[0]), questions(sides[1]), questions(sides[2])});
+  for (const Side& side : sides) {
+    const auto queries = side.record->tokens.size(), keys = side.record->key_tokens().size();
+    const auto expected = head_statistics(*side.record);
+    for (std::size_t i = 0; i < expected.size(); ++i) {
+      double entropy = 0;
+      for (std::size_t q = 0; q < queries; ++q) entropy += side.entropy[i * queries + q];
+      EXPECT_NEAR(entropy / static_cast<double>(queries), expected[i].entropy, 1e-5);
+      EXPECT_NEAR(side.columns[i * keys] / static_cast<double>(queries), expected[i].first, 1e-5);
+      const auto row = attention_row(*side.record, expected[i].layer, expected[i].head,
+                                     static_cast<std::int64_t>(queries) - 1);
+      for (std::size_t k = 0; k < keys; ++k) EXPECT_NEAR(side.weights[i * keys + k], row[k], 1e-6);
+    }
+  }
+  std::vector<float> wrong(5);
+  TranslationObserved asked;
+  asked.cross.entropy = {wrong.data(), Shape{5, 1, 1, 1}};
+  EXPECT_THAT(message_of<std::invalid_argument>([&] { model.observe(source, target, asked); }),
+              HasSubstr("entropy has 5 entries for 6 layers"));
 }
 
 // A folder as Hugging Face's: a golden case's settings and weights by formula, with tokenizer files
@@ -213,6 +287,14 @@ TEST(TranslationFolders, T5WithItsSentencePieces) {
   EXPECT_LE(got.ids.size(), 9);
   EXPECT_EQ(got.ids, model.translate(ids, {.beams = 3, .max_tokens = 9}).ids);
   EXPECT_EQ(got.text, model.decode(got.ids));
+  const auto target = model.encode_target("The king.");
+  EXPECT_EQ(target, std::vector<std::int32_t>(ids.begin(), ids.end() - 1));
+  // T5 has no positions, and so no bias, between two texts.
+  const TranslationRecord record = model.record(ids, target);
+  EXPECT_TRUE(record.decoder.layers[0].score.t5);
+  EXPECT_FALSE(record.cross.layers[0].score.t5);
+  EXPECT_EQ(record.cross.keys.back().text, "</s>");
+  EXPECT_EQ(record.cross.keys[0].text, record.encoder.tokens[0].text);
   EXPECT_GE(got.log_probability + 1e-4, model.translate("The king.", {.beams = 1}).log_probability);
 }
 
@@ -233,6 +315,13 @@ TEST(TranslationFolders, MarianWithTwoSentencePieceModels) {
   EXPECT_EQ(record.encoder.layers.size(), 2);
   EXPECT_EQ(record.cross.layers.size(), 3);
   EXPECT_EQ(record.cross.tokens.size(), got.ids.size() + 1);
+  EXPECT_TRUE(record.cross.keys.back().special);  // </s>
+  EXPECT_FALSE(page(record).empty());
+  // The target's own pieces, without the end that its tokenizer puts behind.
+  const auto target = model.encode_target("le roi");
+  ASSERT_FALSE(target.empty());
+  EXPECT_NE(target.back(), 0);
+  EXPECT_EQ(model.decode(target), "le roi");
 }
 
 TEST(TranslationFolders, NothingIsGuessed) {

@@ -10,9 +10,11 @@
 #include <vector>
 
 #include "attn/error.h"
+#include "attn/inspect.h"
 #include "folder.h"
 #include "golden_models.h"
 #include "model/translate.h"
+#include "model/translation_record.h"
 #include "model/translators.h"
 
 namespace attn {
@@ -123,6 +125,45 @@ TEST_P(Translator, SearchesFindTheSameTexts) {
       }
     }
   }
+}
+
+// Every weight of every head, from records, as Transformers' attentions are.
+TEST_P(Translator, RecordsHoldTheWeightsOfTransformers) {
+  SCOPED_TRACE(name());
+  const Made made(given());
+  int compared = 0;
+  for (const Json& run : given().find("runs")->items) {
+    const Json* const weights = run.find("attention");
+    if (weights == nullptr) continue;
+    const auto ids = ids_of(*run.find("ids")), target = ids_of(*run.find("target"));
+    ASSERT_NE(ids.size(), target.size());
+    TranslationRecord record =
+        record_target(made.encoder, made.decoder, ids, target, {}, Context({.threads = 1}));
+    record.encoder.tokens.resize(ids.size());
+    record.decoder.tokens.resize(target.size());
+    record.cross.tokens.resize(target.size());
+    record.cross.keys.resize(ids.size());
+    const std::pair<const char*, const AttentionRecord*> parts[] = {
+        {"encoder", &record.encoder}, {"decoder", &record.decoder}, {"cross", &record.cross}};
+    for (const auto& [kind, part] : parts) {
+      const Json& layers = *weights->find(kind);
+      ASSERT_EQ(part->layers.size(), layers.items.size());
+      for (std::size_t l = 0; l < layers.items.size(); ++l) {
+        std::vector<float> got;  // [heads][queries][keys]
+        for (std::int64_t h = 0; h < part->heads; ++h) {
+          for (std::size_t q = 0; q < part->tokens.size(); ++q) {
+            const auto row = attention_row(*part, static_cast<int>(l), static_cast<int>(h),
+                                           static_cast<std::int64_t>(q));
+            got.insert(got.end(), row.begin(), row.end());
+          }
+        }
+        ASSERT_EQ(got.size(), layers.items[l].items.size());
+        expect_close(got.data(), layers.items[l], std::string(kind) + " " + std::to_string(l));
+        ++compared;
+      }
+    }
+  }
+  EXPECT_GE(compared, 7);
 }
 
 INSTANTIATE_TEST_SUITE_P(Transformers, Translator,

@@ -2,9 +2,10 @@
 //   KIND plain: the synthetic record; general: grouped heads, masks and scores of every sort;
 //   hostile: tokens that try to break out of the page; bare: no special tokens; decoder: a causal
 //   one, some of its layers, the last tokens generated; pictures: the same where only the first
-//   layer has room.
-// NUMBERS receives, as JSON, the library's attention rows of some (layer, head, query), by which
-// the test checks what the page shows.
+//   layer has room; translation: encoder, decoder and cross, of TOKENS target tokens and of half as
+//   many source tokens, some in a script that runs to the left.
+// NUMBERS receives, as JSON, the library's attention rows of some (tab, layer, head, query), by
+// which the test checks what the page shows.
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -77,39 +78,35 @@ attn::AttentionRecord decoder(std::size_t n, std::int64_t width) {
   return r;
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
-  if (argc != 5) {
-    std::cerr << "usage: make_test_page plain|general|hostile|bare|decoder|pictures TOKENS PAGE "
-                 "NUMBERS\n";
-    return 2;
+attn::TranslationRecord translation(std::size_t n) {
+  attn::TranslationRecord r = attn::synthetic::translation(n, n / 2, 2, 3, 10);
+  const char* const letters[] = {" \xd8\xa2", " \xd8\xaa", " \xd8\xb2"};
+  for (std::size_t i = 1; i <= 3; ++i)
+    r.cross.keys[i].text = r.encoder.tokens[i].text = letters[i - 1];
+  for (attn::AttentionRecord* const part : {&r.decoder, &r.cross}) {
+    part->verbatim = true;
+    for (std::size_t i = 0; i < n; ++i) {
+      attn::RecordToken& token = part->tokens[i];
+      if (!token.special) token.text = " " + token.text;
+      token.generated = i > 0;
+    }
   }
-  const std::string kind = argv[1];
-  const auto n = static_cast<std::size_t>(std::atoi(argv[2]));
-  std::vector<float> bias;
-  attn::AttentionRecord record = kind == "general" ? general(n, bias)
-                                 : kind == "decoder" || kind == "pictures"
-                                     ? decoder(n, kind == "pictures" ? 64 : 10)
-                                     : attn::synthetic::record(n);
-  if (kind == "hostile") hostile(record);
-  if (kind == "bare") {
-    for (attn::RecordToken& token : record.tokens) token.special = false;
-  }
-  // At 700 tokens a picture and rows of a layer take 0.47 MB, its queries and keys 0.54 MB more.
-  const double limit = kind == "pictures" ? 3 * 0.47e6 + 0.65e6 : attn::kPageLimit;
-  std::cout << attn::write_page(record, argv[3], "", attn::Context(), limit) << "\n";
+  r.encoder.verbatim = true;
+  r.cross.layers[1].mask = attn::Mask::padding({static_cast<std::int64_t>(n / 2) - 1});
+  r.cross.layers[1].score.sinks = {0.5f, 1, -1};
+  return r;
+}
 
-  std::ofstream numbers(argv[4]);
+// Rows of some heads, each with a comma before it unless it is the first of all.
+void write_rows(const attn::AttentionRecord& record, int tab, bool& first, std::ofstream& numbers) {
   const auto heads = static_cast<int>(record.heads);
-  numbers << "{\"rows\": [";
-  bool first = true;
+  const std::size_t n = record.tokens.size();
   for (int l = 0; l < static_cast<int>(record.layers.size()); ++l) {
     for (int h : {l % heads, heads - 1}) {
       for (std::size_t q : {std::size_t{0}, n / 2, n - 1}) {
         const auto number = static_cast<int>(record.layer_number(static_cast<std::size_t>(l)));
-        numbers << (first ? "" : ",") << "\n{\"layer\": " << number << ", \"head\": " << h
-                << ", \"query\": " << q << ", \"row\": [";
+        numbers << (first ? "" : ",") << "\n{\"tab\": " << tab << ", \"layer\": " << number
+                << ", \"head\": " << h << ", \"query\": " << q << ", \"row\": [";
         first = false;
         const char* comma = "";
         for (double p : attn::attention_row(record, number, h, static_cast<std::int64_t>(q))) {
@@ -121,6 +118,44 @@ int main(int argc, char** argv) {
         numbers << "]}";
       }
     }
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 5) {
+    std::cerr << "usage: make_test_page plain|general|hostile|bare|decoder|pictures|translation "
+                 "TOKENS PAGE NUMBERS\n";
+    return 2;
+  }
+  const std::string kind = argv[1];
+  const auto n = static_cast<std::size_t>(std::atoi(argv[2]));
+  std::ofstream numbers(argv[4]);
+  numbers << "{\"rows\": [";
+  bool first = true;
+  if (kind == "translation") {
+    const attn::TranslationRecord record = translation(n);
+    std::cout << attn::write_page(record, argv[3]) << "\n";
+    int tab = 0;
+    for (const attn::AttentionRecord* const part :
+         {&record.encoder, &record.decoder, &record.cross})
+      write_rows(*part, tab++, first, numbers);
+  } else {
+    std::vector<float> bias;
+    attn::AttentionRecord record = kind == "general" ? general(n, bias)
+                                   : kind == "decoder" || kind == "pictures"
+                                       ? decoder(n, kind == "pictures" ? 64 : 10)
+                                       : attn::synthetic::record(n);
+    if (kind == "hostile") hostile(record);
+    if (kind == "bare") {
+      for (attn::RecordToken& token : record.tokens) token.special = false;
+    }
+    // At 700 tokens a picture and rows of a layer take 0.47 MB, its queries and keys 0.54 MB more.
+    const double limit = kind == "pictures" ? 3 * 0.47e6 + 0.65e6 : attn::kPageLimit;
+    std::cout << attn::write_page(record, argv[3], "", attn::Context(), limit) << "\n";
+
+    write_rows(record, 0, first, numbers);
   }
   numbers << "]}\n";
   return numbers.good() ? 0 : 1;
