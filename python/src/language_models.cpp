@@ -1,4 +1,6 @@
-// attn.LanguageModel and attn.Generation.
+// attn.LanguageModel, but for generation, and attn.TextScore.
+#include "language_models.h"
+
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
@@ -22,12 +24,6 @@ namespace attn::python {
 
 using namespace nb::literals;
 
-// A context serves one caller at a time, and so does a model.
-struct PyLanguageModel {
-  LanguageModel model;
-  std::mutex busy;
-};
-
 nb::object load_language_model(const std::string& path, const Context& context,
                                const std::string& rope_scaling) {
   LanguageModelOptions options;
@@ -38,6 +34,14 @@ nb::object load_language_model(const std::string& path, const Context& context,
     model = std::make_shared<PyLanguageModel>(LanguageModel::load(path, context, options));
   }
   return nb::cast(model);
+}
+
+DType cache_type(const std::string& name) {
+  if (name == "float32") return DType::f32;
+  if (name == "bfloat16") return DType::bf16;
+  if (name == "int8") return DType::i8;
+  throw std::invalid_argument("[generate] kv_cache is '" + name +
+                              "', must be float32, bfloat16 or int8");
 }
 
 namespace {
@@ -82,14 +86,6 @@ Answers observe(PyLanguageModel& m, nb::handle text_or_ids, const nb::kwargs& qu
   return asked.answers();
 }
 
-DType cache_type(const std::string& name) {
-  if (name == "float32") return DType::f32;
-  if (name == "bfloat16") return DType::bf16;
-  if (name == "int8") return DType::i8;
-  throw std::invalid_argument("[generate] kv_cache is '" + name +
-                              "', must be float32, bfloat16 or int8");
-}
-
 nb::any losses(const TextScore& s) {
   const Output out =
       new_output(Kind::numpy, DType::f32, {static_cast<std::int64_t>(s.losses.size())});
@@ -125,36 +121,6 @@ TextScore score(PyLanguageModel& m, nb::handle text_or_ids, std::int64_t window,
   return m.model.score(ids, options);
 }
 
-Generation generate(PyLanguageModel& m, nb::handle prompt, std::int64_t max_tokens,
-                    double temperature, std::int64_t top_k, double top_p, double min_p,
-                    double repetition_penalty, std::uint64_t seed,
-                    const std::vector<std::string>& stop, bool chat, const std::string& system,
-                    const std::string& kv_cache, std::int64_t window, std::int64_t sinks,
-                    nb::handle on_text) {
-  if (!system.empty() && !chat) throw std::invalid_argument("[generate] system needs chat=True");
-  const Ids ids =
-      chat ? m.model.encode_chat(system, nb::cast<std::string>(prompt)) : ids_of(m, prompt);
-  GenerationOptions options;
-  options.max_tokens = max_tokens;
-  options.sampler = {.repetition_penalty = repetition_penalty,
-                     .temperature = temperature,
-                     .top_k = top_k,
-                     .top_p = top_p,
-                     .min_p = min_p,
-                     .seed = seed};
-  options.stop = stop;
-  options.cache = cache_type(kv_cache);
-  options.window = window;
-  options.sinks = sinks;
-  nb::gil_scoped_release release;
-  const std::lock_guard one_at_a_time(m.busy);
-  return m.model.generate(ids, options, [&](std::string_view part) {
-    nb::gil_scoped_acquire acquire;
-    if (PyErr_CheckSignals() != 0) throw nb::python_error();  // Ctrl-C
-    if (!on_text.is_none()) on_text(text_of(part));
-  });
-}
-
 Page view(PyLanguageModel& m, nb::handle text_or_ids, std::int64_t max_length,
           const std::vector<std::int64_t>& layers, std::optional<std::int64_t> generated,
           std::string title) {
@@ -179,23 +145,6 @@ Page view(PyLanguageModel& m, nb::handle text_or_ids, std::int64_t max_length,
 }  // namespace
 
 void bind_language_models(nb::module_& m) {
-  nb::class_<Generation>(m, "Generation", "What a language model added to a prompt.")
-      .def_prop_ro("text", [](const Generation& g) { return text_of(g.text); })
-      .def_ro("ids", &Generation::ids, "Its tokens, without the one that ended it.")
-      .def_prop_ro(
-          "end",
-          [](const Generation& g) {
-            constexpr const char* kEnds[] = {"end token", "stop text", "max tokens"};
-            return kEnds[static_cast<int>(g.end)];
-          },
-          "Why it ended: \"end token\", \"stop text\" or \"max tokens\".")
-      .def_ro("prompt_tokens", &Generation::prompt_tokens)
-      .def_ro("prompt_seconds", &Generation::prompt_seconds, "Until the first token.")
-      .def_ro("seconds", &Generation::seconds, "After the first token.")
-      .def("__repr__", [](const Generation& g) {
-        return "Generation(" + std::to_string(g.ids.size()) + " tokens)";
-      });
-
   nb::class_<TextScore>(m, "TextScore", "How well a language model foresees a text.")
       .def_prop_ro(
           "losses", &losses,
@@ -208,7 +157,9 @@ void bind_language_models(nb::module_& m) {
                std::to_string(s.losses.size()) + " tokens)";
       });
 
-  nb::class_<PyLanguageModel>(m, "LanguageModel", "A language model, loaded by attn.load().")
+  nb::class_<PyLanguageModel> model(m, "LanguageModel", "A language model, loaded by attn.load().");
+  bind_generation(m, model);
+  model
       .def(
           "encode",
           [](const PyLanguageModel& x, const std::string& text) { return x.model.encode(text); },
@@ -250,20 +201,6 @@ tokens after the one before (0: half a window), and a token counts in the first 
 sinks the text runs once, step tokens at a time (0: 1), through a cache of window tokens that keeps
 the first and the last. ablate: heads as (layer, head), counted from 0, whose output becomes zero,
 or its mean over this text.)")
-      .def("generate", &generate, "prompt"_a, nb::kw_only(), "max_tokens"_a = 128,
-           "temperature"_a = 0.0, "top_k"_a = 0, "top_p"_a = 1.0, "min_p"_a = 0.0,
-           "repetition_penalty"_a = 1.0, "seed"_a = 0, "stop"_a = std::vector<std::string>{},
-           "chat"_a = false, "system"_a = "", "kv_cache"_a = "float32", "window"_a = 0,
-           "sinks"_a = 4, "on_text"_a = nb::none(),
-           R"(Continues a prompt, a text or token ids; returns a Generation.
-
-temperature 0 takes the most probable token each time; above, tokens are drawn, from the top_k most
-probable (0: all), the fewest that have top_p probability together, those with min_p of the most
-probable's probability. repetition_penalty above 1 makes tokens less probable that are there
-already. stop: texts that end the text where they begin. chat: the prompt is a question to an
-instruct model (ChatML), system what it is told first. kv_cache: float32, bfloat16 or int8. window
-above 0: remember so many tokens, the first sinks and the last others, past the context. on_text is
-called with each piece of text as soon as it is certain.)")
       .def("view", &view, "text_or_ids"_a, nb::kw_only(), "max_length"_a = 0,
            "layers"_a = std::vector<std::int64_t>{}, "generated"_a = nb::none(), "title"_a = "",
            R"(The page of what every head attends to, as attn.look() shows it.

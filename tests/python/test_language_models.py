@@ -131,6 +131,44 @@ def test_mistakes_say_what_is_wrong(model, folder):
         attn.load(folder / "model.safetensors")
 
 
+def test_generates_several_prompts_side_by_side(model):
+    prompts = ["The king", model.encode("The night is"), "x"]
+    parts = {}
+    got = model.generate_batch(prompts, max_tokens=6,
+                               on_text=lambda i, text: parts.setdefault(i, []).append(text))
+    assert [g.ids for g in got] == [model.generate(p, max_tokens=6).ids for p in prompts]
+    assert ["".join(parts[i]) for i in range(3)] == [g.text for g in got]
+    assert [g.prompt_tokens for g in got] == [len(model.encode(p)) if isinstance(p, str) else len(p)
+                                              for p in prompts]
+    drawn = model.generate_batch(["The king", "x"], max_tokens=6, temperature=1.0, seed=3)
+    assert drawn[0].ids == model.generate_batch(["The king"], max_tokens=6, temperature=1.0, seed=3)[0].ids
+    assert model.generate_batch([], max_tokens=6) == []
+    with pytest.raises(ValueError):
+        model.generate_batch(["The king", ""], max_tokens=6)
+    with pytest.raises(TypeError):
+        model.generate_batch("The king", max_tokens=6)
+
+
+def test_tells_where_heads_looked_as_it_generated(model):
+    plain = model.generate("The king is", max_tokens=5)
+    assert plain.attention is None
+    got = model.generate("The king is", max_tokens=5, top_keys=3)
+    assert got.ids == plain.ids
+    seen, prompt = got.attention, model.encode("The king is")
+    assert seen.entropy.shape == seen.sink.shape == (5, 1, 3)
+    assert seen.top_keys.shape == seen.top_weights.shape == (5, 1, 3, 3)
+    # The same as in one run over the whole text: token i was chosen at the query before it.
+    whole = model.observe(prompt + got.ids, entropy=True, top_k=3, rows=[len(prompt) - 1])
+    last = len(prompt) - 1
+    np.testing.assert_array_equal(seen.top_keys, whole.top_keys[:, :, last:last + 5].transpose(2, 0, 1, 3))
+    np.testing.assert_allclose(seen.top_weights, whole.top_weights[:, :, last:last + 5].transpose(2, 0, 1, 3),
+                               atol=1e-5)
+    np.testing.assert_allclose(seen.entropy, whole.entropy[:, :, last:last + 5].transpose(2, 0, 1), atol=1e-5)
+    np.testing.assert_allclose(seen.sink[0], whole.rows[:, :, 0, 0], atol=1e-5)
+    with pytest.raises(ValueError, match="top_keys does not go with a window"):
+        model.generate("The king is", max_tokens=5, top_keys=3, window=4, sinks=1)
+
+
 def test_the_page(model, tmp_path):
     text = "The king's night \u2014 is dark."
     ids = model.encode(text)
