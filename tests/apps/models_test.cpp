@@ -119,7 +119,6 @@ TEST(Translate, TranslatesTextsAndFiles) {
   EXPECT_EQ(cut.out, "a t\n");
   EXPECT_THAT(cut.err, HasSubstr("stopped at 2 tokens"));
   for (const std::vector<std::string>& command : {std::vector<std::string>{"generate", model, text},
-                                                  {"look", model, text},
                                                   {"run", model, text},
                                                   {"heads", model, "/dev/null"},
                                                   {"score", model, "/dev/null"}}) {
@@ -130,6 +129,69 @@ TEST(Translate, TranslatesTextsAndFiles) {
   const std::string none = temporary("none.txt");
   std::ofstream(none).flush();
   EXPECT_EQ(attn({"translate", model, "-f", none}).code, 2);
+}
+
+TEST(Look, ShowsATranslationInThreeTabs) {
+  const std::string model = std::string(ATTN_ASSETS) + "/aren";
+  if (!std::filesystem::exists(model + "/model.bin")) GTEST_SKIP() << "no " << model;
+  const std::string text = "آ ت ز م و ن", page = temporary("translation.html");
+  const Ran plain = attn({"look", model, text, "-o", page});
+  ASSERT_EQ(plain.code, 0) << plain.err;
+  EXPECT_EQ(plain.out, page + "\n");
+  EXPECT_THAT(plain.err, StartsWith("target: a t z m o n\nencoder: Head "));
+  EXPECT_THAT(plain.err, HasSubstr("\ndecoder: Head "));
+  EXPECT_THAT(plain.err, HasSubstr("\ncross: Head "));
+  const std::string html = read(page);
+  for (const char* const tab : {"Encoder", "Decoder", "Cross"})
+    EXPECT_THAT(html, HasSubstr("\"name\":\"" + std::string(tab) + "\""));
+  EXPECT_THAT(html, HasSubstr("<title>" + text + " \u2192 a t z m o n</title>"));
+
+  const auto looked = [&](std::vector<std::string> more) {
+    std::vector<std::string> arguments = {"look", model, text, "-o", page, "--json"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const Ran ran = attn(arguments);
+    EXPECT_EQ(ran.code, 0) << ran.err;
+    return nlohmann::json::parse(ran.out);
+  };
+  const auto report = looked({});
+  EXPECT_EQ(report.at("page"), page);
+  EXPECT_EQ(report.at("target"), "a t z m o n");
+  EXPECT_FALSE(report.contains("heads"));
+  for (const char* const part : {"encoder", "decoder", "cross"}) {
+    EXPECT_EQ(report.at(part).at("heads").size(), 48U) << part;
+    EXPECT_EQ(report.at(part).at("findings").size(), 3U) << part;
+  }
+  const auto& cross = report.at("cross");
+  EXPECT_EQ(cross.at("tokens").size(), 7U);
+  EXPECT_EQ(cross.at("keys"), report.at("encoder").at("tokens"));
+  EXPECT_FALSE(report.at("decoder").contains("keys"));
+  for (const char* const name : {"previous", "next", "self", "distance"}) {
+    EXPECT_FALSE(cross.at("heads").at(0).contains(name)) << name;
+    EXPECT_TRUE(report.at("decoder").at("heads").at(0).at(name).is_number()) << name;
+  }
+  EXPECT_TRUE(cross.at("heads").at(0).at("entropy").is_number());
+
+  // A given translation, and some layers.
+  const auto given = looked({"--target", "a t s", "--layers", "5,0", "--findings", "1"});
+  EXPECT_EQ(given.at("target"), "a t s");
+  EXPECT_EQ(given.at("cross").at("tokens").size(), 4U);
+  ASSERT_EQ(given.at("cross").at("heads").size(), 16U);
+  EXPECT_EQ(given.at("cross").at("heads").at(8).at("layer"), 5);
+  EXPECT_EQ(given.at("encoder").at("findings").size(), 1U);
+
+  const auto refused = [](const std::vector<std::string>& arguments) {
+    const Ran ran = attn(arguments);
+    EXPECT_EQ(ran.code, 2) << ran.err;
+    EXPECT_EQ(ran.out, "");
+    EXPECT_TRUE(is_one_line(ran.err)) << ran.err;
+    return ran.err;
+  };
+  EXPECT_THAT(refused({"look", model, text, "--layers", "6"}), HasSubstr("layer 6 is not in"));
+  EXPECT_THAT(refused({"look", model, text, "--pair", "x"}), HasSubstr("is an encoder-decoder"));
+  EXPECT_THAT(refused({"look", model, text, "--max-length", "3"}),
+              HasSubstr("--max-length would cut the end of a source off"));
+  EXPECT_THAT(refused({"look", "demo", text, "--target", "x"}),
+              HasSubstr("--target needs an encoder-decoder, which 'demo' is not"));
 }
 
 // What it says is not judged, but that it says it, in which shape, and that a seed decides.
