@@ -6,8 +6,8 @@
 // into a schedule of tiles. Copies are cheap and share structure; all members are thread-safe.
 //
 // Positions, not indices, place queries and keys: by default key j stands at position j and query i
-// at query_start + i. causal, window, dilated_window, global_tokens, blocks, documents and prefix
-// read positions; padding, dense and predicate read indices.
+// at query_start + i. causal, window, dilated_window, global_tokens, documents, prefix and masks of
+// blocks read positions; padding, dense and predicate read indices.
 #pragma once
 
 #include <cstdint>
@@ -48,6 +48,25 @@ struct Interval {
 
 enum class PaddingSide : std::uint8_t { right, left };
 
+// Blocks drawn at random (BigBird, arXiv 2007.14062). Blocks of `size` positions are counted from
+// position 0; n of them reach to the last key. A query in block i, first <= i < n - last, sees
+// `count` blocks c of those with first <= c < n - last and |c - i| > band, each set of so many
+// blocks being equally likely; all of them when they are no more than `count`. Other queries see
+// nothing: the blocks at both ends, and those near i, are left to global_blocks and block_window,
+// so that nothing is drawn that they hold.
+//
+// Heads draw for themselves, batch entries alike. What a row of blocks draws depends on the seed,
+// the head, i and n alone. Of m blocks in ascending order, draw d = 0 ... count - 1 takes (Floyd's
+// sampling) the one at floor(x (j + 1) / 2^64), j = m - count + d, or the one at j if that is
+// taken; x is words 0 (low) and 1 of Philox4x32-10 with key `seed` and counter (d, i, head, 2^32 -
+// 1).
+struct RandomBlocks {
+  std::int64_t size = 64;  // at least 1
+  std::int64_t count = 3;  // 0...65,536
+  std::uint64_t seed = 0;
+  std::int64_t band = 1, first = 1, last = 1;  // not negative
+};
+
 class Mask {
  public:
   // Called once a row; sets visible[j] to nonzero where query q of (batch, head) may see key j.
@@ -71,6 +90,13 @@ class Mask {
   // Pairs in the listed (query block, key block) squares of `size` positions.
   static Mask blocks(std::int64_t size,
                      std::vector<std::pair<std::int64_t, std::int64_t>> visible_blocks);
+  // Keys from `left` blocks of `size` positions before the query's own to `right` blocks after it,
+  // all of each; a negative side is unlimited.
+  static Mask block_window(std::int64_t size, std::int64_t left, std::int64_t right);
+  // Pairs whose query or key stands in the first `first` blocks of `size` positions, or in the last
+  // `last` of those that reach from position 0 to the last key.
+  static Mask global_blocks(std::int64_t size, std::int64_t first, std::int64_t last);
+  static Mask random_blocks(const RandomBlocks& blocks);
   // Packed documents of these lengths, from position 0: a query sees its own document only.
   // Positions past the last document see nothing.
   static Mask documents(std::vector<std::int64_t> lengths);
@@ -92,6 +118,19 @@ class Mask {
   // that it meets, and its masks must not be per-head (per-batch) themselves.
   static Mask per_head(std::vector<Mask> masks);
   static Mask per_batch(std::vector<Mask> masks);
+
+  // Patterns of whole models, composed of the masks above.
+  //
+  // Longformer (arXiv 2004.05150): w keys on each side, `dilation` apart, and global tokens.
+  // Hugging Face's attention_window is 2 w. For another dilation in each head: per_head.
+  static Mask longformer(std::int64_t w, std::vector<std::int64_t> global_positions,
+                         std::int64_t dilation = 1);
+  // BigBird (arXiv 2007.14062), internal: the first and the last block are global, a block sees its
+  // neighbours, and `random` more.
+  static Mask bigbird(std::int64_t size = 64, std::int64_t random = 3, std::uint64_t seed = 0);
+  // BigBird, extended: the first `global_tokens` positions are global in place of whole blocks.
+  static Mask bigbird_extended(std::int64_t global_tokens, std::int64_t size = 64,
+                               std::int64_t random = 3, std::uint64_t seed = 0);
 
   friend Mask operator&(const Mask& a, const Mask& b);
   friend Mask operator|(const Mask& a, const Mask& b);
@@ -125,7 +164,10 @@ class Mask {
   //   mask  = all { "|" all }              all  = one { "&" one }
   //   one   = "(" mask ")" | name | name "(" list ")" | name ":" list
   //   names = full, causal, window(left, right), dilated(left, right, step), global(positions),
-  //           blocks(size; q-k, q-k, ...), documents(lengths), prefix(n), padding(lengths),
+  //           blocks(size; q-k, q-k, ...), block_window(size, left, right),
+  //           global_blocks(size, first, last), random_blocks(size, count, seed) or
+  //           random_blocks(size, count, seed, band, first, last) with a seed of 2^63 or more less
+  //           2^64, bigbird(size, random, seed), documents(lengths), prefix(n), padding(lengths),
   //           padding-left(lengths), per_head(mask; mask; ...), per_batch(mask; mask; ...)
   // Spaces are free, _ and - the same in names; blocks(size;) lists no pair. Throws
   // std::invalid_argument with the column of what it does not understand and what is known.

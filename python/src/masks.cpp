@@ -304,6 +304,57 @@ predicate masks do not have.)");
           },
           "size"_a, "visible_blocks"_a, "The listed (query block, key block) squares.")
       .def_static(
+          "block_window",
+          [](std::int64_t size, std::int64_t left, std::int64_t right) {
+            return PyMask{Mask::block_window(size, left, right)};
+          },
+          "size"_a, "left"_a, "right"_a,
+          "Keys from left blocks of size positions before the query's own to right blocks after "
+          "it; a negative side is unlimited.")
+      .def_static(
+          "global_blocks",
+          [](std::int64_t size, std::int64_t first, std::int64_t last) {
+            return PyMask{Mask::global_blocks(size, first, last)};
+          },
+          "size"_a, "first"_a, "last"_a,
+          "Pairs whose query or key stands in one of the first or last blocks of size positions.")
+      .def_static(
+          "random_blocks",
+          [](std::int64_t size, std::int64_t count, std::uint64_t seed, std::int64_t band,
+             std::int64_t first, std::int64_t last) {
+            return PyMask{Mask::random_blocks({size, count, seed, band, first, last})};
+          },
+          "size"_a = 64, "count"_a = 3, "seed"_a = 0, nb::kw_only(), "band"_a = 1, "first"_a = 1,
+          "last"_a = 1,
+          "Each row of blocks sees count key blocks drawn at random, each head its own; never one "
+          "within band of it, nor one of the first or last blocks, whose rows draw none.")
+      .def_static(
+          "longformer",
+          [](std::int64_t w, nb::handle global_positions, std::int64_t dilation) {
+            return PyMask{Mask::longformer(
+                w, import_integers(global_positions, "[mask] global_positions"), dilation)};
+          },
+          "w"_a, "global_positions"_a = nb::list(), "dilation"_a = 1,
+          "w keys on each side, dilation apart, and global tokens (arXiv 2004.05150). Hugging "
+          "Face's attention_window is 2 w.")
+      .def_static(
+          "bigbird",
+          [](std::int64_t size, std::int64_t random, std::uint64_t seed) {
+            return PyMask{Mask::bigbird(size, random, seed)};
+          },
+          "size"_a = 64, "random"_a = 3, "seed"_a = 0,
+          "Internal BigBird (arXiv 2007.14062): first and last block global, neighbours, random "
+          "blocks.")
+      .def_static(
+          "bigbird_extended",
+          [](std::int64_t global_tokens, std::int64_t size, std::int64_t random,
+             std::uint64_t seed) {
+            return PyMask{Mask::bigbird_extended(global_tokens, size, random, seed)};
+          },
+          "global_tokens"_a, "size"_a = 64, "random"_a = 3, "seed"_a = 0,
+          "Extended BigBird: the first global_tokens positions are global in place of whole "
+          "blocks.")
+      .def_static(
           "documents",
           [](nb::handle lengths) {
             return PyMask{Mask::documents(import_integers(lengths, "[mask] lengths"))};

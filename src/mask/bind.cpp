@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "mask/bound.h"
+#include "mask/random_blocks.h"
 
 namespace attn {
 namespace {
@@ -62,6 +63,12 @@ std::int64_t floor_div(std::int64_t a, std::int64_t b) {
   return a / b - (a % b != 0 && a < 0 ? 1 : 0);
 }
 
+__extension__ using Wide = __int128;
+
+std::int64_t clipped(Wide position) {
+  return static_cast<std::int64_t>(std::clamp<Wide>(position, kLowest, kHighest));
+}
+
 // Positions first...last of a block, clipped to the type; false when the block lies outside it.
 bool block_positions(std::int64_t block, std::int64_t size, std::int64_t& first,
                      std::int64_t& last) {
@@ -97,6 +104,8 @@ Dependence dependence(const Mask& mask) {
     found = {dense->shape[0] > 1, dense->shape[1] > 1};
   } else if (std::holds_alternative<MaskNode::Custom>(data)) {
     found = {true, true};
+  } else if (const auto* drawn = std::get_if<MaskNode::DrawnBlocks>(&data)) {
+    found.head = drawn->rule.count > 0;
   } else if (const auto* heads = std::get_if<MaskNode::PerHead>(&data)) {
     join(heads->masks);
     found.head = true;
@@ -235,11 +244,19 @@ std::size_t BoundMask::bind(const Mask& mask, std::int64_t batch, std::int64_t h
           range.step = node.step;
           return bind_range(range);
         } else if constexpr (std::is_same_v<T, MaskNode::GlobalTokens>) {
-          return bind_table(key, [&] { return global_table(node); });
+          return bind_table({1, id(key)}, [&] { return global_table(node); });
         } else if constexpr (std::is_same_v<T, MaskNode::Blocks>) {
-          return bind_table(key, [&] { return block_table(node); });
+          return bind_table({1, id(key)}, [&] { return block_table(node); });
+        } else if constexpr (std::is_same_v<T, MaskNode::BlockWindow>) {
+          return bind_table({1, id(key)}, [&] { return block_window_table(node); });
+        } else if constexpr (std::is_same_v<T, MaskNode::GlobalBlocks>) {
+          return bind_table({1, id(key)}, [&] { return global_block_table(node); });
+        } else if constexpr (std::is_same_v<T, MaskNode::DrawnBlocks>) {
+          if (node.rule.count == 0) return bind_range(Node{});
+          return bind_table({7, id(key), static_cast<std::uint64_t>(head)},
+                            [&] { return drawn_block_table(node, head); });
         } else if constexpr (std::is_same_v<T, MaskNode::Documents>) {
-          return bind_table(key, [&] { return document_table(node); });
+          return bind_table({1, id(key)}, [&] { return document_table(node); });
         } else if constexpr (std::is_same_v<T, MaskNode::Prefix>) {
           std::vector<Interval> pieces;
           if (node.n > kLowest) keys_.between(kLowest, node.n - 1, pieces);
@@ -319,7 +336,7 @@ std::size_t BoundMask::bind_list(const MaskNode* key, std::vector<Interval> piec
     }
     return bind_range(range);
   }
-  return bind_table(key, [&] {
+  return bind_table({1, id(key)}, [&] {
     Table table;
     table.starts.push_back(pieces.size());
     table.intervals = std::move(pieces);
@@ -327,8 +344,9 @@ std::size_t BoundMask::bind_list(const MaskNode* key, std::vector<Interval> piec
   });
 }
 
-std::size_t BoundMask::bind_table(const MaskNode* key, const std::function<Table()>& build) {
-  return intern({1, id(key)}, [&] {
+std::size_t BoundMask::bind_table(std::vector<std::uint64_t> key,
+                                  const std::function<Table()>& build) {
+  return intern(key, [&] {
     Node node;
     node.kind = Kind::table;
     node.table = tables_.size();
@@ -380,6 +398,65 @@ BoundMask::Table BoundMask::block_table(const MaskNode::Blocks& blocks) const {
                                        : kFirstList);
   }
   return table;
+}
+
+// Blocks of `size` positions that reach from position 0 to the last key.
+std::int64_t BoundMask::key_blocks(std::int64_t size) const {
+  if (keys_.length() == 0) return 0;
+  return std::max<std::int64_t>(0, floor_div(keys_.highest(), size) + 1);
+}
+
+// One list for each block that a query stands in.
+BoundMask::Table BoundMask::table_by_block(
+    std::int64_t size,
+    const std::function<void(std::int64_t block, std::vector<Interval>& pieces)>& keys_of) const {
+  Table table;
+  std::map<std::int64_t, std::uint32_t> list_of_block;
+  std::vector<Interval> pieces;
+  table.list_of_row.reserve(static_cast<std::size_t>(geometry_.q_len));
+  for (std::int64_t q = 0; q < geometry_.q_len; ++q) {
+    const std::int64_t block = floor_div(geometry_.q_position(q), size);
+    const auto next = static_cast<std::uint32_t>(table.starts.size() - 1);
+    const auto [it, added] = list_of_block.try_emplace(block, next);
+    table.list_of_row.push_back(it->second);
+    if (!added) continue;
+    pieces.clear();
+    keys_of(block, pieces);
+    normalise(pieces);
+    table.intervals.insert(table.intervals.end(), pieces.begin(), pieces.end());
+    table.starts.push_back(table.intervals.size());
+  }
+  return table;
+}
+
+BoundMask::Table BoundMask::block_window_table(const MaskNode::BlockWindow& w) const {
+  return table_by_block(w.size, [&](std::int64_t block, std::vector<Interval>& pieces) {
+    const Wide from = (Wide{block} - w.left) * w.size, to = (Wide{block} + w.right + 1) * w.size;
+    keys_.between(w.left < 0 ? kLowest : clipped(from), w.right < 0 ? kHighest : clipped(to - 1),
+                  pieces);
+  });
+}
+
+BoundMask::Table BoundMask::global_block_table(const MaskNode::GlobalBlocks& g) const {
+  const std::int64_t n = key_blocks(g.size), last = n - std::min(n, g.last);
+  return table_by_block(g.size, [&](std::int64_t block, std::vector<Interval>& pieces) {
+    if ((0 <= block && block < g.first) || (last <= block && block < n)) {
+      return keys_.between(kLowest, kHighest, pieces);
+    }
+    if (g.first > 0) keys_.between(0, clipped(Wide{g.first} * g.size - 1), pieces);
+    if (last < n) keys_.between(last * g.size, clipped(Wide{n} * g.size - 1), pieces);
+  });
+}
+
+BoundMask::Table BoundMask::drawn_block_table(const MaskNode::DrawnBlocks& drawn,
+                                              std::int64_t head) const {
+  const RandomBlocks& rule = drawn.rule;
+  const std::int64_t n = key_blocks(rule.size);
+  return table_by_block(rule.size, [&](std::int64_t block, std::vector<Interval>& pieces) {
+    for (const auto& [first, last] : drawn_blocks(rule, n, block, head)) {
+      keys_.between(first * rule.size, clipped((Wide{last} + 1) * rule.size - 1), pieces);
+    }
+  });
 }
 
 BoundMask::Table BoundMask::document_table(const MaskNode::Documents& documents) const {

@@ -28,7 +28,8 @@ class BoundMask {
   const Keys& keys() const { return keys_; }
 
   // (batch, head) pairs of one variant have the same rows; ids are 0..variants()-1. A mask without
-  // per_head, per_batch, padding, dense and predicate has one (none when batch or heads is 0).
+  // random_blocks, per_head, per_batch, padding, dense and predicate has one (none when batch or
+  // heads is 0).
   int variants() const { return static_cast<int>(variants_.size()); }
   int variant(std::int64_t batch, std::int64_t head) const {
     return variant_of_[static_cast<std::size_t>(batch * batch_stride_ + head * head_stride_)];
@@ -91,7 +92,7 @@ class BoundMask {
   std::size_t bind(const Mask& mask, std::int64_t batch, std::int64_t head);
   std::size_t bind_range(Node range);
   std::size_t bind_list(const Mask::Node* key, std::vector<Interval> pieces);
-  std::size_t bind_table(const Mask::Node* key, const std::function<Table()>& build);
+  std::size_t bind_table(std::vector<std::uint64_t> key, const std::function<Table()>& build);
   std::size_t bind_dense(const Mask::Node::Dense& dense, const Mask::Node* key, std::int64_t batch,
                          std::int64_t head);
   std::size_t bind_all(const std::vector<Mask>& masks, std::int64_t batch, std::int64_t head);
@@ -101,6 +102,13 @@ class BoundMask {
   std::size_t intern(const std::vector<std::uint64_t>& key, const std::function<Node()>& make);
   Table global_table(const Mask::Node::GlobalTokens& global) const;
   Table block_table(const Mask::Node::Blocks& blocks) const;
+  std::int64_t key_blocks(std::int64_t size) const;
+  Table table_by_block(
+      std::int64_t size,
+      const std::function<void(std::int64_t block, std::vector<Interval>& pieces)>& keys_of) const;
+  Table block_window_table(const Mask::Node::BlockWindow& window) const;
+  Table global_block_table(const Mask::Node::GlobalBlocks& global) const;
+  Table drawn_block_table(const Mask::Node::DrawnBlocks& drawn, std::int64_t head) const;
   Table document_table(const Mask::Node::Documents& documents) const;
   bool every_row_full(std::size_t root) const;
 

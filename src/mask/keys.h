@@ -64,6 +64,11 @@ class Keys {
     return consecutive_ ? first_ + j : positions_[static_cast<std::size_t>(j)];
   }
 
+  // The highest position; only when there are keys.
+  std::int64_t highest() const {
+    return increasing_ ? position(length_ - 1) : sorted_.back().first;
+  }
+
   // Keys at positions below p; at p or below. Increasing keys only.
   std::int64_t below(std::int64_t p) const {
     if (consecutive_) {

@@ -83,6 +83,13 @@ Mask join(const Mask& a, const Mask& b) {
   return make(std::move(joined));
 }
 
+void need_least(const char* name, const char* what, std::int64_t value, std::int64_t least) {
+  if (value >= least) return;
+  throw std::invalid_argument("[mask] " + std::string(name) + " has " + what + " " +
+                              std::to_string(value) + ", which must be at least " +
+                              std::to_string(least));
+}
+
 template <typename T>
 void sort_unique(std::vector<T>& list) {
   std::sort(list.begin(), list.end());
@@ -106,10 +113,7 @@ Mask Mask::causal() {
 Mask Mask::window(std::int64_t left, std::int64_t right) { return make(Node::Window{left, right}); }
 
 Mask Mask::dilated_window(std::int64_t left, std::int64_t right, std::int64_t step) {
-  if (step < 1) {
-    throw std::invalid_argument("[mask] dilated_window has step " + std::to_string(step) +
-                                ", which must be at least 1");
-  }
+  need_least("dilated_window", "step", step, 1);
   return make(Node::DilatedWindow{left, right, step});
 }
 
@@ -120,12 +124,58 @@ Mask Mask::global_tokens(std::vector<std::int64_t> positions) {
 
 Mask Mask::blocks(std::int64_t size,
                   std::vector<std::pair<std::int64_t, std::int64_t>> visible_blocks) {
-  if (size < 1) {
-    throw std::invalid_argument("[mask] blocks has size " + std::to_string(size) +
-                                ", which must be at least 1");
-  }
+  need_least("blocks", "size", size, 1);
   sort_unique(visible_blocks);
   return make(Node::Blocks{size, std::move(visible_blocks)});
+}
+
+Mask Mask::block_window(std::int64_t size, std::int64_t left, std::int64_t right) {
+  need_least("block_window", "size", size, 1);
+  return make(Node::BlockWindow{size, left, right});
+}
+
+Mask Mask::global_blocks(std::int64_t size, std::int64_t first, std::int64_t last) {
+  need_least("global_blocks", "size", size, 1);
+  need_least("global_blocks", "first", first, 0);
+  need_least("global_blocks", "last", last, 0);
+  return make(Node::GlobalBlocks{size, first, last});
+}
+
+Mask Mask::random_blocks(const RandomBlocks& blocks) {
+  constexpr const char* kName = "random_blocks";
+  constexpr std::int64_t kMost = 65536;
+  need_least(kName, "size", blocks.size, 1);
+  need_least(kName, "count", blocks.count, 0);
+  need_least(kName, "band", blocks.band, 0);
+  need_least(kName, "first", blocks.first, 0);
+  need_least(kName, "last", blocks.last, 0);
+  if (blocks.count > kMost) {
+    throw std::invalid_argument("[mask] random_blocks has count " + std::to_string(blocks.count) +
+                                ", which must be at most " + std::to_string(kMost));
+  }
+  return make(Node::DrawnBlocks{blocks});
+}
+
+Mask Mask::longformer(std::int64_t w, std::vector<std::int64_t> global_positions,
+                      std::int64_t dilation) {
+  need_least("longformer", "w", w, 0);
+  const Mask near = dilation == 1 ? window(w, w) : dilated_window(w, w, dilation);
+  return global_positions.empty() ? near : near | global_tokens(std::move(global_positions));
+}
+
+Mask Mask::bigbird(std::int64_t size, std::int64_t random, std::uint64_t seed) {
+  return block_window(size, 1, 1) | global_blocks(size, 1, 1) |
+         random_blocks({.size = size, .count = random, .seed = seed});
+}
+
+Mask Mask::bigbird_extended(std::int64_t tokens, std::int64_t size, std::int64_t random,
+                            std::uint64_t seed) {
+  need_least("bigbird_extended", "global_tokens", tokens, 0);
+  need_least("bigbird_extended", "size", size, 1);
+  // A block that holds global tokens and others may be drawn.
+  const RandomBlocks drawn{
+      .size = size, .count = random, .seed = seed, .first = tokens / size, .last = 0};
+  return block_window(size, 1, 1) | global_blocks(1, tokens, 0) | random_blocks(drawn);
 }
 
 Mask Mask::documents(std::vector<std::int64_t> lengths) {

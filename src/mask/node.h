@@ -39,6 +39,21 @@ struct Mask::Node {
     std::int64_t size;
     std::vector<std::pair<std::int64_t, std::int64_t>> visible;
   };
+  // With q = floor(q_pos / size), k = floor(k_pos / size): (left < 0 || q - left <= k) &&
+  // (right < 0 || k <= q + right). size >= 1.
+  struct BlockWindow {
+    std::int64_t size, left, right;
+  };
+  // With n = max(0, floor(p / size) + 1), p the highest key position (n = 0 without keys):
+  // floor(q_pos / size) or floor(k_pos / size) is in [0, first) or in [max(0, n - last), n).
+  // size >= 1; first, last >= 0.
+  struct GlobalBlocks {
+    std::int64_t size, first, last;
+  };
+  // As attn/mask.h says.
+  struct DrawnBlocks {
+    RandomBlocks rule;
+  };
   // ends[d - 1] <= q_pos, k_pos < ends[d] for the same d, where ends[-1] stands for 0. `ends` are
   // the running sums of the lengths: they never decrease.
   struct Documents {
@@ -81,8 +96,8 @@ struct Mask::Node {
     std::vector<Mask> masks;
   };
 
-  std::variant<Full, Causal, Window, DilatedWindow, GlobalTokens, Blocks, Documents, Prefix,
-               Padding, Dense, Custom, PerHead, PerBatch, All, Any>
+  std::variant<Full, Causal, Window, DilatedWindow, GlobalTokens, Blocks, BlockWindow, GlobalBlocks,
+               DrawnBlocks, Documents, Prefix, Padding, Dense, Custom, PerHead, PerBatch, All, Any>
       data;
 };
 

@@ -1,6 +1,8 @@
 // Masks as text: Mask::to_string and its inverse, Mask::parse. The grammar is in attn/mask.h.
+#include <algorithm>
 #include <charconv>
 #include <cstddef>
+#include <iterator>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -15,6 +17,7 @@ namespace attn {
 namespace {
 
 using Node = Mask::Node;
+using Arguments = std::vector<std::int64_t>;
 
 template <typename List, typename Write>
 std::string join(const List& list, const char* separator, Write write) {
@@ -49,6 +52,18 @@ std::string write(const Mask& mask) {
             return number(block.first) + "-" + number(block.second);
           });
           return "blocks(" + number(node.size) + (pairs.empty() ? ";)" : "; " + pairs + ")");
+        } else if constexpr (std::is_same_v<T, Node::BlockWindow>) {
+          return "block_window(" + numbers({node.size, node.left, node.right}) + ")";
+        } else if constexpr (std::is_same_v<T, Node::GlobalBlocks>) {
+          return "global_blocks(" + numbers({node.size, node.first, node.last}) + ")";
+        } else if constexpr (std::is_same_v<T, Node::DrawnBlocks>) {
+          const RandomBlocks &rule = node.rule, otherwise;
+          Arguments list = {rule.size, rule.count, static_cast<std::int64_t>(rule.seed)};
+          if (rule.band != otherwise.band || rule.first != otherwise.first ||
+              rule.last != otherwise.last) {
+            list.insert(list.end(), {rule.band, rule.first, rule.last});
+          }
+          return "random_blocks(" + numbers(list) + ")";
         } else if constexpr (std::is_same_v<T, Node::Documents>) {
           std::vector<std::int64_t> lengths = node.ends;
           for (std::size_t d = lengths.size(); d-- > 1;) lengths[d] -= lengths[d - 1];
@@ -86,17 +101,31 @@ struct Form {
   Mask (*make)(std::vector<std::int64_t> arguments);
 };
 constexpr std::size_t kAny = static_cast<std::size_t>(-1);
-using Arguments = std::vector<std::int64_t>;
 
 constexpr const char* kKnown =
     "full, causal, window(left, right), dilated(left, right, step), global(positions), "
-    "blocks(size; q-k, ...), documents(lengths), prefix(n), padding(lengths), "
-    "padding-left(lengths), per_head(mask; ...), per_batch(mask; ...)";
+    "blocks(size; q-k, ...), block_window(size, left, right), global_blocks(size, first, last), "
+    "random_blocks(size, count, seed), bigbird(size, random, seed), documents(lengths), prefix(n), "
+    "padding(lengths), padding-left(lengths), per_head(mask; ...), per_batch(mask; ...)";
 
 Mask dilated(const Arguments& a) { return Mask::dilated_window(a[0], a[1], a[2]); }
 Mask global(Arguments a) { return Mask::global_tokens(std::move(a)); }
 Mask padding_left(Arguments a) { return Mask::padding(std::move(a), PaddingSide::left); }
 
+Mask random_blocks(const Arguments& a) {
+  RandomBlocks rule{.size = a[0], .count = a[1], .seed = static_cast<std::uint64_t>(a[2])};
+  if (a.size() == 6) {
+    rule.band = a[3];
+    rule.first = a[4];
+    rule.last = a[5];
+  }
+  return Mask::random_blocks(rule);
+}
+Mask bigbird(const Arguments& a) {
+  return Mask::bigbird(a[0], a[1], static_cast<std::uint64_t>(a[2]));
+}
+
+// A name that stands twice takes either number of arguments.
 const Form kForms[] = {
     {"full", 0, "", [](Arguments) { return Mask::full(); }},
     {"causal", 0, "", [](Arguments) { return Mask::causal(); }},
@@ -105,6 +134,13 @@ const Form kForms[] = {
     {"dilated_window", 3, "left, right, step", [](Arguments a) { return dilated(a); }},
     {"global", kAny, "", global},
     {"global_tokens", kAny, "", global},
+    {"block_window", 3, "size, left, right",
+     [](Arguments a) { return Mask::block_window(a[0], a[1], a[2]); }},
+    {"global_blocks", 3, "size, first, last",
+     [](Arguments a) { return Mask::global_blocks(a[0], a[1], a[2]); }},
+    {"random_blocks", 3, "size, count, seed", [](Arguments a) { return random_blocks(a); }},
+    {"random_blocks", 6, "", [](Arguments a) { return random_blocks(a); }},
+    {"bigbird", 3, "size, random, seed", [](Arguments a) { return bigbird(a); }},
     {"documents", kAny, "", [](Arguments a) { return Mask::documents(std::move(a)); }},
     {"prefix", 1, "n", [](Arguments a) { return Mask::prefix(a[0]); }},
     {"padding", kAny, "", [](Arguments a) { return Mask::padding(std::move(a)); }},
@@ -222,27 +258,32 @@ class Parser {
     if (name == "dense" || name == "predicate") {
       fail(begin, name + " masks cannot be written as text; known: " + kKnown);
     }
-    for (const Form& form : kForms) {
-      if (name != form.name) continue;
-      const bool colon = peek() == ':';
-      const bool given = colon || peek() == '(';
-      if (given) ++at_;
-      Arguments list;
-      if (given && (colon || peek() != ')')) list = integers();
-      if (given && !colon) expect(')');
-      if (form.arguments == kAny && !given) fail(begin, name + " needs a list of numbers");
-      if (form.arguments != kAny && list.size() != form.arguments) {
-        const std::string form_text = form.arguments == 0
-                                          ? "no numbers"
-                                          : number(static_cast<std::int64_t>(form.arguments)) +
-                                                (form.arguments == 1 ? " number (" : " numbers (") +
-                                                form.meaning + ")";
-        fail(begin, name + " takes " + form_text + ", not " +
-                        number(static_cast<std::int64_t>(list.size())));
-      }
-      return form.make(std::move(list));
+    const auto named = [&](const Form& form) { return name == form.name; };
+    const Form* form = std::find_if(std::begin(kForms), std::end(kForms), named);
+    if (form == std::end(kForms)) {
+      fail(begin, "unknown mask \"" + name + "\"; known: " + kKnown);
     }
-    fail(begin, "unknown mask \"" + name + "\"; known: " + kKnown);
+    const bool colon = peek() == ':';
+    const bool given = colon || peek() == '(';
+    if (given) ++at_;
+    Arguments list;
+    if (given && (colon || peek() != ')')) list = integers();
+    if (given && !colon) expect(')');
+    if (form->arguments == kAny && !given) fail(begin, name + " needs a list of numbers");
+    if (form->arguments != kAny && list.size() != form->arguments) {
+      const Form* other = std::find_if(form + 1, std::end(kForms), named);
+      if (other != std::end(kForms) && list.size() == other->arguments) {
+        return other->make(std::move(list));
+      }
+      const std::string form_text = form->arguments == 0
+                                        ? "no numbers"
+                                        : number(static_cast<std::int64_t>(form->arguments)) +
+                                              (form->arguments == 1 ? " number (" : " numbers (") +
+                                              form->meaning + ")";
+      fail(begin, name + " takes " + form_text + ", not " +
+                      number(static_cast<std::int64_t>(list.size())));
+    }
+    return form->make(std::move(list));
   }
 
   std::int64_t integer() {

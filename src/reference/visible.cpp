@@ -2,10 +2,13 @@
 // intervals.
 #include "reference/visible.h"
 
+#include <algorithm>
+#include <set>
 #include <stdexcept>
 #include <string>
 
 #include "attn/reference.h"
+#include "base/random.h"
 
 namespace attn::reference {
 
@@ -52,11 +55,48 @@ struct Pair {
   }
 
   bool operator()(const Mask::Node::Blocks& b) const {
-    const auto block_of = [&b](Wide p) { return p >= 0 ? p / b.size : -((-p - 1) / b.size) - 1; };
     for (const auto& [q_block, k_block] : b.visible) {
-      if (q_block == block_of(q_pos) && k_block == block_of(k_pos)) return true;
+      if (q_block == block_of(q_pos, b.size) && k_block == block_of(k_pos, b.size)) return true;
     }
     return false;
+  }
+
+  bool operator()(const Mask::Node::BlockWindow& w) const {
+    const Wide q_block = block_of(q_pos, w.size), k_block = block_of(k_pos, w.size);
+    return (w.left < 0 || q_block - w.left <= k_block) &&
+           (w.right < 0 || k_block <= q_block + w.right);
+  }
+
+  bool operator()(const Mask::Node::GlobalBlocks& g) const {
+    const Wide n = key_blocks(g.size);
+    const auto global = [&](Wide block) {
+      return block >= 0 && (block < g.first || (block < n && block >= n - g.last));
+    };
+    return global(block_of(q_pos, g.size)) || global(block_of(k_pos, g.size));
+  }
+
+  bool operator()(const Mask::Node::DrawnBlocks& drawn) const {
+    const RandomBlocks& rule = drawn.rule;
+    const Wide n = key_blocks(rule.size), row = block_of(q_pos, rule.size),
+               wanted = block_of(k_pos, rule.size);
+    if (row < rule.first || row >= n - rule.last) return false;
+    std::vector<Wide> open;  // blocks that may be drawn
+    for (Wide c = rule.first; c < n - rule.last; ++c) {
+      if (c < row - rule.band || c > row + rule.band) open.push_back(c);
+    }
+    const auto m = static_cast<std::int64_t>(open.size());
+    std::set<Wide> taken;
+    for (std::int64_t j = std::max<std::int64_t>(0, m - rule.count), d = 0; j < m; ++j, ++d) {
+      const auto words = philox4x32(
+          {static_cast<std::uint32_t>(d), static_cast<std::uint32_t>(row),
+           static_cast<std::uint32_t>(head), 0xFFFFFFFF},
+          {static_cast<std::uint32_t>(rule.seed), static_cast<std::uint32_t>(rule.seed >> 32)});
+      const Wide x = Wide{words[0]} + (Wide{words[1]} << 32);
+      const Wide t = m <= rule.count ? j : x * (j + 1) >> 64;
+      const Wide block = open[at(static_cast<std::int64_t>(t))];
+      taken.insert(taken.count(block) != 0 ? open[at(j)] : block);
+    }
+    return taken.count(wanted) != 0;
   }
 
   bool operator()(const Mask::Node::Documents& d) const {
@@ -120,6 +160,19 @@ struct Pair {
       if (sees(m)) return true;
     }
     return false;
+  }
+
+  static Wide block_of(Wide p, std::int64_t size) {
+    return p >= 0 ? p / size : -((-p - 1) / size) - 1;
+  }
+
+  // Blocks from position 0 to the last key.
+  Wide key_blocks(std::int64_t size) const {
+    Wide blocks = 0;
+    for (std::int64_t j = 0; j < geometry.k_len; ++j) {
+      blocks = std::max(blocks, block_of(geometry.k_position(j), size) + 1);
+    }
+    return blocks;
   }
 
   bool sees(const Mask& mask) const { return std::visit(*this, mask.node().data); }

@@ -181,6 +181,12 @@ inline std::vector<Option> all_options() {
   return {
       {"causal", [](Problem64& p) { p.options.mask = p.options.mask & Mask::causal(); }},
       {"window", [](Problem64& p) { p.options.mask = p.options.mask & Mask::window(2, 1); }},
+      {"random_blocks",
+       [](Problem64& p) {
+         const RandomBlocks drawn{
+             .size = 1, .count = 2, .seed = 3, .band = 0, .first = 0, .last = 0};
+         p.options.mask = p.options.mask & Mask::random_blocks(drawn);
+       }},
       {"start", [](Problem64& p) { p.options.query_start = 2; }},
       {"early", [](Problem64& p) { p.options.query_start = -2; }},
       {"scale", [](Problem64& p) { p.options.score.scale = 1.75; }},

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <functional>
 #include <memory>
 #include <random>
@@ -75,6 +76,80 @@ inline Ruled blocks(std::int64_t size, std::vector<std::pair<std::int64_t, std::
               };
               return inside(block.first, g.q_position(q)) && inside(block.second, g.k_position(k));
             });
+          }};
+}
+
+inline Ruled block_window(std::int64_t size, std::int64_t left, std::int64_t right) {
+  return {Mask::block_window(size, left, right),
+          [=](const Geometry& g, std::int64_t, std::int64_t, std::int64_t q, std::int64_t k) {
+            const auto block = [size](Wide p) { return (p - ((p % size) + size) % size) / size; };
+            const Wide offset = block(g.k_position(k)) - block(g.q_position(q));
+            return (left < 0 || offset >= -Wide{left}) && (right < 0 || offset <= right);
+          }};
+}
+
+// From the end of the last key's block backwards.
+inline Ruled global_blocks(std::int64_t size, std::int64_t first, std::int64_t last) {
+  return {Mask::global_blocks(size, first, last),
+          [=](const Geometry& g, std::int64_t, std::int64_t, std::int64_t q, std::int64_t k) {
+            Wide end = 0;
+            for (std::int64_t j = 0; j < g.k_len; ++j) {
+              while (end <= g.k_position(j)) end += size;
+            }
+            const auto inside = [&](Wide p) {
+              return p >= 0 &&
+                     (p < Wide{first} * size || (p < end && p >= end - Wide{last} * size));
+            };
+            return inside(g.q_position(q)) || inside(g.k_position(k));
+          }};
+}
+
+// Philox4x32-10 again, in the words of the paper: (hi, lo) of two products, then the keys.
+inline std::uint64_t drawn_word(std::uint64_t seed, std::uint32_t draw, std::uint32_t row,
+                                std::uint32_t head) {
+  std::uint32_t x[4] = {draw, row, head, 0xFFFFFFFFU};
+  auto low = static_cast<std::uint32_t>(seed), high = static_cast<std::uint32_t>(seed >> 32);
+  for (int round = 0; round < 10; ++round) {
+    const std::uint64_t p = 0xD2511F53ULL * x[0], r = 0xCD9E8D57ULL * x[2];
+    const std::uint32_t y[4] = {
+        static_cast<std::uint32_t>(r >> 32) ^ x[1] ^ low, static_cast<std::uint32_t>(r),
+        static_cast<std::uint32_t>(p >> 32) ^ x[3] ^ high, static_cast<std::uint32_t>(p)};
+    std::copy(y, y + 4, x);
+    low += 0x9E3779B9U;
+    high += 0xBB67AE85U;
+  }
+  return x[0] + (std::uint64_t{x[1]} << 32);
+}
+
+inline Ruled random_blocks(const RandomBlocks& rule) {
+  return {Mask::random_blocks(rule),
+          [=](const Geometry& g, std::int64_t, std::int64_t h, std::int64_t q, std::int64_t k) {
+            std::int64_t n = 0;
+            for (std::int64_t j = 0; j < g.k_len; ++j) {
+              while (n * rule.size <= g.k_position(j)) ++n;
+            }
+            const std::int64_t at = g.q_position(q);
+            if (at < rule.first * rule.size || at >= (n - rule.last) * rule.size) return false;
+            std::vector<std::int64_t> open;
+            for (std::int64_t c = rule.first; c < n - rule.last; ++c) {
+              if (std::abs(c - at / rule.size) > rule.band) open.push_back(c);
+            }
+            const auto m = static_cast<std::int64_t>(open.size());
+            std::vector<std::int64_t> taken;
+            for (std::int64_t d = 0; d < rule.count && m > rule.count; ++d) {
+              const std::uint64_t x = drawn_word(rule.seed, static_cast<std::uint32_t>(d),
+                                                 static_cast<std::uint32_t>(at / rule.size),
+                                                 static_cast<std::uint32_t>(h));
+              const std::int64_t j = m - rule.count + d;
+              const auto t = static_cast<std::int64_t>(Wide{x} * (j + 1) >> 64);
+              taken.push_back(std::count(taken.begin(), taken.end(), t) != 0 ? j : t);
+            }
+            for (std::int64_t i = 0; i < m; ++i) {
+              const std::int64_t begin = open[static_cast<std::size_t>(i)] * rule.size;
+              if (g.k_position(k) < begin || g.k_position(k) >= begin + rule.size) continue;
+              return m <= rule.count || std::count(taken.begin(), taken.end(), i) != 0;
+            }
+            return false;
           }};
 }
 
@@ -223,7 +298,7 @@ class Random {
   Ruled leaf(const Geometry& g, bool ordered) {
     const auto side = [&] { return integer(-1, chance(50) ? 6 : 90); };
     for (;;) {
-      switch (integer(0, 10)) {
+      switch (integer(0, 13)) {
         case 0: return {Mask::full(), [](const Geometry&, auto...) { return true; }};
         case 1:
           if (ordered) return causal();
@@ -247,7 +322,12 @@ class Random {
         case 8:
           return padding(list(1, 1, 0, g.k_len, chance(50) ? g.batch : 1),
                          chance(50) ? PaddingSide::right : PaddingSide::left);
-        case 9:
+        case 9: return block_window(integer(1, 40), integer(-1, 3), integer(-1, 3));
+        case 10: return global_blocks(integer(1, 20), integer(0, 2), integer(0, 2));
+        case 11:
+          return random_blocks(
+              {integer(1, 20), integer(0, 4), seed(), integer(0, 2), integer(0, 2), integer(0, 2)});
+        case 12:
           if (chance(40)) return dense(seed(), g, static_cast<unsigned>(integer(0, 15)));
           break;
         default:

@@ -78,6 +78,13 @@ TEST(MaskText, ReadsEveryName) {
   same("blocks:64;0-0,-1--2", "blocks(64; -1--2, 0-0)");
   same("blocks:64:0-0", "blocks(64; 0-0)");
   same("blocks(64 ; )", "blocks(64;)");
+  same("block-window(16, 1, -1)", "block_window(16, 1, -1)");
+  same("global_blocks:64,1,0", "global_blocks(64, 1, 0)");
+  same("random_blocks:64,3,7", "random_blocks(64, 3, 7)");
+  same("random-blocks(64, 3, -1, 1, 1, 1)", "random_blocks(64, 3, -1)");
+  same("random_blocks(64, 3, 7, 2, 0, 1)", "random_blocks(64, 3, 7, 2, 0, 1)");
+  same("bigbird(64, 2, 5)",
+       "block_window(64, 1, 1) | global_blocks(64, 1, 1) | random_blocks(64, 2, 5)");
   same("per-head(causal; blocks(4;); blocks:4;1-1; window:1,0|full)",
        "per_head(causal; blocks(4;); blocks(4; 1-1); window(1, 0) | full)");
   same("per_batch(causal; per_head(full; causal))", "per_batch(causal; per_head(full; causal))");
@@ -114,6 +121,12 @@ TEST(MaskText, ErrorsPointAndName) {
   EXPECT_THAT(error_of("global"), HasSubstr("global needs a list"));
   EXPECT_THAT(error_of("full & dilated(1,1,0)"), HasSubstr("column 8"));
   EXPECT_THAT(error_of("full & dilated(1,1,0)"), HasSubstr("step 0"));
+  EXPECT_THAT(error_of("full & random_blocks(16, 3)"), HasSubstr("column 8"));
+  EXPECT_THAT(error_of("random_blocks(16, 3)"),
+              HasSubstr("random_blocks takes 3 numbers (size, count, seed), not 2"));
+  EXPECT_THAT(error_of("random_blocks(16, 3, 0, 1)"), HasSubstr("not 4"));
+  EXPECT_THAT(error_of("random_blocks(16, 65537, 0)"), HasSubstr("count 65537"));
+  EXPECT_THAT(error_of("block_window(0, 1, 1)"), HasSubstr("size 0, which must be at least 1"));
   EXPECT_THAT(error_of("per_head(per_head(full))"), HasSubstr("column 1"));
   EXPECT_THAT(error_of("per_head(full; documents(-1))"), HasSubstr("column 16"));
   EXPECT_THAT(error_of("predicate"), HasSubstr("cannot be written"));

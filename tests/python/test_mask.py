@@ -19,6 +19,9 @@ CASES = {
     "dilated": (Mask.dilated_window(2, 0, 3), np.isin(J - I, [-6, -3, 0])),
     "global": (Mask.global_tokens([0, 5]), np.isin(I, [0, 5]) | np.isin(J, [0, 5])),
     "blocks": (Mask.blocks(4, [(0, 0), (1, 2)]), ((I < 4) & (J < 4)) | ((I // 4 == 1) & (J // 4 == 2))),
+    "block window": (Mask.block_window(4, 1, 0), (J // 4 == I // 4) | (J // 4 == I // 4 - 1)),
+    "global blocks": (Mask.global_blocks(5, 1, 1), (I < 5) | (J < 5) | (I >= 10) | (J >= 10)),
+    "longformer": (Mask.longformer(2, [5], 2), np.isin(J - I, [-4, -2, 0, 2, 4]) | (I == 5) | (J == 5)),
     "documents": (Mask.documents([5, 4]), ((I < 5) & (J < 5)) | ((I // 5 == 1) & (I < 9) & (J >= 5) & (J < 9))),
     "prefix": (Mask.causal() | Mask.prefix(4), (J <= I) | (J < 4)),
     "padding": (Mask.padding([9]), (J < 9) & (I >= 0)),
@@ -40,6 +43,25 @@ def test_each_mask_is_its_rule(name):
     assert mask.pairs(12, 12, batch=2 if "padding" not in name else 1, heads=3) % expected.sum() == 0
     assert mask.empty_rows(12, 12) == np.flatnonzero(~expected.any(1)).tolist()
     assert mask.sees_future(12, 12) == bool((expected & (J > I)).any())
+
+
+def test_random_blocks():
+    mask = Mask.random_blocks(4, 3, seed=7)
+    seen = mask.visible(64, 64, heads=2)[0].reshape(2, 16, 4, 16, 4)
+    blocks = seen.all((2, 4))
+    assert (blocks == seen.any((2, 4))).all() and (blocks[0] != blocks[1]).any()
+    row, column = np.indices((16, 16))
+    taken = (abs(row - column) <= 1) | np.isin(row, [0, 15]) | np.isin(column, [0, 15])
+    assert not (blocks & taken).any()
+    assert (blocks.sum(2)[:, 1:15] == 3).all()
+    assert str(mask) == "random_blocks(4, 3, 7)" and str(Mask.parse(str(mask))) == str(mask)
+    assert str(Mask.random_blocks(seed=2**64 - 1)) == "random_blocks(64, 3, -1)"
+    bigbird = Mask.bigbird(4, 3, seed=7).visible(64, 64, heads=2)[0].reshape(2, 16, 4, 16, 4)
+    assert (bigbird.all((2, 4)) == (blocks | taken)).all()
+    assert str(Mask.bigbird_extended(2, 4, 1)).startswith("block_window(4, 1, 1) | global_blocks(1, 2, 0)")
+    for wrong in (dict(size=0), dict(count=-1), dict(count=65537), dict(band=-1)):
+        with pytest.raises(ValueError):
+            Mask.random_blocks(**wrong)
 
 
 def test_positions():

@@ -64,7 +64,7 @@ class RandomMasks {
   }
 
   Mask leaf() {
-    switch (pick(0, 10)) {
+    switch (pick(0, 13)) {
       case 0: return Mask::full();
       case 1: return Mask::causal();
       case 2: return Mask::window(pick(-1, 9), pick(-1, 9));
@@ -77,6 +77,15 @@ class RandomMasks {
         return Mask::padding(list(pick(0, 1) ? 1 : geometry.batch, 0, geometry.k_len),
                              pick(0, 1) ? PaddingSide::left : PaddingSide::right);
       case 9: return dense();
+      case 10: return Mask::block_window(pick(1, 20), pick(-1, 3), pick(-1, 3));
+      case 11: return Mask::global_blocks(pick(1, 12), pick(0, 2), pick(0, 2));
+      case 12:
+        return Mask::random_blocks({.size = pick(1, 12),
+                                    .count = pick(0, 4),
+                                    .seed = generator_(),
+                                    .band = pick(0, 2),
+                                    .first = pick(0, 2),
+                                    .last = pick(0, 2)});
       default: return predicate();
     }
   }
