@@ -165,8 +165,8 @@ def case(model_type, settings):
     return {"config": keep, "tensors": tensors, "runs": runs, "greedy": ids[-STEPS:]}
 
 
-def write(name, cases):
-    out = {"made_by": "tools/golden_families.py", "torch": torch.__version__,
+def write(name, cases, made_by="tools/golden_families.py"):
+    out = {"made_by": made_by, "torch": torch.__version__,
            "transformers": transformers.__version__, "cases": cases}
     path = Path(__file__).resolve().parent.parent / "tests/data" / name
     text = json.dumps(out, separators=(",", ":"))

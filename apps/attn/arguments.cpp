@@ -39,6 +39,7 @@ constexpr const char* kLookExamples = R"eg(Examples:
   attn look minilm -f letter.txt --max-length 128 --findings 10
   attn look smollm2 "The capital of France is Paris."
   attn look smollm2 -f chapter.txt --layers 0,5,10-12
+  attn look ./longformer-base-4096 -f report.txt --global-tokens 0-11
   attn look ./opus-mt-en-fr "A dog runs." --json          translates, and looks at the translation
   attn look ./opus-mt-en-fr "A dog runs." --target "Un chien court."
   xdg-open "$(attn look minilm 'What does it look at?')"
@@ -236,6 +237,10 @@ Command parse(int argc, const char* const* argv) {
       ->type_name("N");
   std::string layers;
   sub->add_option("--layers", layers, "Only these layers, as 0,5,10-12 (default: all)")
+      ->type_name("LIST");
+  std::string global_tokens;
+  sub->add_option("--global-tokens", global_tokens,
+                  "Longformer: tokens that see, and are seen by, all of the text (default: 0)")
       ->type_name("LIST");
   sub->add_option("-o,--output", look.output, "The page")->type_name("FILE")->capture_default_str();
   sub->add_option("--findings", look.findings,
@@ -512,7 +517,10 @@ Command parse(int argc, const char* const* argv) {
   }
   if (command == "look") {
     if (look.text && !look.file.empty()) reject(command, "give a text or -f, not both");
-    if (!layers.empty()) look.layers = parse_layers(command, layers);
+    if (!layers.empty()) look.layers = parse_list(command, "--layers", layers);
+    if (!global_tokens.empty()) {
+      look.global_tokens = parse_list(command, "--global-tokens", global_tokens);
+    }
     look.common = common;
     return look;
   }

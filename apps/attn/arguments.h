@@ -39,7 +39,8 @@ struct LookOptions {
   std::optional<std::string> pair;
   std::optional<std::string> target;  // of an encoder-decoder, in place of its own
   std::int64_t max_length = 0;
-  std::vector<std::int64_t> layers;  // of the model; none: all
+  std::vector<std::int64_t> layers;                        // of the model; none: all
+  std::optional<std::vector<std::int64_t>> global_tokens;  // none: the model's choice
   std::string output = "attention.html";
   std::optional<std::size_t> findings;  // given: on standard output, before the path
   bool offline = false;

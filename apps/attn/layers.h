@@ -1,4 +1,4 @@
-// Lists of layers on the command line.
+// Lists of layers and tokens on the command line.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,8 @@
 namespace attn::cli {
 
 // "0,5,10-12": numbers and ranges, both ends included. Throws std::invalid_argument in the name of
-// `command`.
-std::vector<std::int64_t> parse_layers(const std::string& command, const std::string& text);
+// `command` and its `option`.
+std::vector<std::int64_t> parse_list(const std::string& command, const std::string& option,
+                                     const std::string& text);
 
 }  // namespace attn::cli

@@ -33,7 +33,8 @@ std::string the_text(const LookOptions& options) {
 
 // What an encoder reads in a text or a pair.
 AttentionRecord read(const LookOptions& options, const Model& model, const std::string& text) {
-  const Encoding encoding = model.encode(text, options.pair, options.max_length);
+  Encoding encoding = model.encode(text, options.pair, options.max_length);
+  encoding.global_tokens = options.global_tokens;
   warn_if_truncated(encoding, text, model, options.max_length);
   return model.record(encoding, options.layers);
 }
@@ -43,6 +44,10 @@ AttentionRecord read(const LookOptions& options, const LanguageModel& model,
                      const std::string& text) {
   if (options.pair) {
     throw std::invalid_argument("look: --pair needs an encoder, and '" + options.model +
+                                "' is a language model");
+  }
+  if (options.global_tokens) {
+    throw std::invalid_argument("look: --global-tokens needs an encoder, and '" + options.model +
                                 "' is a language model");
   }
   std::vector<std::int32_t> ids = model.encode(text);

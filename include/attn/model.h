@@ -27,6 +27,9 @@ struct Encoding {
   std::vector<std::pair<std::size_t, std::size_t>>
       offsets;  // bytes of the source text; 0,0 special
   bool truncated = false;
+  // Longformer: tokens that see, and are seen by, all of the text, ascending; none given: the first
+  // token, as Transformers' classifiers have it. Other models have none.
+  std::optional<std::vector<std::int64_t>> global_tokens = {};
 };
 
 struct ModelInfo {
@@ -44,10 +47,11 @@ struct ModelInfo {
 // calling thread at a time.
 class Model {
  public:
-  // An encoder of the families BERT, RoBERTa and DistilBERT: a folder with config.json, a tokenizer
-  // (tokenizer.json, or else vocab.txt, or else vocab.json and merges.txt) and weights in float32,
-  // float16 or bfloat16 (model.safetensors, or the shards that model.safetensors.index.json names).
-  // Throws attn::Error with file, tensor and reason.
+  // An encoder of the families BERT, RoBERTa, DistilBERT, Longformer and BigBird (as Transformers
+  // evaluates it: no block is drawn, docs/mechanisms/bigbird.md): a folder with config.json, a
+  // tokenizer (tokenizer.json, or else vocab.txt, or else vocab.json and merges.txt) and weights in
+  // float32, float16 or bfloat16 (model.safetensors, or the shards that
+  // model.safetensors.index.json names). Throws attn::Error with file, tensor and reason.
   static Model load(const std::string& folder, const Context& context = Context());
 
   const ModelInfo& info() const;
@@ -56,7 +60,8 @@ class Model {
   // std::invalid_argument when that is more than the model has positions.
   Encoding encode(const std::string& text, const std::optional<std::string>& pair = {},
                   std::int64_t max_length = 0) const;
-  // Last hidden states [tokens][width].
+  // Last hidden states [tokens][width]. Throws std::invalid_argument, as all below do, for global
+  // tokens that the text or the model does not have.
   std::vector<float> hidden(const Encoding& text) const;
   // hidden(), while every head answers questions on the way: float32, as Plan::run does, with
   // layers in place of the batch: [layers, heads, ...]. value_weighted weighs values before the
@@ -67,7 +72,11 @@ class Model {
   std::vector<std::vector<float>> embed(std::span<const Encoding> texts) const;
   // Runs the text and records queries, keys and value norms of layers, counted from 0; none named:
   // of all. Throws std::invalid_argument for a layer that is not there.
+  // Where rows of a layer differ in more than their mask (global tokens, BigBird's first block),
+  // its queries and keys are wider than a head; value norms are those of the ordinary values.
   AttentionRecord record(const Encoding& text, std::vector<std::int64_t> layers = {}) const;
+  // What a layer shows to a text of so many tokens, with the model's own global tokens.
+  Mask mask(std::int64_t layer, std::int64_t tokens) const;
 
  private:
   struct Impl;

@@ -52,6 +52,7 @@ from ._attn import (
     version,
     view,
 )
+from .longformer import longformer_attention
 
 __version__ = version()
 
@@ -83,6 +84,7 @@ __all__ = [
     "backward",
     "isas",
     "load",
+    "longformer_attention",
     "look",
     "merge",
     "observe",

@@ -237,13 +237,17 @@ nb::any embed(const PyModel& m, nb::handle texts) {
   return matrix(flat.data(), list.size(), columns);
 }
 
-nb::any hidden(const PyModel& m, const std::string& text, const std::optional<std::string>& pair) {
+using GlobalTokens = std::optional<std::vector<std::int64_t>>;
+
+nb::any hidden(const PyModel& m, const std::string& text, const std::optional<std::string>& pair,
+               const GlobalTokens& global_tokens) {
   std::vector<float> states;
   std::size_t tokens = 0;
   {
     nb::gil_scoped_release release;
     const std::lock_guard one_at_a_time(*m.busy);
-    const Encoding encoding = m.model.encode(text, pair);
+    Encoding encoding = m.model.encode(text, pair);
+    encoding.global_tokens = global_tokens;
     tokens = encoding.ids.size();
     states = m.model.hidden(encoding);
   }
@@ -265,13 +269,14 @@ Answers observe(const PyModel& m, const std::string& text, const std::optional<s
 
 Page look(const PyModel& m, const std::string& text, const std::optional<std::string>& pair,
           std::int64_t max_length, const std::vector<std::int64_t>& layers,
-          const std::string& title) {
+          const GlobalTokens& global_tokens, const std::string& title) {
   std::shared_ptr<AttentionRecord> record;
   {
     nb::gil_scoped_release release;
     const std::lock_guard one_at_a_time(*m.busy);
-    record = std::make_shared<AttentionRecord>(
-        m.model.record(m.model.encode(text, pair, max_length), layers));
+    Encoding encoding = m.model.encode(text, pair, max_length);
+    encoding.global_tokens = global_tokens;
+    record = std::make_shared<AttentionRecord>(m.model.record(encoding, layers));
   }
   return make_page(std::move(record), title.empty() ? text : title);
 }
@@ -293,8 +298,11 @@ belongs to, as a number.)");
 
   nb::class_<PyModel>(m, "Model", "A model, loaded by attn.load().")
       .def("embed", &embed, "texts"_a, "One vector a text, [texts, width] float32.")
-      .def("hidden", &hidden, "text"_a, "pair"_a = nb::none(),
-           "The last hidden states, [tokens, width] float32.")
+      .def(
+          "hidden", &hidden, "text"_a, "pair"_a = nb::none(), nb::kw_only(),
+          "global_tokens"_a = nb::none(),
+          "The last hidden states, [tokens, width] float32. global_tokens: of a Longformer, tokens "
+          "that see, and are seen by, all of the text; the first, unless given.")
       .def("observe", &observe, "text"_a, "pair"_a = nb::none(), "questions"_a,
            R"(What every head does, as Answers: [layers, heads, ...]. See Questions.
 
@@ -314,8 +322,9 @@ value_weighted weighs values before the output projection.)")
           },
           "text"_a, "pair"_a = nb::none(), "The text's tokens, special ones included.")
       .def("view", &look, "text"_a, "pair"_a = nb::none(), nb::kw_only(), "max_length"_a = 0,
-           "layers"_a = std::vector<std::int64_t>{}, "title"_a = "",
-           "The page of what every head attends to; layers: only these.")
+           "layers"_a = std::vector<std::int64_t>{}, "global_tokens"_a = nb::none(), "title"_a = "",
+           "The page of what every head attends to; layers: only these; global_tokens as in "
+           "hidden().")
       .def_prop_ro("path", [](const PyModel& x) { return x.model.info().path; })
       .def_prop_ro("family", [](const PyModel& x) { return x.model.info().family; })
       .def_prop_ro("layers", [](const PyModel& x) { return x.model.info().layers; })

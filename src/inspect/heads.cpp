@@ -38,8 +38,8 @@ void check_some(const std::vector<T>& documents) {
 // Sums of a model's heads and of even ones, over documents of any lengths.
 class Measuring {
  public:
-  // mask(layer).
-  Measuring(const ModelInfo& info, std::function<Mask(std::int64_t)> mask,
+  // mask(layer, tokens).
+  Measuring(const ModelInfo& info, std::function<Mask(std::int64_t, std::int64_t)> mask,
             const std::function<void(std::int64_t, std::int64_t)>& progress, std::int64_t runs)
       : info_(info),
         mask_(std::move(mask)),
@@ -78,14 +78,15 @@ class Measuring {
     if (!answers_ || answers_->tokens != tokens) {
       answers_.emplace(info_.layers, info_.heads, tokens);
       even_answers_.emplace(info_.layers, 1, tokens);
-      for (std::int64_t i = 0; i < info_.layers; ++i) even_answers_->answer_evenly(i, mask_(i));
+      for (std::int64_t i = 0; i < info_.layers; ++i)
+        even_answers_->answer_evenly(i, mask_(i, tokens));
     }
     observe(answers_->observed());
     ran();
   }
 
   const ModelInfo& info_;
-  std::function<Mask(std::int64_t)> mask_;
+  std::function<Mask(std::int64_t, std::int64_t)> mask_;
   const std::function<void(std::int64_t, std::int64_t)>& progress_;
   std::int64_t runs_, done_ = 0;
   HeadSums heads_, even_;
@@ -125,7 +126,7 @@ HeadTable measure_heads(const LanguageModel& model, std::span<const std::string>
   const auto count = static_cast<std::int64_t>(documents.size());
   const std::int64_t ablated = options.ablation ? 1 + info.layers * info.heads : 0;
   Measuring measuring(
-      info, [&](std::int64_t layer) { return model.mask(layer); }, options.progress,
+      info, [&](std::int64_t layer, std::int64_t) { return model.mask(layer); }, options.progress,
       count + repeated + ablated * count);
   for (const Ids& ids : documents) {
     measuring.document(kinds_of(model.tokens(ids)),
@@ -166,8 +167,8 @@ HeadTable measure_heads(const Model& model, std::span<const std::string> texts,
   const std::vector<Encoding> documents = inspect::split(model, texts, length, options.documents);
   check_some(documents);
   Measuring measuring(
-      info, [](std::int64_t) { return Mask::full(); }, options.progress,
-      static_cast<std::int64_t>(documents.size()));
+      info, [&](std::int64_t layer, std::int64_t tokens) { return model.mask(layer, tokens); },
+      options.progress, static_cast<std::int64_t>(documents.size()));
   for (const Encoding& text : documents) {
     measuring.document(kinds_of(text.tokens),
                        [&](const Observed& observed) { model.observe(text, observed); });

@@ -116,7 +116,7 @@ std::vector<std::string> special_tokens(const std::string& folder, bool roberta)
 }  // namespace
 
 Tokenizer read_byte_level_tokenizer(const std::string& folder, const std::string& family) {
-  const bool roberta = family == "roberta";
+  const bool roberta = family != "gpt2";
   const std::string source = folder + "/vocab.json";
   Vocabulary vocabulary = read_vocabulary(Json::parse(read_file(source), source), source);
   std::vector<AddedToken> added;

@@ -28,8 +28,8 @@ struct ByteLevelArrays {
 Tokenizer make_byte_level_tokenizer(const ByteLevelArrays& arrays, const std::string& source);
 
 // vocab.json and merges.txt of a folder, as Transformers reads them for GPT-2 and, with special
-// tokens around texts, for RoBERTa. `family`: "gpt2" or "roberta". Throws attn::Error with the
-// file.
+// tokens around texts, for RoBERTa and Longformer. `family`: "gpt2", "roberta" or "longformer".
+// Throws attn::Error with the file.
 Tokenizer read_byte_level_tokenizer(const std::string& folder, const std::string& family);
 
 }  // namespace attn

@@ -103,7 +103,7 @@ std::optional<Tokenizer> read_folder_tokenizer(const std::string& folder,
   const std::string path = folder + "/tokenizer.json";
   if (const auto json = read_file_if_present(path)) return Tokenizer::from_json(*json, path);
   std::error_code ignored;
-  const bool byte_level = family == "gpt2" || family == "roberta";
+  const bool byte_level = family == "gpt2" || family == "roberta" || family == "longformer";
   if (byte_level && std::filesystem::exists(folder + "/vocab.json", ignored))
     return read_byte_level_tokenizer(folder, family);
   return std::nullopt;

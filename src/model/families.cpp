@@ -15,6 +15,8 @@ DescribedModel load_described(const std::string& config_json, const std::string&
   const std::string type = fields.needed_text("model_type");
   if (type == "bert" || type == "roberta") return load_bert(fields, type, weights);
   if (type == "distilbert") return load_distilbert(fields, weights);
+  if (type == "longformer") return load_longformer(fields, weights);
+  if (type == "big_bird") return load_big_bird(fields, weights);
   if (type == "bloom") return load_bloom(fields, weights);
   if (type == "deepseek_v2") return load_deepseek_v2(fields, weights);
   if (type == "gemma2") return load_gemma2(fields, weights);
@@ -24,14 +26,17 @@ DescribedModel load_described(const std::string& config_json, const std::string&
   if (type == "gpt_neox") return load_gpt_neox(fields, weights);
   if (type == "llama" || type == "mistral" || type == "qwen2" || type == "qwen3")
     return load_llama(fields, type, weights);
-  fields.fail("model_type",
-              "\"" + type +
-                  "\" is not known (bert, roberta, distilbert, llama, mistral, qwen2, "
-                  "qwen3, gemma2, gpt2, gpt_neox, gptj, bloom, mpt, deepseek_v2)");
+  fields.fail(
+      "model_type",
+      "\"" + type +
+          "\" is not known (bert, roberta, distilbert, longformer, big_bird, llama, mistral, "
+          "qwen2, qwen3, gemma2, gpt2, gpt_neox, gptj, bloom, mpt, deepseek_v2)");
 }
 
 bool is_encoder(const std::string& model_type) {
-  return model_type == "bert" || model_type == "roberta" || model_type == "distilbert";
+  static constexpr std::string_view kEncoders[] = {"bert", "roberta", "distilbert", "longformer",
+                                                   "big_bird"};
+  return std::find(std::begin(kEncoders), std::end(kEncoders), model_type) != std::end(kEncoders);
 }
 
 TransformerConfig read_sizes(const Fields& fields, const SizeNames& names) {

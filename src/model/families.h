@@ -15,9 +15,10 @@ struct DescribedModel {
   TransformerWeights weights;  // point into the file, which must live longer
 };
 
-// By model_type of config.json: bert, roberta and distilbert, which are encoders; llama, mistral,
-// qwen2, qwen3, gemma2, gpt2, gpt_neox, gptj, bloom, mpt, deepseek_v2. Throws attn::Error for
-// another type, and for a setting that is not known or that we do not run, by its name.
+// By model_type of config.json: bert, roberta, distilbert, longformer and big_bird, which are
+// encoders; llama, mistral, qwen2, qwen3, gemma2, gpt2, gpt_neox, gptj, bloom, mpt, deepseek_v2.
+// Throws attn::Error for another type, and for a setting that is not known or that we do not run,
+// by its name.
 DescribedModel load_described(const std::string& config_json, const std::string& source,
                               Weights& weights);
 
@@ -30,6 +31,8 @@ DescribedModel load_gguf(Weights& weights);
 // The families, one file each.
 DescribedModel load_bert(const Fields& fields, const std::string& type, Weights& weights);
 DescribedModel load_distilbert(const Fields& fields, Weights& weights);
+DescribedModel load_longformer(const Fields& fields, Weights& weights);
+DescribedModel load_big_bird(const Fields& fields, Weights& weights);
 DescribedModel load_llama(const Fields& fields, const std::string& type, Weights& weights);
 DescribedModel load_deepseek_v2(const Fields& fields, Weights& weights);
 DescribedModel load_gemma2(const Fields& fields, Weights& weights);
@@ -45,6 +48,14 @@ DescribedModel load_mpt(const Fields& fields, Weights& weights);
 constexpr std::int64_t kLargestSize = 1 << 24;
 constexpr std::int64_t kLargestLayers = 1 << 12;
 constexpr std::int64_t kLargestHeadWidth = 1024;  // that attention takes
+
+// BERT's settings, which those that came of it share.
+TransformerConfig read_bert_config(const Fields& fields);
+// Embeddings and layers as BERT names them, with `prefix` before each name.
+TransformerWeights read_bert_weights(Weights& weights, const TransformerConfig& config,
+                                     const std::string& prefix, bool projection_biases = true);
+// RoBERTa's first position is the row behind the padding token's.
+void skip_padding_position(const Fields& fields, std::int64_t padding, DescribedModel& model);
 
 // What a family calls its sizes; null: it has none of the kind.
 struct SizeNames {

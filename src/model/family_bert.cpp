@@ -4,9 +4,7 @@
 
 namespace attn {
 
-namespace {
-
-TransformerConfig read_config(const Fields& fields) {
+TransformerConfig read_bert_config(const Fields& fields) {
   TransformerConfig c = read_sizes(fields);
   c.types = fields.size("type_vocab_size", 1024).value_or(2);
   c.causal = false;
@@ -24,13 +22,11 @@ TransformerConfig read_config(const Fields& fields) {
   return c;
 }
 
-}  // namespace
-
 DescribedModel load_bert(const Fields& fields, const std::string& type, Weights& weights) {
   const bool roberta = type == "roberta";
   require_encoder(fields, roberta ? "Roberta" : "Bert");
   DescribedModel model;
-  TransformerConfig& c = model.config = read_config(fields);
+  TransformerConfig& c = model.config = read_bert_config(fields);
   const std::int64_t padding =
       fields.integer("pad_token_id", 0, c.vocabulary - 1).value_or(roberta ? 1 : 0);
   refuse_others(fields, {"attention_probs_dropout_prob", "directionality", "gradient_checkpointing",
@@ -38,11 +34,20 @@ DescribedModel load_bert(const Fields& fields, const std::string& type, Weights&
                          "pooler_num_fc_layers", "pooler_size_per_head", "pooler_type",
                          "tie_word_embeddings"});
 
-  TransformerWeights& w = model.weights;
-  const std::string prefix =
-      weights.has(type + ".embeddings.word_embeddings.weight") ? type + "." : "";
+  const bool prefixed = weights.has(type + ".embeddings.word_embeddings.weight");
+  model.weights = read_bert_weights(weights, c, prefixed ? type + "." : "");
+  if (roberta) skip_padding_position(fields, padding, model);
+  return model;
+}
+
+TransformerWeights read_bert_weights(Weights& weights, const TransformerConfig& c,
+                                     const std::string& prefix, bool projection_biases) {
+  TransformerWeights w;
   const auto linear = [&](const std::string& name, std::int64_t out, std::int64_t in) {
     return read_linear(weights, name, out, in, true);
+  };
+  const auto projection = [&](const std::string& name) {
+    return read_linear(weights, name, c.width, c.width, projection_biases);
   };
   // Early files have other names.
   const auto norm = [&](const std::string& name) {
@@ -58,10 +63,16 @@ DescribedModel load_bert(const Fields& fields, const std::string& type, Weights&
   w.embedding_norm = norm(embeddings + "LayerNorm");
   for (std::int64_t i = 0; i < c.layers; ++i) {
     const std::string name = prefix + "encoder.layer." + std::to_string(i) + ".";
+    const std::string self = name + "attention.self.";
     TransformerWeights::Layer layer;
-    layer.query = linear(name + "attention.self.query", c.width, c.width);
-    layer.key = linear(name + "attention.self.key", c.width, c.width);
-    layer.value = linear(name + "attention.self.value", c.width, c.width);
+    layer.query = projection(self + "query");
+    layer.key = projection(self + "key");
+    layer.value = projection(self + "value");
+    if (c.global_tokens) {
+      layer.global_query = projection(self + "query_global");
+      layer.global_key = projection(self + "key_global");
+      layer.global_value = projection(self + "value_global");
+    }
     layer.output = linear(name + "attention.output.dense", c.width, c.width);
     layer.attention_norm = norm(name + "attention.output.LayerNorm");
     layer.up = linear(name + "intermediate.dense", c.feed_forward_width, c.width);
@@ -69,12 +80,14 @@ DescribedModel load_bert(const Fields& fields, const std::string& type, Weights&
     layer.feed_forward_norm = norm(name + "output.LayerNorm");
     w.layers.push_back(layer);
   }
-  if (roberta) {
-    if (c.positions <= padding + 1) fields.fail("pad_token_id", "leaves no positions");
-    w.positions += (padding + 1) * c.width;
-    c.positions -= padding + 1;
-  }
-  return model;
+  return w;
+}
+
+void skip_padding_position(const Fields& fields, std::int64_t padding, DescribedModel& model) {
+  TransformerConfig& c = model.config;
+  if (c.positions <= padding + 1) fields.fail("pad_token_id", "leaves no positions");
+  model.weights.positions += (padding + 1) * c.width;
+  c.positions -= padding + 1;
 }
 
 }  // namespace attn

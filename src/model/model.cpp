@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <stdexcept>
 #include <system_error>
@@ -14,6 +15,7 @@
 #include "model/model_info.h"
 #include "model/pooling.h"
 #include "model/recorder.h"
+#include "model/text_pattern.h"
 #include "model/transformer.h"
 #include "model/weights.h"
 #include "nn/dense.h"
@@ -50,9 +52,10 @@ Parts load_parts(const std::string& folder) {
   const Json config = Json::parse(text, source);
   const std::string family = Fields(config, source).needed_text("model_type");
   if (!is_encoder(family)) {
-    throw Error(source + ": model_type \"" + family +
-                "\" is not an encoder's (bert, roberta, distilbert); attn generate continues texts "
-                "with language models");
+    throw Error(
+        source + ": model_type \"" + family +
+        "\" is not an encoder's (bert, roberta, distilbert, longformer, big_bird); attn generate "
+        "continues texts with language models");
   }
   auto weights = std::make_unique<Weights>(folder);
   DescribedModel model = load_described(text, source, *weights);
@@ -86,6 +89,8 @@ struct Model::Impl {
 
   void check(const Encoding& text, const char* function) const {
     const std::string where = std::string("[") + function + "] ";
+    if (text.global_tokens && !text.global_tokens->empty() && !transformer.config().global_tokens)
+      throw std::invalid_argument(where + "the model has no global tokens");
     if (text.ids.empty()) throw std::invalid_argument(where + "the text has no tokens");
     if (text.type_ids.size() != text.ids.size()) {
       throw std::invalid_argument(where + std::to_string(text.ids.size()) + " ids, " +
@@ -97,10 +102,18 @@ struct Model::Impl {
                                   " positions");
     }
   }
+  // The model's own choice where a text makes none.
+  std::vector<std::int64_t> globals_of(const Encoding& text) const {
+    return text.global_tokens.value_or(std::vector<std::int64_t>{0});
+  }
+  void add(const Encoding& text, PackedTexts& texts) const {
+    texts.add(text.ids, text.type_ids);
+    if (transformer.config().global_tokens) texts.global_tokens.push_back(globals_of(text));
+  }
   PackedTexts pack(const Encoding& text, const char* function) const {
     check(text, function);
     PackedTexts packed;
-    packed.add(text.ids, text.type_ids);
+    add(text, packed);
     return packed;
   }
 
@@ -147,7 +160,7 @@ std::vector<std::vector<float>> Model::embed(std::span<const Encoding> texts) co
   while (next < texts.size()) {
     PackedTexts packed;
     do {
-      packed.add(texts[next].ids, texts[next].type_ids);
+      impl_->add(texts[next], packed);
       ++next;
     } while (next < texts.size() &&
              packed.tokens() + static_cast<std::int64_t>(texts[next].ids.size()) <= kPackTokens);
@@ -173,13 +186,34 @@ AttentionRecord Model::record(const Encoding& text, std::vector<std::int64_t> la
                                 std::to_string(text.tokens.size()) + " tokens");
   }
   const Transformer& model = impl_->transformer;
+  std::map<const AttentionOptions*, Mask> masks;  // shared by the layers that have the same
   const auto see = [&](const SeenAttention& seen) {
     const auto& wanted = record.layer_numbers;
     if (!std::binary_search(wanted.begin(), wanted.end(), seen.layer)) return;
-    record.layers.push_back(record_layer(seen, packed.tokens(), model.config(), impl_->context));
+    LayerRecord& layer = record.layers.emplace_back(
+        record_layer(seen, packed.tokens(), model.config(), impl_->context));
+    const AttentionOptions& options = model.attention(seen.layer);
+    const auto [mask, added] = masks.try_emplace(&options);
+    if (added) {
+      mask->second = text_mask(model.config(), options.mask, packed.tokens(), packed.globals_of(0));
+    }
+    layer.mask = mask->second;
+    layer.score = options.score;
+    record.width = seen.head_width;
   };
   model.hidden(packed, impl_->context, {.see = see});
   return record;
+}
+
+Mask Model::mask(std::int64_t layer, std::int64_t tokens) const {
+  if (layer < 0 || layer >= impl_->info.layers) {
+    throw std::invalid_argument("[mask] layer " + std::to_string(layer) + " of " +
+                                std::to_string(impl_->info.layers));
+  }
+  const Transformer& model = impl_->transformer;
+  const std::vector<std::int64_t> globals =
+      model.config().global_tokens ? impl_->globals_of({}) : std::vector<std::int64_t>{};
+  return text_mask(model.config(), model.attention(layer).mask, tokens, globals);
 }
 
 std::string dense_library() { return nn::dense_library(); }

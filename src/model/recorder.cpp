@@ -78,8 +78,8 @@ std::vector<float> by_head(const float* x, std::int64_t tokens, std::int64_t hea
 LayerRecord record_layer(const SeenAttention& seen, std::int64_t tokens,
                          const TransformerConfig& config, const Context& context) {
   LayerRecord layer;
-  layer.q = by_head(seen.q, tokens, config.heads, config.head_width);
-  layer.k = by_head(seen.k, tokens, config.kv_heads, config.head_width);
+  layer.q = by_head(seen.q, tokens, config.heads, seen.head_width);
+  layer.k = by_head(seen.k, tokens, config.kv_heads, seen.head_width);
   layer.value_norm = value_norms(seen, tokens, config, context);
   return layer;
 }

@@ -7,6 +7,8 @@
 #include <string>
 #include <utility>
 
+#include "model/global_rows.h"
+#include "model/text_pattern.h"
 #include "nn/dense.h"
 
 namespace attn {
@@ -40,8 +42,11 @@ struct Transformer::Pass {
   const Context& context;
   std::vector<float> x;  // the residual stream
   std::vector<float> normed, q, k, v, attended, branch, gate, wide;
-  std::vector<Plan> plans;           // as attention_
-  std::optional<RopeAngles> angles;  // that rotate queries and keys
+  std::vector<Plan> plans;              // as attention_
+  std::optional<RopeAngles> angles;     // that rotate queries and keys
+  AppendedNumbers appended;             // to queries and keys
+  std::vector<GlobalRows> global_rows;  // as attention_
+  const PackedTexts* texts = nullptr;
   // Where keys and values are kept; null: nowhere, the pass has them all.
   KvCache* cache = nullptr;
   const KvBatch* batch = nullptr;
@@ -80,14 +85,16 @@ Tensor last_of_heads(const Tensor& x, std::int64_t width) {
 Transformer::Transformer(const TransformerConfig& config, TransformerWeights weights)
     : config_(config), weights_(std::move(weights)) {
   if (config_.value_width == 0) config_.value_width = config_.head_width;
-  std::vector<std::int64_t> windows;  // those that differ
+  // Kept where queries and keys may be wider.
+  if ((config_.block_sparse || config_.global_tokens) && config_.attention_scale == 0)
+    config_.attention_scale = 1 / std::sqrt(static_cast<double>(config_.head_width));
   for (std::int64_t i = 0; i < config_.layers; ++i) {
     const std::int64_t window =
         config_.windows.empty() ? 0 : config_.windows[static_cast<std::size_t>(i)];
-    const auto known = std::find(windows.begin(), windows.end(), window);
-    attention_index_.push_back(static_cast<std::size_t>(known - windows.begin()));
-    if (known != windows.end()) continue;
-    windows.push_back(window);
+    const auto known = std::find(windows_.begin(), windows_.end(), window);
+    attention_index_.push_back(static_cast<std::size_t>(known - windows_.begin()));
+    if (known != windows_.end()) continue;
+    windows_.push_back(window);
     AttentionOptions& options = attention_.emplace_back();
     if (window > 0) options.mask = Mask::window(window - 1, config_.causal ? 0 : window - 1);
     if (config_.causal) options.mask = window > 0 ? Mask::causal() & options.mask : Mask::causal();
@@ -255,35 +262,63 @@ void Transformer::attend(std::int64_t index, Pass& p) const {
     product(layer.value, p.tokens, p.input(), width, p.v.data(), kv_heads * value_width, context);
   }
   const Tensor q = Tensor::blhd(p.q.data(), {1, heads, p.tokens, head_width}),
-               k = Tensor::blhd(p.k.data(), {1, kv_heads, p.tokens, head_width}),
-               attended = Tensor::blhd(p.attended.data(), {1, heads, p.tokens, value_width});
-  const ConstTensor v = ConstTensor::blhd(p.v.data(), {1, kv_heads, p.tokens, value_width});
+               k = Tensor::blhd(p.k.data(), {1, kv_heads, p.tokens, head_width});
   if (layer.query_norm.weight != nullptr) {
     normalise(layer.query_norm, p.tokens * heads, head_width, p.q.data(), p.q.data(), context);
     normalise(layer.key_norm, p.tokens * kv_heads, head_width, p.k.data(), p.k.data(), context);
   }
-  const bool late = p.cache != nullptr && p.cache->options().rotation.has_value();
-  if (late) {
+  if (p.cache != nullptr && p.cache->options().rotation) {
     p.cache->rotate(q, *p.batch);
   } else if (config_.rope) {
     p.angles->rotate(last_of_heads(q, rotated_width()));
     p.angles->rotate(last_of_heads(k, rotated_width()));
   }
-  const Plan& plan = p.plans[attention_index_[static_cast<std::size_t>(index)]];
-  const Observed observed = p.watch->ask ? p.watch->ask(index) : Observed{};
-  if (p.cache != nullptr) {
-    p.cache->write(index, *p.batch, k, v);
-    plan.run(q, p.cache->view(index, *p.batch), attended, observed);
-  } else {
-    plan.run(q, k, v, attended, observed);
+  if (!p.global_rows.empty()) {
+    p.global_rows[attention_index_[static_cast<std::size_t>(index)]].project(layer, p.input(),
+                                                                             context);
   }
-  if (p.watch->see) {
-    if (late) p.cache->rotate(k, *p.batch);  // as they were read
-    p.watch->see({index, p.q.data(), p.k.data(), p.v.data(), layer.output.weight});
-  }
+  run_attention(index, q, k, p);
   if (p.watch->outputs) p.watch->outputs(index, p.tokens, p.attended.data());
   product(layer.output, p.tokens, p.attended.data(), heads * value_width, p.branch.data(), width,
           context);
+}
+
+// Queries and keys are rotated, but for the keys of a cache that rotates them when it reads them.
+void Transformer::run_attention(std::int64_t index, const Tensor& q, const Tensor& k,
+                                Pass& p) const {
+  const std::size_t kind = attention_index_[static_cast<std::size_t>(index)];
+  const Tensor attended =
+      Tensor::blhd(p.attended.data(), {1, config_.heads, p.tokens, config_.value_width});
+  const ConstTensor v =
+      ConstTensor::blhd(p.v.data(), {1, config_.kv_heads, p.tokens, config_.value_width});
+  const Observed observed = p.watch->ask ? p.watch->ask(index) : Observed{};
+  std::optional<WideHeads> wide;
+  if (p.cache != nullptr) {
+    p.cache->write(index, *p.batch, k, v);
+    p.plans[kind].run(q, p.cache->view(index, *p.batch), attended, observed);
+    // As they were read.
+    if (p.watch->see && p.cache->options().rotation) p.cache->rotate(k, *p.batch);
+  } else if (!p.global_rows.empty()) {
+    const GlobalRows& rows = p.global_rows[kind];
+    rows.run(q, k, v, attended);
+    if (p.watch->ask || p.watch->see) wide = rows.wide(q, k);
+    if (p.watch->ask) {
+      const Mask mask = texts_mask(config_, attention(index).mask, *p.texts);
+      rows.observe(*wide, v, mask, observed, p.context);
+    }
+  } else if (!p.appended.empty()) {
+    wide = p.appended.to(q, k);
+    p.plans[kind].run(wide->queries(), wide->keys(), v, attended, observed);
+  } else {
+    p.plans[kind].run(q, k, v, attended, observed);
+  }
+  if (!p.watch->see) return;
+  p.watch->see({.layer = index,
+                .head_width = wide ? wide->width : config_.head_width,
+                .q = wide ? wide->q.data() : p.q.data(),
+                .k = wide ? wide->k.data() : p.k.data(),
+                .v = p.v.data(),
+                .output_weight = weights_.layers[static_cast<std::size_t>(index)].output.weight});
 }
 
 void Transformer::feed_forward(const TransformerWeights::Layer& layer, Pass& p) const {
@@ -305,6 +340,7 @@ void Transformer::attend_source(std::int64_t index, Pass& p) const {
   product(layer.source_query, p.tokens, p.input(), width, p.q.data(), q_width, p.context);
   if (p.watch->see) {
     p.watch->see({.layer = index,
+                  .head_width = config_.head_width,
                   .q = p.q.data(),
                   .output_weight = layer.source_output.weight,
                   .source = true});
@@ -430,6 +466,7 @@ SequenceId Transformer::keep_source(std::span<const float> hidden, KvCache& cach
               context);
       if (watch.see) {
         watch.see({.layer = i,
+                   .head_width = config_.head_width,
                    .k = k.data(),
                    .v = v.data(),
                    .output_weight = layer.source_output.weight,
@@ -455,7 +492,10 @@ std::vector<float> Transformer::hidden(const PackedTexts& texts, const Context& 
     for (std::int64_t i = 0; i < length; ++i) positions.push_back(i);
     offsets.push_back(offsets.back() + length);
   }
+  if (!texts.global_tokens.empty() && !config_.global_tokens)
+    throw std::invalid_argument("[transformer] the model has no global tokens");
   if (offsets.back() != p.tokens ||
+      (!texts.global_tokens.empty() && texts.global_tokens.size() != texts.lengths.size()) ||
       (!texts.type_ids.empty() && texts.type_ids.size() != texts.ids.size())) {
     throw std::invalid_argument("[transformer] " + std::to_string(p.tokens) + " tokens, " +
                                 std::to_string(offsets.back()) + " in all texts, " +
@@ -469,7 +509,16 @@ std::vector<float> Transformer::hidden(const PackedTexts& texts, const Context& 
   shape.q_len = shape.k_len = p.tokens;
   shape.width = config_.head_width;
   shape.v_width = config_.value_width;
-  for (AttentionOptions options : attention_) {
+  p.texts = &texts;
+  p.appended = AppendedNumbers(config_, texts);
+  if (!p.appended.empty()) ++shape.width;
+  for (std::size_t kind = 0; kind < attention_.size(); ++kind) {
+    if (config_.global_tokens) {
+      p.global_rows.emplace_back(config_, texts, windows_[kind] - 1, context);
+      continue;
+    }
+    AttentionOptions options = attention_[kind];
+    options.mask = texts_mask(config_, options.mask, texts);
     options.ragged = Ragged{.q_offsets = offsets, .k_offsets = offsets};
     p.plans.push_back(plan(shape, options, context));
   }

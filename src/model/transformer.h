@@ -31,6 +31,15 @@ struct LatentConfig {
   double norm_epsilon = 1e-6;
 };
 
+// BigBird (arXiv 2007.14062) as Transformers evaluates it: blocks of tokens see their neighbours
+// and the first and last block of the text, which see everything. No block is drawn at random: each
+// of the `random` would-be ones is the first block again, which every row of blocks but the first
+// and last therefore counts 1 + random times, as ln(1 + random) added to its scores. Texts of no
+// more than 5 + 2 random blocks see everything.
+struct BlockSparseConfig {
+  std::int64_t block = 64, random = 3;
+};
+
 struct TransformerConfig {
   std::int64_t layers = 0, width = 0;
   std::int64_t heads = 0, kv_heads = 0, head_width = 0;
@@ -58,6 +67,10 @@ struct TransformerConfig {
   // [layers]: keys that a query sees, its own included, and as many after it when not causal; 0:
   // all. Empty: 0 everywhere.
   std::vector<std::int64_t> windows = {};
+  std::optional<BlockSparseConfig> block_sparse = {};
+  // Tokens of each text see, and are seen by, all of it; their rows have projections of their own
+  // (Longformer, arXiv 2004.05150). Every layer then has a window.
+  bool global_tokens = false;
   nn::Activation activation = nn::Activation::gelu;
   bool gated = false;  // the feed-forward is down(activation(gate(x)) * up(x))
 };
@@ -75,6 +88,7 @@ struct TransformerWeights {
   struct Layer {
     Norm attention_norm;  // of what attention reads, or of the sum after it (post_norm)
     Linear query, key, value, output;
+    Linear global_query, global_key, global_value;  // of global tokens' rows; null: none
     // Of latent attention, in place of key and value: [rank + rotated][width], and rows of each
     // head, of the key and then of the value, [heads * (head_width - rotated + value_width)][rank].
     Linear query_latent, latent, expand;  // query: [heads * head_width][query_rank]
@@ -104,14 +118,22 @@ struct PackedTexts {
   std::vector<std::int32_t> ids;
   std::vector<std::int32_t> type_ids;  // of each token; empty: 0
   std::vector<std::int64_t> lengths;
+  std::vector<std::vector<std::int64_t>> global_tokens = {};  // of each text; empty: none
 
   void add(std::span<const std::int32_t> text_ids, std::span<const std::int32_t> text_type_ids);
+  std::span<const std::int64_t> globals_of(std::size_t text) const {
+    if (global_tokens.empty()) return {};
+    return global_tokens[text];
+  }
   std::int64_t tokens() const { return static_cast<std::int64_t>(ids.size()); }
 };
 
 // One layer's attention as it ran: heads side by side in a token's row. Valid during the call.
 struct SeenAttention {
   std::int64_t layer = 0;
+  // Of q and k. Where a text's rows differ in more than their mask (block_sparse, global_tokens),
+  // it is above the description's: products of the wider vectors are the scores.
+  std::int64_t head_width = 0;
   const float* q = nullptr;              // [tokens][heads * head_width], rotated
   const float* k = nullptr;              // [tokens][kv_heads * head_width], rotated
   const float* v = nullptr;              // [tokens][kv_heads * value_width]
@@ -151,7 +173,7 @@ class Transformer {
   Transformer(const TransformerConfig& config, TransformerWeights weights);
 
   const TransformerConfig& config() const { return config_; }
-  // The mask and the score of a layer.
+  // The mask and the score of a layer, but for what depends on a text (text_pattern.h).
   const AttentionOptions& attention(std::int64_t layer) const {
     return attention_[attention_index_[static_cast<std::size_t>(layer)]];
   }
@@ -181,7 +203,8 @@ class Transformer {
                          const AttentionWatch& watch = {}) const;
 
   // Hidden states [tokens][width] of whole texts, each of which sees itself alone; nothing is
-  // padded or kept. Throws std::invalid_argument as above, and for a type id outside its table.
+  // padded or kept. Throws std::invalid_argument as above, for a type id outside its table, and for
+  // global tokens that a text, or the description, does not have.
   std::vector<float> hidden(const PackedTexts& texts, const Context& context,
                             const AttentionWatch& watch = {}) const;
 
@@ -198,6 +221,7 @@ class Transformer {
   void end_branch(const TransformerWeights::Norm& norm, const TransformerWeights::Norm& after,
                   Pass& p) const;
   void attend(std::int64_t layer, Pass& p) const;
+  void run_attention(std::int64_t layer, const Tensor& q, const Tensor& k, Pass& p) const;
   void attend_source(std::int64_t layer, Pass& p) const;
   bool reads_source() const;
   void expand_latent(const TransformerWeights::Layer& layer, Pass& p) const;
@@ -210,7 +234,8 @@ class Transformer {
 
   TransformerConfig config_;
   TransformerWeights weights_;
-  std::vector<AttentionOptions> attention_;   // one for each window that differs
+  std::vector<std::int64_t> windows_;         // those that differ
+  std::vector<AttentionOptions> attention_;   // of each of them
   std::vector<std::size_t> attention_index_;  // [layers]
 };
 

@@ -16,9 +16,17 @@ register() and look() only.
 """
 
 from ._attention import attention
+from ._longformer import longformer_attention
 from ._look import look
 from ._models import register
 from ._observe import observe
 from ._sdpa import scaled_dot_product_attention
 
-__all__ = ["attention", "look", "observe", "register", "scaled_dot_product_attention"]
+__all__ = [
+    "attention",
+    "longformer_attention",
+    "look",
+    "observe",
+    "register",
+    "scaled_dot_product_attention",
+]
