@@ -7,6 +7,8 @@ namespace attn::cli {
 namespace {
 
 constexpr const char* kWindow = "window:255,0";
+constexpr const char* kLongformer = "window(256, 256) | global(0, 1)";
+constexpr const char* kBigBird = "bigbird(64, 3, 0)";
 
 AttentionShape shape(std::int64_t batch, std::int64_t q_heads, std::int64_t kv_heads,
                      std::int64_t q_len, std::int64_t k_len, std::int64_t width,
@@ -45,6 +47,7 @@ std::vector<Group> standard_table() {
   const AttentionShape wide = shape(1, 8, 8, 4096, 4096, 128),
                        grouped = shape(1, 32, 8, 2048, 2048, 128),
                        tall = shape(1, 8, 8, 8192, 8192, 64),
+                       long_text = shape(1, 12, 12, 16384, 16384, 64),
                        sequences = shape(8, 12, 12, 512, 512, 64);
   const auto head = [](std::int64_t length) { return shape(1, 1, 1, length, length, 64); };
   return {
@@ -59,6 +62,11 @@ std::vector<Group> standard_table() {
         {.shape = bert(), .mask = "causal", .score = "alibi"},
         {.shape = bert(), .mask = "causal", .score = "softcap:30"},
         {.shape = tall, .mask = kWindow}}},
+      {"sparse",
+       {{.shape = long_text, .samples = 3},
+        {.shape = long_text, .mask = kLongformer, .samples = kFew},
+        {.shape = long_text, .mask = kBigBird, .samples = kFew}},
+       true},
       {"storage",
        {{.shape = bert(DType::bf16), .samples = kSome},
         {.shape = bert(DType::i8), .samples = kSome},

@@ -14,7 +14,7 @@ std::vector<Workload> default_workloads();
 struct Group {
   std::string name;
   std::vector<Workload> workloads;
-  // Takes long and says nothing about speed: once, with all threads, on the best instruction set.
+  // Takes long: once, with all threads, on the best instruction set; not when it is to be quick.
   bool once = false;
 };
 // The table that docs/performance.md shows.

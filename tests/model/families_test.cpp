@@ -237,8 +237,9 @@ std::string message_with(const std::string& name, const std::string& from, const
 
 TEST(FamilyConfigs, NothingIsGuessed) {
   EXPECT_EQ(message_with("llama", "\"model_type\":\"llama\"", "\"model_type\":\"lama\""),
-            "config.json: model_type \"lama\" is not known (bert, roberta, distilbert, llama, "
-            "mistral, qwen2, qwen3, gemma2, gpt2, gpt_neox, gptj, bloom, mpt, deepseek_v2)");
+            "config.json: model_type \"lama\" is not known (bert, roberta, distilbert, longformer, "
+            "big_bird, llama, mistral, qwen2, qwen3, gemma2, gpt2, gpt_neox, gptj, bloom, mpt, "
+            "deepseek_v2)");
   EXPECT_EQ(message_with("llama", "\"hidden_act\":\"silu\"", "\"hidden_act\":\"mish\""),
             "config.json: hidden_act \"mish\" is not known (gelu, gelu_new, gelu_pytorch_tanh, "
             "silu, relu)");

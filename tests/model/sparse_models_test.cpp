@@ -3,12 +3,17 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "attn/error.h"
+#include "attn/heads.h"
+#include "attn/inspect.h"
 #include "attn/longformer.h"
+#include "attn/model.h"
 #include "folder.h"
 #include "golden_models.h"
 #include "inspect/rows.h"
@@ -221,6 +226,83 @@ TEST(LongformerModel, RefusesGlobalTokensThatAreNotThere) {
   EXPECT_THAT(message(c, {-1}), HasSubstr("global token -1"));
   EXPECT_THAT(message(c, {1, 0}), HasSubstr("does not follow"));
   EXPECT_THAT(message(other, {0}), HasSubstr("has no global tokens"));
+}
+
+// A folder as people have it, with a vocabulary of the model's size.
+class SparseFolder {
+ public:
+  explicit SparseFolder(const std::string& name) {
+    const Json& given = golden().find("cases")->items[case_named(name)];
+    folder_.write("config.json", written(*given.find("config")));
+    folder_.write("model.safetensors", made_weights(shapes_of(*given.find("tensors"))));
+    std::string vocabulary = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n";
+    for (int i = 5; i < 101; ++i) vocabulary += "w" + std::to_string(i) + "\n";
+    folder_.write("vocab.txt", vocabulary);
+  }
+  Model load() const { return Model::load(folder_.path(), Context({.threads = 1})); }
+
+ private:
+  TestFolder folder_;
+};
+
+std::string words(int count) {
+  std::string text;
+  for (int i = 0; i < count; ++i) text += "w" + std::to_string(5 + i * 37 % 96) + " ";
+  return text;
+}
+
+TEST(LongformerFolder, TakesItsGlobalTokensFromTheText) {
+  const SparseFolder folder("longformer");
+  const Model model = folder.load();
+  EXPECT_EQ(model.info().family, "longformer");
+  Encoding text = model.encode(words(50));
+  ASSERT_EQ(text.ids.size(), 52U);
+  const auto by_default = model.hidden(text);
+  text.global_tokens = {{0}};
+  EXPECT_EQ(model.hidden(text), by_default);
+  EXPECT_EQ(model.embed(std::vector<Encoding>{text, model.encode(words(7))}).size(), 2U);
+  text.global_tokens = {{0, 20}};
+  EXPECT_NE(model.hidden(text), by_default);
+  text.global_tokens.emplace();
+  EXPECT_NE(model.hidden(text), by_default);
+  for (const auto& wrong : {std::vector<std::int64_t>{52}, {-1}, {3, 3}}) {
+    text.global_tokens = wrong;
+    EXPECT_THROW(model.hidden(text), std::invalid_argument);
+    EXPECT_THROW(model.record(text), std::invalid_argument);
+  }
+  const SparseFolder other("big_bird");
+  text.global_tokens = {{0}};
+  EXPECT_THAT(message_of<std::invalid_argument>([&] { other.load().embed({{text}}); }),
+              HasSubstr("[embed] the model has no global tokens"));
+}
+
+TEST(SparseFolders, AreLookedInto) {
+  for (const char* name : {"longformer", "big_bird", "big_bird, full"}) {
+    SCOPED_TRACE(name);
+    const SparseFolder folder(name);
+    const Model model = folder.load();
+    const std::vector<std::string> texts = {words(60), words(9)};
+    const AttentionRecord record = model.record(model.encode(texts[0]));
+    const Context context({.threads = 1});
+    const auto heads = head_statistics(record, context);
+    EXPECT_EQ(heads.size(), 6U);
+    // Over a corpus of that text, the same heads have the same entropy.
+    const HeadTable table = measure_heads(model, std::span(texts).first(1), {});
+    ASSERT_EQ(table.heads.size(), heads.size());
+    for (std::size_t i = 0; i < heads.size(); ++i)
+      EXPECT_NEAR(table.heads[i].entropy, heads[i].entropy, 1e-5) << i;
+    // An even head of a layer spreads over what its mask shows.
+    double even = 0;
+    const Geometry geometry{.q_len = 62, .k_len = 62};
+    for (std::int64_t q = 0; q < 62; ++q) {
+      std::int64_t visible = 0;
+      for (const Interval& i : model.mask(1, 62).row(geometry, 0, 0, q)) visible += i.end - i.begin;
+      even += std::log(static_cast<double>(visible)) / 62;
+    }
+    EXPECT_NEAR(table.uniform[1].entropy, even, 1e-6);
+    EXPECT_NO_THROW(measure_heads(model, texts, {}));
+    EXPECT_THROW(model.mask(2, 5), std::invalid_argument);
+  }
 }
 
 std::string config_error(const std::string& config) {
