@@ -63,6 +63,8 @@ TEST(Arguments, MistakesAreOneLineAndExit2) {
       {{"look", "demo", "text", "--layers", "-1"}, "--layers"},
       {{"look", "demo", "text", "--layers", "1-"}, "--layers is '1-', must be numbers"},
       {{"look", "demo", "text", "--layers", "0,x"}, "--layers is '0,x', must be numbers"},
+      {{"look", "demo", "text", "--global-tokens", "0,"},
+       "--global-tokens is '0,', must be numbers"},
       {{"translate"}, "model is required"},
       {{"translate", "demo", "text", "-f", "file"}, "not both"},
       {{"translate", "demo", "text", "--beams", "0"}, "--beams"},

@@ -510,6 +510,31 @@ TEST(Look, WritesThePageAndPrintsItsPathAlone) {
   EXPECT_THAT(ran.err, HasSubstr("ead "));  // findings name heads
 }
 
+// The demo is a BERT, whose tensors a BigBird has too.
+TEST(Look, ShowsABigBird) {
+  const std::string folder = temporary("bigbird");
+  std::filesystem::copy(demo_folder(), folder, std::filesystem::copy_options::recursive);
+  auto config = nlohmann::json::parse(read(folder + "/config.json"));
+  config["model_type"] = "big_bird";
+  config["architectures"] = {"BigBirdModel"};
+  config["block_size"] = 2;
+  config["num_random_blocks"] = 1;
+  std::ofstream(folder + "/config.json") << config;
+  std::string text;
+  for (int i = 0; i < 10; ++i) text += "the cat sat on the mat ";
+  const Ran ran = attn({"look", folder, text, "-o", temporary("page.html"), "--json"});
+  ASSERT_EQ(ran.code, 0) << ran.err;
+  const auto demo = nlohmann::json::parse(
+      attn({"look", "demo", text, "-o", temporary("page.html"), "--json"}).out);
+  const auto report = nlohmann::json::parse(ran.out);
+  ASSERT_EQ(report.at("heads").size(), demo.at("heads").size());
+  EXPECT_LT(report.at("heads")[0].at("entropy"), demo.at("heads")[0].at("entropy"));
+
+  const Ran wrong = attn({"look", folder, text, "--global-tokens", "0"});
+  EXPECT_EQ(wrong.code, 2);
+  EXPECT_THAT(wrong.err, HasSubstr("the model has no global tokens"));
+}
+
 TEST(Look, FindingsGoToOutputWhenAsked) {
   const std::string page = temporary("page.html");
   const Ran ran = attn({"look", "demo", "the cat sat on the mat", "-o", page, "--findings", "2"});
