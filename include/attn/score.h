@@ -44,6 +44,10 @@ using ScoreFunction = std::function<void(const ScoreTile&)>;
 
 // A tile of the derivative of a custom score: `d` holds dL/d(what the function returned) and is
 // changed in place to dL/d(what it was given); `s` is what it was given. Both as in ScoreTile.
+// Hidden pairs have d = 0. It may sum gradients of its own: tiles that share a query come one at a
+// time, by ascending keys, and tiles that share a key of a head one at a time, by ascending
+// queries; a tile lies within keys [256 n, 256 (n + 1)). Sums by query, and by key one query after
+// the other, then do not depend on threads.
 struct ScoreGradientTile {
   ScoreTile s;
   float* d32 = nullptr;

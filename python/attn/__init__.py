@@ -16,6 +16,8 @@ import importlib
 
 from . import reference
 from ._attn import (
+    AdditiveGradients,
+    AdditiveKeys,
     Answers,
     Dropout,
     Error,
@@ -37,12 +39,18 @@ from ._attn import (
     Translation,
     TranslationAnswers,
     TranslationModel,
+    additive,
+    additive_backward,
     alibi_slopes,
     attention,
     backward,
     isas,
     load,
     look,
+    luong,
+    luong_backward,
+    luong_local,
+    luong_local_backward,
     merge,
     observe,
     plan,
@@ -57,6 +65,8 @@ from .longformer import longformer_attention
 __version__ = version()
 
 __all__ = [
+    "AdditiveGradients",
+    "AdditiveKeys",
     "Answers",
     "Dropout",
     "Error",
@@ -79,6 +89,8 @@ __all__ = [
     "TranslationAnswers",
     "TranslationModel",
     "__version__",
+    "additive",
+    "additive_backward",
     "alibi_slopes",
     "attention",
     "backward",
@@ -86,6 +98,10 @@ __all__ = [
     "load",
     "longformer_attention",
     "look",
+    "luong",
+    "luong_backward",
+    "luong_local",
+    "luong_local_backward",
     "merge",
     "observe",
     "plan",

@@ -95,6 +95,7 @@ struct Results {
   nb::object object() const;
 };
 
+void bind_additive(nb::module_& m);
 void bind_masks(nb::module_& m);
 void bind_scores(nb::module_& m);
 void bind_attention(nb::module_& m);

@@ -27,6 +27,7 @@ NB_MODULE(_attn, m) {
   attn::python::bind_scores(m);
   attn::python::bind_attention(m);
   attn::python::bind_gradient(m);
+  attn::python::bind_additive(m);
   attn::python::bind_questions(m);
   attn::python::bind_observe(m);
   attn::python::bind_positions(m);

@@ -427,9 +427,7 @@ void Plan::run(const ConstTensor& q, const KeyValue& kv, const Tensor& out,
     second.emplace(plan, observed);
     p.softmax = second->softmax();
   }
-  // Below this much work a second thread costs more than it brings.
-  constexpr double kWorthThreads = 1 << 19;
-  const int threads = plan.summary.flops < kWorthThreads ? 1 : plan.context.threads();
+  const int threads = threads_worth(plan.context.threads(), plan.summary.flops);
   void* states = nullptr;
   if (!plan.split_blocks.empty()) {
     states = static_cast<char*>(plan.context.workspace(0, plan.workspace + plan.states_bytes)) +

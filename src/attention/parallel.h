@@ -10,6 +10,9 @@
 
 namespace attn {
 
+// As many threads as this much work is worth: below, a second one costs more than it brings.
+inline int threads_worth(int threads, double flops) { return flops < 1 << 19 ? 1 : threads; }
+
 // Calls work(thread, unit) for every unit in [0, units), the first ones first. An exception stops
 // the others at their next unit and is thrown again here.
 template <class Work>

@@ -244,7 +244,7 @@ class Backward {
     d_out_finite_ =
         p_.d_out.data == nullptr || load_rows(p_.d_out, p_.v_width, T(1), s_.d_out, s_.d_out_rows);
 
-    bool waited = false;
+    bool waited = false, first_tile = true;
     visible_.schedule = &rows.schedule;
     for (std::int64_t i = 0; i < rows.schedule.run_count; ++i) {
       const TileRun& tiles = rows.schedule.runs[i];
@@ -255,17 +255,22 @@ class Backward {
               rows.schedule.bits + tiles.bits_offset +
               (tile - tiles.begin) * rows.schedule.slots * rows.schedule.block_tokens * kWords;
         }
+        // A custom derivative has its turn too: it may sum gradients of its own.
+        if (p_.custom_gradient != nullptr && !waited) {
+          if (!wait(turn, rows.turn)) return false;
+          waited = true;
+        }
         score_tile(tile);
         add_to_keys(tile);
         if (p_.dq.data == nullptr) continue;
         if (!waited && !wait(turn, rows.turn)) return false;
-        // The first keys of all find nothing there yet.
-        const bool starts = !p_.accumulate && rows.turn == 0 && !waited;
         waited = true;
-        add_to_queries(tile, starts);
+        // The first keys of all find nothing there yet.
+        add_to_queries(tile, !p_.accumulate && rows.turn == 0 && first_tile);
+        first_tile = false;
       }
     }
-    if (p_.dq.data != nullptr) turn.store(rows.turn + 1, std::memory_order_release);
+    if (takes_turns()) turn.store(rows.turn + 1, std::memory_order_release);
     return true;
   }
 
@@ -282,11 +287,13 @@ class Backward {
     return any;
   }
 
+  bool takes_turns() const { return p_.dq.data != nullptr || p_.custom_gradient != nullptr; }
+
   // These keys' turn at rows that see none of them.
   bool skip_rows(std::atomic<std::int32_t>& turn, std::int32_t mine) {
-    if (p_.dq.data == nullptr) return true;
+    if (!takes_turns()) return true;
     if (!wait(turn, mine)) return false;
-    for (std::int64_t r = 0; mine == 0 && !p_.accumulate && r < rows_; ++r)
+    for (std::int64_t r = 0; p_.dq.data != nullptr && mine == 0 && !p_.accumulate && r < rows_; ++r)
       std::fill_n(row_at(p_.dq, r), p_.width, T(0));
     turn.store(mine + 1, std::memory_order_release);
     return true;

@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 
 #include "kernels/scores-inl.h"
 
@@ -80,8 +81,13 @@ class ScoreGradients {
     // Whatever it made of pairs that are hidden.
     for (int r = 0; r < strip.rows; ++r) {
       const std::uint64_t* visible = strip.visible + r * (B::kTile / 64);
-      for (std::int64_t j = strip.begin; j < strip.end; ++j) {
-        if ((visible[j / 64] >> (j % 64) & 1) == 0) d[r * B::kStride + j] = 0;
+      T* row = d + r * B::kStride;
+      for (std::int64_t j = strip.begin; j < strip.end; j += B::kLanes) {
+        const std::uint64_t bits = visible[j / 64] >> (j % 64);
+        std::uint8_t bytes[8];
+        std::memcpy(bytes, &bits, sizeof bytes);
+        const auto lanes = hn::LoadMaskBits(D(), bytes);
+        hn::Store(hn::IfThenElseZero(lanes, hn::Load(D(), row + j)), D(), row + j);
       }
     }
   }

@@ -36,6 +36,15 @@ HWY_INLINE T to_log2(T x) {
   return y;
 }
 
+template <class D>
+HWY_INLINE hn::Vec<D> to_log2(D d, hn::Vec<D> x) {
+  using T = hn::TFromD<D>;
+  const auto most = hn::Set(d, std::numeric_limits<T>::max());
+  const auto y = hn::Mul(x, hn::Set(d, T(kLog2e)));
+  const auto finite = hn::Lt(hn::Abs(x), hn::Set(d, std::numeric_limits<T>::infinity()));
+  return hn::IfThenElse(finite, hn::Max(hn::Neg(most), hn::Min(most, y)), x);
+}
+
 // A strip of scores and where it stands.
 template <class T>
 struct Strip {
@@ -158,22 +167,25 @@ template <class T>
 void call_custom(const Strip<T>& strip, const ScoreFunction& custom) {
   const std::int64_t group = strip.group;
   using B = Blocking<T>;
-  const std::int64_t count = strip.end - strip.begin;
+  constexpr T kHidden = -std::numeric_limits<T>::infinity();
+  const typename B::D d;
   for (int first = 0; first < strip.rows && first < group; ++first) {
     std::int64_t tokens[B::kRows];
     int rows = 0;
     for (std::int64_t r = first; r < strip.rows; r += group) {
       tokens[rows++] = strip.token[r];
-      T* s = strip.scores + r * B::kStride + strip.begin;
-      for (std::int64_t j = 0; j < count; ++j) s[j] *= T(kLn2);
-      if (strip.given != nullptr) std::copy_n(s, count, strip.given + r * B::kStride + strip.begin);
+      T* s = strip.scores + r * B::kStride;
+      for (std::int64_t j = strip.begin; j < strip.end; j += B::kLanes)
+        hn::Store(hn::Mul(hn::Load(d, s + j), hn::Set(d, T(kLn2))), d, s + j);
+      if (strip.given != nullptr)
+        std::copy(s + strip.begin, s + strip.end, strip.given + r * B::kStride + strip.begin);
     }
     ScoreTile tile;
     tile.batch = strip.sequence->batch;
     tile.head = strip.head[first];
     tile.q = {tokens, static_cast<std::size_t>(rows)};
     tile.k_begin = strip.k_begin + strip.begin;
-    tile.k_count = count;
+    tile.k_count = strip.end - strip.begin;
     tile.stride = group * B::kStride;
     T* scores = strip.scores + first * B::kStride + strip.begin;
     if constexpr (sizeof(T) == 4)
@@ -184,11 +196,13 @@ void call_custom(const Strip<T>& strip, const ScoreFunction& custom) {
     for (std::int64_t r = first; r < strip.rows; r += group) {
       T* s = strip.scores + r * B::kStride;
       std::uint64_t* visible = strip.visible + r * (B::kTile / 64);
-      for (std::int64_t j = strip.begin; j < strip.end; ++j) {
-        if (s[j] == -std::numeric_limits<T>::infinity())
-          hide(s, visible, j);
-        else
-          s[j] = to_log2(s[j]);
+      for (std::int64_t j = strip.begin; j < strip.end; j += B::kLanes) {
+        const auto x = hn::Load(d, s + j);
+        hn::Store(to_log2(d, x), d, s + j);
+        if (hn::AllFalse(d, hn::Eq(x, hn::Set(d, kHidden)))) continue;
+        for (std::int64_t i = j; i < std::min(strip.end, j + B::kLanes); ++i) {
+          if (s[i] == kHidden) hide(s, visible, i);
+        }
       }
     }
   }

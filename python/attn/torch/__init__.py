@@ -15,6 +15,7 @@ Importing attn never imports PyTorch; importing attn.torch does. Transformers is
 register() and look() only.
 """
 
+from ._additive import additive
 from ._attention import attention
 from ._longformer import longformer_attention
 from ._look import look
@@ -23,6 +24,7 @@ from ._observe import observe
 from ._sdpa import scaled_dot_product_attention
 
 __all__ = [
+    "additive",
     "attention",
     "longformer_attention",
     "look",
