@@ -2,14 +2,16 @@
 
     out = attn.attention(q, k, v, mask=attn.Mask.causal() & attn.Mask.window(512, 0))
 
+    out, state = attn.recurrent(q, k, v, log_decay=w, return_state=True)  # RetNet, GLA, RWKV, ...
+
 Arrays are NumPy, PyTorch or anything with DLPack, read without copies; results come back as the
 kind that q is. Wrong arguments raise ValueError, files and models that fail raise attn.Error.
 
 In a process forked after several threads ran here (multiprocessing's "fork"), calls run on one thread,
 as OpenMP's do not follow a fork; "spawn" and "forkserver" keep them all.
 
-attn.torch (needs PyTorch) has scaled_dot_product_attention with autograd and serves Hugging Face
-Transformers.
+attn.torch (needs PyTorch) has scaled_dot_product_attention and the recurrences with autograd, and
+serves Hugging Face Transformers.
 """
 
 import importlib
@@ -26,12 +28,16 @@ from ._attn import (
     Gradients,
     HeadStatistics,
     LanguageModel,
+    LinearAttentionGradients,
+    Mamba2Gradients,
     Mask,
     Model,
     Page,
     Plan,
     PlanSummary,
     Questions,
+    RandomFeatures,
+    RecurrentGradients,
     RopeScaling,
     Score,
     T5Bias,
@@ -45,15 +51,24 @@ from ._attn import (
     attention,
     backward,
     isas,
+    linear_attention,
+    linear_attention_backward,
     load,
     look,
     luong,
     luong_backward,
     luong_local,
     luong_local_backward,
+    mamba2,
+    mamba2_backward,
     merge,
+    merge_delta_states,
+    merge_linear_states,
+    merge_states,
     observe,
     plan,
+    recurrent,
+    recurrent_backward,
     rope,
     sinusoidal,
     t5_bucket,
@@ -75,12 +90,16 @@ __all__ = [
     "Gradients",
     "HeadStatistics",
     "LanguageModel",
+    "LinearAttentionGradients",
+    "Mamba2Gradients",
     "Mask",
     "Model",
     "Page",
     "Plan",
     "PlanSummary",
     "Questions",
+    "RandomFeatures",
+    "RecurrentGradients",
     "RopeScaling",
     "Score",
     "T5Bias",
@@ -95,6 +114,8 @@ __all__ = [
     "attention",
     "backward",
     "isas",
+    "linear_attention",
+    "linear_attention_backward",
     "load",
     "longformer_attention",
     "look",
@@ -102,9 +123,16 @@ __all__ = [
     "luong_backward",
     "luong_local",
     "luong_local_backward",
+    "mamba2",
+    "mamba2_backward",
     "merge",
+    "merge_delta_states",
+    "merge_linear_states",
+    "merge_states",
     "observe",
     "plan",
+    "recurrent",
+    "recurrent_backward",
     "reference",
     "rope",
     "sinusoidal",

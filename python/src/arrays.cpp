@@ -2,6 +2,7 @@
 
 #include <nanobind/stl/string.h>
 
+#include <cstring>
 #include <new>
 #include <stdexcept>
 
@@ -86,7 +87,12 @@ Input seen_as_tensor(AnyArray array, const std::string& what) {
     input.view.shape[i] = real ? static_cast<std::int64_t>(input.array.shape(i - missing)) : 1;
     input.view.strides[i] = real ? input.array.stride(i - missing) : 0;
   }
-  if (input.view.size() == 0) input.view.strides = strides_bhld(input.view.shape);
+  if (input.view.size() == 0) {
+    // PyTorch's empty tensors have no address, which here would mean: not given.
+    static constexpr double kNothing = 0;
+    input.view.data = &kNothing;
+    input.view.strides = strides_bhld(input.view.shape);
+  }
   if (input.view.shape[3] == 1) input.view.strides[3] = 1;
   return input;
 }
@@ -214,6 +220,27 @@ Input import_lse(nb::handle object, const std::string& what) {
   return input;
 }
 
+Input import_heads(nb::handle object, const std::string& what) {
+  AnyArray array = import_array(object, what, 4);
+  if (array.ndim() != 1 && array.ndim() != 2) return seen_as_tensor(std::move(array), what);
+  const bool rows = array.ndim() == 2;
+  Input input{std::move(array), {}};
+  input.view.dtype = float_type(input.array, what);
+  input.view.data = input.array.data();
+  input.view.shape = {1, static_cast<std::int64_t>(input.array.shape(0)), 1,
+                      rows ? static_cast<std::int64_t>(input.array.shape(1)) : 1};
+  input.view.strides = {0, input.array.stride(0), 0, rows ? input.array.stride(1) : 1};
+  if (input.view.shape[3] == 1) input.view.strides[3] = 1;
+  return input;
+}
+
+std::vector<std::int64_t> Input::dimensions() const {
+  std::vector<std::int64_t> all;
+  for (std::size_t i = 0; i < array.ndim(); ++i)
+    all.push_back(static_cast<std::int64_t>(array.shape(i)));
+  return all;
+}
+
 Doubles as_doubles(const ConstTensor& view) {
   Doubles copy;
   copy.values.reserve(static_cast<std::size_t>(view.size()));
@@ -229,6 +256,16 @@ Doubles as_doubles(const ConstTensor& view) {
   }
   copy.view = {copy.values.data(), view.shape};
   return copy;
+}
+
+std::vector<Doubles> widen(std::initializer_list<ConstTensor*> views) {
+  std::vector<Doubles> copies;
+  for (ConstTensor* view : views) {
+    if (view->empty()) continue;
+    copies.push_back(as_doubles(*view));
+    *view = copies.back().view;
+  }
+  return copies;
 }
 
 Output import_output(nb::handle object, const std::string& what, DType type, const Shape& shape) {
@@ -252,6 +289,27 @@ Output import_output(nb::handle object, const std::string& what, DType type, con
 Output new_output(Kind kind, DType type, const std::vector<std::int64_t>& dimensions) {
   Output out = fresh(kind, dlpack_type(type), dimensions);
   out.view.dtype = type;
+  return out;
+}
+
+Output new_copy(Kind kind, const Input& input) {
+  const ConstTensor& from = input.view;
+  Output out = new_output(kind, from.dtype, input.dimensions());
+  out.view.shape = from.shape;
+  out.view.strides = strides_bhld(from.shape);
+  const auto bytes = static_cast<std::int64_t>(size_of(from.dtype));
+  auto* to = static_cast<char*>(out.view.data);
+  for (std::int64_t b = 0; b < from.batch(); ++b) {
+    for (std::int64_t h = 0; h < from.heads(); ++h) {
+      for (std::int64_t l = 0; l < from.length(); ++l) {
+        for (std::int64_t d = 0; d < from.width(); ++d, to += bytes) {
+          const std::int64_t at = from.offset(b, h, l) + d * from.strides[3];
+          std::memcpy(to, static_cast<const char*>(from.data) + at * bytes,
+                      static_cast<std::size_t>(bytes));
+        }
+      }
+    }
+  }
   return out;
 }
 

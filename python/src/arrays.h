@@ -6,6 +6,7 @@
 #include <nanobind/ndarray.h>
 
 #include <cstdint>
+#include <initializer_list>
 #include <string>
 #include <vector>
 
@@ -29,6 +30,9 @@ Kind kind_of(nb::handle object);
 struct Input {
   AnyArray array;
   ConstTensor view;
+
+  // As Python sees the array.
+  std::vector<std::int64_t> dimensions() const;
 };
 
 // Any array, of at most `dimensions`. Throws nb::type_error for what is no array, and
@@ -41,6 +45,13 @@ Input import_tensor(nb::handle object, const std::string& what);
 Input import_broadcast(nb::handle object, const std::string& what);
 // [B, H, L] or [B, H, L, 1], seen as [B, H, L, 1].
 Input import_lse(nb::handle object, const std::string& what);
+// Numbers of each head, [H, width], or [H] where the width is 1, seen as [1, H, 1, width].
+Input import_heads(nb::handle object, const std::string& what);
+// What one of these gives, or an empty view for None.
+template <class Import>
+Input import_optional(const Import& import, nb::handle object, const std::string& what) {
+  return object.is_none() ? Input{} : import(object, what);
+}
 
 // A copy as float64, for the oracle.
 struct Doubles {
@@ -48,6 +59,8 @@ struct Doubles {
   ConstTensor view;
 };
 Doubles as_doubles(const ConstTensor& view);
+// Has the views, but empty ones, see copies as float64, which live as long as what is returned.
+std::vector<Doubles> widen(std::initializer_list<ConstTensor*> views);
 
 // Memory to write into: fresh and owned by Python, or the caller's.
 struct Output {
@@ -66,6 +79,8 @@ struct Output {
 Output import_output(nb::handle object, const std::string& what, DType type, const Shape& shape);
 // `dimensions` as Python sees them; the view has 1 for what is missing at the end.
 Output new_output(Kind kind, DType type, const std::vector<std::int64_t>& dimensions);
+// A copy of an array, to write on.
+Output new_copy(Kind kind, const Input& input);
 // The same of int32, which no view describes: only its data and shape mean something.
 Output new_integers(Kind kind, const std::vector<std::int64_t>& dimensions);
 

@@ -96,6 +96,19 @@ struct Results {
 };
 
 void bind_additive(nb::module_& m);
+// Where a recurrence writes: its output, and the last states when they are asked for.
+struct StateResults {
+  Output out;
+  std::optional<Output> state;
+
+  // Dimensions of the states: none when they are not asked for.
+  StateResults(Kind kind, DType type, const std::vector<std::int64_t>& out_dimensions,
+               const std::vector<std::int64_t>& state_dimensions);
+  Tensor state_view() const { return state ? state->view : Tensor{}; }
+  // out, or (out, state).
+  nb::any object() const;
+};
+
 void bind_masks(nb::module_& m);
 void bind_scores(nb::module_& m);
 void bind_attention(nb::module_& m);
@@ -103,6 +116,9 @@ void bind_gradient(nb::module_& m);
 void bind_questions(nb::module_& m);
 void bind_observe(nb::module_& m);
 void bind_positions(nb::module_& m);
+void bind_recurrent(nb::module_& m);
+void bind_linear_attention(nb::module_& m);
+void bind_mamba2(nb::module_& m);
 void bind_models(nb::module_& m);
 void bind_pages(nb::module_& m);
 void bind_language_models(nb::module_& m);

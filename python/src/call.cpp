@@ -104,4 +104,15 @@ nb::object Results::object() const {
   return nb::make_tuple(out.object(), lse->object());
 }
 
+StateResults::StateResults(Kind kind, DType type, const std::vector<std::int64_t>& out_dimensions,
+                           const std::vector<std::int64_t>& state_dimensions)
+    : out(new_output(kind, type, out_dimensions)) {
+  if (!state_dimensions.empty()) state = new_output(kind, type, state_dimensions);
+}
+
+nb::any StateResults::object() const {
+  if (!state) return nb::borrow<nb::any>(out.object());
+  return nb::borrow<nb::any>(nb::make_tuple(out.object(), state->object()));
+}
+
 }  // namespace attn::python

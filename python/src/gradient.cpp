@@ -3,12 +3,11 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include <algorithm>
 #include <array>
-#include <stdexcept>
 
 #include "attn/reference.h"
 #include "bindings.h"
+#include "gradients.h"
 
 namespace attn::python {
 
@@ -16,78 +15,32 @@ using namespace nb::literals;
 
 namespace {
 
-constexpr std::array kInputs{"q", "k", "v", "bias", "alibi_slopes", "t5", "sinks"};
+constexpr std::array kAttentionInputs{"q", "k", "v", "bias", "alibi_slopes", "t5", "sinks"};
 
-// Gradients by name; None for what was not asked.
-struct Gradients {
-  std::array<nb::object, kInputs.size()> values;
+using Gradients = NamedGradients<kAttentionInputs>;
 
-  Gradients() { values.fill(nb::none()); }
-};
-
-// Memory for the gradients that `names` ask for.
-class Asked {
- public:
-  Asked(const std::vector<std::string>& names, Kind kind, DType type, const ConstTensor& q,
-        const ConstTensor& k, const ConstTensor& v, const CallOptions& call)
-      : kind_(kind), type_(type) {
-    const auto asked = [&](const char* input) {
-      return std::find(names.begin(), names.end(), input) != names.end();
-    };
-    for (const std::string& name : names) {
-      if (std::find(kInputs.begin(), kInputs.end(), name) == kInputs.end()) {
-        throw std::invalid_argument("[backward] wrt holds '" + name +
-                                    "', must be among q, k, v, bias, alibi_slopes, t5, sinks");
-      }
-    }
-    const Score& score = call.options.score;
-    const auto dimensions = [](const ConstTensor& x) {
-      return std::vector<std::int64_t>(x.shape.begin(), x.shape.end());
-    };
-    if (asked("q")) to_.q = place(0, dimensions(q), q.shape);
-    if (asked("k")) to_.k = place(1, dimensions(k), k.shape);
-    if (asked("v")) to_.v = place(2, dimensions(v), v.shape);
-    if (asked("bias")) {
-      // As the caller's array, whose missing dimensions come in front.
-      const Shape shape = score.bias.empty() ? Shape{1, 1, 1, 1} : score.bias.shape;
-      const std::ptrdiff_t missing =
-          call.bias ? 4 - static_cast<std::ptrdiff_t>(call.bias->array.ndim()) : 0;
-      to_.bias = place(3, {shape.begin() + missing, shape.end()}, shape);
-    }
-    if (asked("alibi_slopes")) to_.alibi_slopes = place(4, {q.heads()}, {1, 1, 1, q.heads()});
-    if (asked("t5")) {
-      const std::int64_t buckets = score.t5 ? score.t5->buckets : 1;
-      to_.t5 = place(5, {buckets, q.heads()}, {1, 1, buckets, q.heads()});
-    }
-    if (asked("sinks")) to_.sinks = place(6, {q.heads()}, {1, 1, 1, q.heads()});
-  }
-
-  const InputGradients& to() const { return to_; }
-
-  Gradients gradients() const {
-    Gradients g;
-    for (const auto& [input, output] : outputs_) g.values[input] = output.object();
-    return g;
-  }
-
- private:
-  Tensor place(std::size_t input, const std::vector<std::int64_t>& dimensions, const Shape& shape) {
-    Output out = new_output(kind_, type_, dimensions);
-    out.view.shape = shape;
-    out.view.strides = strides_bhld(shape);
-    outputs_.emplace_back(input, out);
-    return out.view;
-  }
-
-  Kind kind_;
-  DType type_;
-  InputGradients to_;
-  std::vector<std::pair<std::size_t, Output>> outputs_;
-};
+// Memory for the gradients that are asked for.
+InputGradients places(Gradients& g, const ConstTensor& q, const ConstTensor& k,
+                      const ConstTensor& v, const CallOptions& call) {
+  const Score& score = call.options.score;
+  const auto as = [&g](const char* name, const ConstTensor& x) {
+    return g.place(name, x.shape, {x.shape.begin(), x.shape.end()});
+  };
+  const std::int64_t buckets = score.t5 ? score.t5->buckets : 1;
+  InputGradients to;
+  to.q = as("q", q);
+  to.k = as("k", k);
+  to.v = as("v", v);
+  to.bias = g.place("bias", call.bias.value_or(Input{}));
+  to.alibi_slopes = g.place("alibi_slopes", {1, 1, 1, q.heads()}, {q.heads()});
+  to.t5 = g.place("t5", {1, 1, buckets, q.heads()}, {buckets, q.heads()});
+  to.sinks = g.place("sinks", {1, 1, 1, q.heads()}, {q.heads()});
+  return to;
+}
 
 // A row of numbers a head, or none.
 Input optional_rows(nb::handle object, const char* what) {
-  return object.is_none() ? Input{} : import_lse(object, what);
+  return import_optional(import_lse, object, what);
 }
 
 Gradients backward(nb::handle q, nb::handle k, nb::handle v, nb::handle out, nb::handle lse,
@@ -107,15 +60,16 @@ Gradients backward(nb::handle q, nb::handle k, nb::handle v, nb::handle out, nb:
                                         k_positions, dropout);
   const Context& where = context(threads, isa);
   const AttentionShape shape = AttentionShape::of(qi.view, ki.view, vi.view);
-  const Asked asked(wrt, kind_of(q), qi.view.dtype, qi.view, ki.view, vi.view, call);
+  Gradients gradients("[backward]", wrt, kind_of(q), qi.view.dtype);
+  const InputGradients to = places(gradients, qi.view, ki.view, vi.view, call);
   {
     nb::gil_scoped_release release;
     plan(shape, call.options, where)
         .backward({qi.view, ki.view, vi.view}, {.out = oi.view, .lse = li.view, .entropy = ei.view},
-                  {.out = d_oi.view, .lse = d_li.view, .entropy = d_ei.view}, asked.to());
+                  {.out = d_oi.view, .lse = d_li.view, .entropy = d_ei.view}, to);
   }
   call.mask.check();
-  return asked.gradients();
+  return gradients;
 }
 
 Gradients reference_backward(nb::handle q, nb::handle k, nb::handle v, nb::handle d_out,
@@ -136,34 +90,22 @@ Gradients reference_backward(nb::handle q, nb::handle k, nb::handle v, nb::handl
   const Doubles d_ld = doubles(optional_rows(d_lse, "[backward] d_lse"));
   const Doubles d_ed = doubles(optional_rows(d_entropy, "[backward] d_entropy"));
   AttentionShape::of(in.q.view, in.k.view, vd.view);
-  const Asked asked(wrt, kind_of(q), DType::f64, in.q.view, in.k.view, vd.view, in.call);
+  Gradients gradients("[backward]", wrt, kind_of(q), DType::f64);
+  const InputGradients to = places(gradients, in.q.view, in.k.view, vd.view, in.call);
   {
     nb::gil_scoped_release release;
     reference::backward({in.q.view, in.k.view, vd.view},
-                        {.out = d_od.view, .lse = d_ld.view, .entropy = d_ed.view}, asked.to(),
+                        {.out = d_od.view, .lse = d_ld.view, .entropy = d_ed.view}, to,
                         in.call.options);
   }
   in.call.mask.check();
-  return asked.gradients();
+  return gradients;
 }
 
 }  // namespace
 
 void bind_gradient(nb::module_& m) {
-  nb::class_<Gradients> gradients(m, "Gradients",
-                                  "Gradients by name, each as what it belongs to; None for what "
-                                  "was not asked.");
-  for (std::size_t i = 0; i < kInputs.size(); ++i) {
-    gradients.def_prop_ro(kInputs[i],
-                          [i](const Gradients& g) { return nb::borrow<nb::any>(g.values[i]); });
-  }
-  gradients.def("__repr__", [](const Gradients& g) {
-    std::string names;
-    for (std::size_t i = 0; i < kInputs.size(); ++i) {
-      if (!g.values[i].is_none()) names += (names.empty() ? "" : ", ") + std::string(kInputs[i]);
-    }
-    return "Gradients(" + names + ")";
-  });
+  Gradients::bind(m, "Gradients");
 
   const std::vector<std::string> first{"q", "k", "v"};
   m.def("backward", &backward, "q"_a, "k"_a, "v"_a, "out"_a, "lse"_a, "d_out"_a, nb::kw_only(),

@@ -149,6 +149,15 @@ void check_mamba2(const Mamba2Inputs& in, const Mamba2Options& options, const Ch
   if (!(options.dt_min <= options.dt_max))
     check.fail("dt_min is " + text(options.dt_min) + ", must be at most dt_max, " +
                text(options.dt_max));
+  // Widths, offsets and the state: as of the recurrence that this is.
+  RecurrentInputs core;
+  core.q = in.c;
+  core.k = in.b;
+  core.v = in.x;
+  core.state = in.state;
+  RecurrentOptions as;
+  as.offsets = options.offsets;
+  check_recurrent(core, as, check);
 }
 
 }  // namespace attn

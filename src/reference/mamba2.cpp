@@ -29,11 +29,14 @@ void put(const Tensor& x, std::int64_t b, std::int64_t h, std::int64_t l, std::i
 
 void mamba2(const Mamba2Inputs& in, const Tensor& y, const Tensor& state,
             const Mamba2Options& options) {
-  check_mamba2(in, options, Checker("mamba2"));
+  constexpr Checker kCheck("mamba2");
+  check_mamba2(in, options, kCheck);
   const std::int64_t N = in.b.width(), P = in.x.width(), group = in.x.heads() / in.b.heads();
   const bool ragged = !options.offsets.empty();
   const std::int64_t sequences =
       ragged ? static_cast<std::int64_t>(options.offsets.size()) - 1 : in.x.batch();
+  kCheck.output("y", y, in.x.shape, in.x.dtype);
+  kCheck.output("state", state, {sequences, in.x.heads(), N, P}, in.x.dtype);
   for (std::int64_t s = 0; s < sequences; ++s) {
     const std::int64_t batch = ragged ? 0 : s;
     const std::int64_t begin = ragged ? options.offsets[static_cast<std::size_t>(s)] : 0;

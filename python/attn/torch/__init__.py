@@ -2,6 +2,7 @@
 
     out = attn.torch.scaled_dot_product_attention(q, k, v, is_causal=True)  # with autograd
     out, lse, entropy = attn.torch.attention(q, k, v, mask=attn.Mask.causal(), entropy=True)
+    out = attn.torch.recurrent(q, k, v, log_decay)  # or linear_attention, mamba2
 
     attn.torch.register()
     model = AutoModelForCausalLM.from_pretrained(path, attn_implementation="attn")
@@ -21,14 +22,18 @@ from ._longformer import longformer_attention
 from ._look import look
 from ._models import register
 from ._observe import observe
+from ._recurrent import linear_attention, mamba2, recurrent
 from ._sdpa import scaled_dot_product_attention
 
 __all__ = [
     "additive",
     "attention",
+    "linear_attention",
     "longformer_attention",
     "look",
+    "mamba2",
     "observe",
+    "recurrent",
     "register",
     "scaled_dot_product_attention",
 ]

@@ -28,13 +28,17 @@ def attend_with_rows(call, q, k, v, bias, sinks, entropy):
 
 
 def _apply(*arguments):
-    # What apply() asks too; its own message asks the user to override a method of ours.
+    refuse_transforms("attention")
+    return _Attention.apply(*arguments)
+
+
+def refuse_transforms(function):
+    """What apply() refuses too; its own message asks the user to override a method of ours."""
     if torch._C._are_functorch_transforms_active():
         raise NotImplementedError(
-            "[attention] torch.func's transforms (grad, vjp, jacrev, ...) cannot differentiate attn: "
-            "use backward() or torch.autograd.grad"
+            f"[{function}] torch.func's transforms (grad, vjp, jacrev, ...) cannot differentiate "
+            "attn: use backward() or torch.autograd.grad"
         )
-    return _Attention.apply(*arguments)
 
 
 def _differentiable(inputs):
@@ -90,7 +94,7 @@ class _Attention(torch.autograd.Function):
         with torch.no_grad():
             given = _Attention.gradients(ctx, d_out, d_lse, d_entropy)
         if torch.is_grad_enabled():  # create_graph=True
-            given = [None if x is None else _Once.apply(x, *ctx.saved_tensors) for x in given]
+            given = [None if x is None else Once.apply(x, *ctx.saved_tensors) for x in given]
         return (None, None, None, *given)
 
     @staticmethod
@@ -116,7 +120,7 @@ class _Attention(torch.autograd.Function):
         ]
 
 
-class _Once(torch.autograd.Function):
+class Once(torch.autograd.Function):
     """A gradient that depends on what it was computed from, but says so instead of how."""
 
     @staticmethod
