@@ -400,10 +400,10 @@ BoundMask::Table BoundMask::block_table(const MaskNode::Blocks& blocks) const {
   return table;
 }
 
-// Blocks of `size` positions that reach from position 0 to the last key.
-std::int64_t BoundMask::key_blocks(std::int64_t size) const {
-  if (keys_.length() == 0) return 0;
-  return std::max<std::int64_t>(0, floor_div(keys_.highest(), size) + 1);
+// Blocks of `size` positions that reach from position 0 to the last key; 2^63 at most.
+std::uint64_t BoundMask::key_blocks(std::int64_t size) const {
+  if (keys_.length() == 0 || keys_.highest() < 0) return 0;
+  return static_cast<std::uint64_t>(keys_.highest() / size) + 1;
 }
 
 // One list for each block that a query stands in.
@@ -438,20 +438,24 @@ BoundMask::Table BoundMask::block_window_table(const MaskNode::BlockWindow& w) c
 }
 
 BoundMask::Table BoundMask::global_block_table(const MaskNode::GlobalBlocks& g) const {
-  const std::int64_t n = key_blocks(g.size), last = n - std::min(n, g.last);
+  const std::uint64_t n = key_blocks(g.size),
+                      last = n - std::min(n, static_cast<std::uint64_t>(g.last));
   return table_by_block(g.size, [&](std::int64_t block, std::vector<Interval>& pieces) {
-    if ((0 <= block && block < g.first) || (last <= block && block < n)) {
+    const auto index = static_cast<std::uint64_t>(block);  // of a negative one: above all others
+    if ((0 <= block && block < g.first) || (last <= index && index < n)) {
       return keys_.between(kLowest, kHighest, pieces);
     }
     if (g.first > 0) keys_.between(0, clipped(Wide{g.first} * g.size - 1), pieces);
-    if (last < n) keys_.between(last * g.size, clipped(Wide{n} * g.size - 1), pieces);
+    if (last < n) {
+      keys_.between(clipped(Wide{last} * g.size), clipped(Wide{n} * g.size - 1), pieces);
+    }
   });
 }
 
 BoundMask::Table BoundMask::drawn_block_table(const MaskNode::DrawnBlocks& drawn,
                                               std::int64_t head) const {
   const RandomBlocks& rule = drawn.rule;
-  const std::int64_t n = key_blocks(rule.size);
+  const std::uint64_t n = key_blocks(rule.size);
   return table_by_block(rule.size, [&](std::int64_t block, std::vector<Interval>& pieces) {
     for (const auto& [first, last] : drawn_blocks(rule, n, block, head)) {
       keys_.between(first * rule.size, clipped((Wide{last} + 1) * rule.size - 1), pieces);

@@ -102,7 +102,7 @@ class BoundMask {
   std::size_t intern(const std::vector<std::uint64_t>& key, const std::function<Node()>& make);
   Table global_table(const Mask::Node::GlobalTokens& global) const;
   Table block_table(const Mask::Node::Blocks& blocks) const;
-  std::int64_t key_blocks(std::int64_t size) const;
+  std::uint64_t key_blocks(std::int64_t size) const;
   Table table_by_block(
       std::int64_t size,
       const std::function<void(std::int64_t block, std::vector<Interval>& pieces)>& keys_of) const;

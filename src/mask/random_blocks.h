@@ -9,9 +9,10 @@
 
 namespace attn {
 
-// Ascending runs [first, last] of the blocks that row `row` of `head` draws among `blocks` blocks.
+// Ascending runs [first, last] of the blocks that row `row` of `head` draws among `blocks` blocks,
+// of which there may be 2^63.
 std::vector<std::pair<std::int64_t, std::int64_t>> drawn_blocks(const RandomBlocks& rule,
-                                                                std::int64_t blocks,
+                                                                std::uint64_t blocks,
                                                                 std::int64_t row,
                                                                 std::int64_t head);
 
