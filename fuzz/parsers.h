@@ -2,6 +2,8 @@
 // attn::Error, and aborts when what it accepted cannot be. The tests run the corpora through them.
 #pragma once
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
@@ -18,6 +20,7 @@
 #include "model/families.h"
 #include "model/file.h"
 #include "model/gguf.h"
+#include "model/gguf_tokenizer.h"
 #include "model/llama2c.h"
 #include "model/safetensors.h"
 #include "model/sentencepiece.h"
@@ -86,10 +89,40 @@ inline void llama2c(Bytes bytes) {
   }
 }
 
-// Every value is asked for in every type, every tensor's numbers are read.
+// A GGUF file as a model: its tokenizer cuts a text, and what its tensors say is a transformer.
+inline void gguf_model(const Gguf& file, Bytes bytes) {
+  try {
+    gguf_end_tokens(file);
+    const Tokenizer tokenizer = read_gguf_tokenizer(file);
+    const std::string_view text = "ab \xef\xbc\xa1 e\xcc\x81 12's </s>\xff<0x41> ba";
+    const TokenizedText encoded = tokenizer.encode(text);
+    for (std::size_t i = 0; i < encoded.ids.size(); ++i) {
+      require(encoded.ids[i] >= 0 && encoded.ids[i] < tokenizer.size());
+      require(encoded.offsets[i].first <= encoded.offsets[i].second &&
+              encoded.offsets[i].second <= text.size());
+    }
+    tokenizer.decode(encoded.ids, false);
+  } catch (const Error&) {
+  }
+  static const std::string path =
+      (std::filesystem::temp_directory_path() / ("attn-fuzz-" + std::to_string(getpid()) + ".gguf"))
+          .string();
+  try {
+    write_file(path, std::string(text_of(bytes)));
+    Weights weights(path);
+    DescribedModel model = load_gguf(weights);
+    require(static_cast<std::int64_t>(model.weights.layers.size()) == model.config.layers);
+    const Transformer made(model.config, std::move(model.weights));
+    require(made.config().vocabulary > 0);
+  } catch (const Error&) {
+  }
+}
+
+// Every value is asked for in every type, every tensor's numbers are read; then as a model.
 inline void gguf(Bytes bytes) {
   try {
     const Gguf file(std::as_bytes(bytes), "fuzz");
+    gguf_model(file, bytes);
     for (const GgufValue& value : file.metadata()) {
       int answers = 0;
       const auto ask = [&](auto&& question) {

@@ -30,7 +30,7 @@ enum class RopeLayout : std::uint8_t {
 
 // How RoPE is stretched past its training length. Build one with the functions.
 struct RopeScaling {
-  enum class Kind : std::uint8_t { none, linear, ntk, dynamic_ntk, yarn, llama3 };
+  enum class Kind : std::uint8_t { none, linear, ntk, dynamic_ntk, yarn, llama3, divided };
   Kind kind = Kind::none;
   double factor = 1.0;
   std::int64_t original_length = 0;  // training length L0: dynamic_ntk, yarn, llama3
@@ -43,6 +43,7 @@ struct RopeScaling {
   bool paper_ramp = false;  // ramp linear in rotations (paper) instead of in index (code)
   // llama3
   double low_freq_factor = 1, high_freq_factor = 4;
+  std::vector<double> divisors = {};  // divided: [rotary width / 2]
 
   // Position interpolation (arXiv 2306.15595): position / factor.
   static RopeScaling linear(double factor);
@@ -55,6 +56,8 @@ struct RopeScaling {
   // LLaMA 3.1.
   static RopeScaling llama3(double factor = 8, double low_freq_factor = 1,
                             double high_freq_factor = 4, std::int64_t original_length = 8192);
+  // Every frequency by its own number, as files of GGUF keep LLaMA 3.1's scaling.
+  static RopeScaling divided(std::vector<double> divisors);
   // "linear:2", "ntk:2", "dynamic:4", "yarn:4": a kind and its factor; "none:2" turns nothing
   // otherwise, for who would see what a model does past its length. original_length is left 0, for
   // who knows the model. Throws std::invalid_argument for anything else.

@@ -8,33 +8,17 @@
 #include "model/bpe.h"
 #include "model/fields.h"
 #include "model/file.h"
+#include "model/pre_patterns.h"
 #include "model/tokenizer_parts.h"
 
 namespace attn {
 namespace {
 
-constexpr const char* kLlama3 =
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}|"
-    " ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
-constexpr const char* kQwen2 =
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}|"
-    " ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
-
 enum TokenType : std::int32_t { kNormal = 1, kControl = 3, kUserDefined = 4, kUnused = 5 };
 
-// The patterns that cut one after the other.
-std::vector<const char*> patterns(const std::string& pre, const std::string& source) {
-  if (pre == "gpt-2") return {kGpt2Pattern};
-  if (pre == "llama-bpe") return {kLlama3};
-  if (pre == "qwen2") return {kQwen2};
-  if (pre == "smollm") return {"\\p{N}", kGpt2Pattern};
-  throw Error(source + ": pre-tokenizer \"" + pre +
-              "\" is not known (gpt-2, llama-bpe, qwen2, smollm)");
-}
-
-PreTokenizer cutter(const std::string& pre, const std::string& source) {
+PreTokenizer cutter(const PrePatterns& pre, const std::string& source) {
   std::vector<PreTokenizer> steps;
-  for (const char* const pattern : patterns(pre, source)) {
+  for (const char* const pattern : pre.patterns) {
     steps.push_back(cut_by_pattern(Pattern(pattern, source), Delimiter::isolated, false));
   }
   steps.emplace_back(to_alphabet);
@@ -133,12 +117,13 @@ Tokenizer read_byte_level_tokenizer(const std::string& folder, const std::string
   PostProcessor post_processor;
   if (roberta) post_processor = roberta_frame(added[0].id, added[1].id);
   return assembled(std::move(vocabulary), read_merges(folder + "/merges.txt"), {},
-                   cutter("gpt-2", source), AddedTokens(std::move(added), {}, source),
-                   std::move(post_processor), source);
+                   cutter(pre_patterns("gpt-2", source), source),
+                   AddedTokens(std::move(added), {}, source), std::move(post_processor), source);
 }
 
 Tokenizer make_byte_level_tokenizer(const ByteLevelArrays& arrays, const std::string& source) {
-  PreTokenizer pre_tokenizer = cutter(arrays.pre, source);
+  const PrePatterns& pre = pre_patterns(arrays.pre, source);
+  PreTokenizer pre_tokenizer = cutter(pre, source);
   Vocabulary vocabulary;
   for (std::size_t i = 0; i < arrays.tokens.size(); ++i) {
     vocabulary.add(arrays.tokens[i], static_cast<std::int64_t>(i), source);
@@ -150,22 +135,20 @@ Tokenizer make_byte_level_tokenizer(const ByteLevelArrays& arrays, const std::st
     merges.push_back(std::move(*pair));
   }
   Normalizer normalizer;
-  if (arrays.pre == "qwen2") {
+  if (pre.nfc) {
     normalizer = [](std::vector<Character>& text) { normalize(text, NormalForm::nfc); };
   }
-  PostProcessor post_processor;
-  if (arrays.begin) {
-    if (!vocabulary.has(*arrays.begin)) {
-      throw Error(source + ": the token that begins a text, " + std::to_string(*arrays.begin) +
+  for (const auto& id : {arrays.begin, arrays.end}) {
+    if (id && !vocabulary.has(*id)) {
+      throw Error(source + ": the token that begins or ends a text, " + std::to_string(*id) +
                   ", is not in the vocabulary");
     }
-    post_processor = put_in_front(*arrays.begin);
   }
   BpeOptions options;
-  options.ignore_merges = arrays.pre == "llama-bpe";
+  options.ignore_merges = pre.whole_words;
   return assembled(std::move(vocabulary), merges, std::move(options), std::move(pre_tokenizer),
                    AddedTokens(added_tokens(arrays, source), std::move(normalizer), source),
-                   std::move(post_processor), source);
+                   put_around(arrays.begin, arrays.end), source);
 }
 
 }  // namespace attn

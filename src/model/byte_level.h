@@ -17,10 +17,8 @@ struct ByteLevelArrays {
   // GGUF's token_type, one a token, or none at all: 1 is an ordinary piece, 3 a control token,
   // which is special, 4 one that a user added, 5 unused.
   std::vector<std::int32_t> types;
-  // GGUF's tokenizer.ggml.pre: "gpt-2", "llama-bpe", "qwen2" or "smollm"; it names the pattern that
-  // cuts words, Qwen2's normal form NFC, and that LLaMA 3 takes whole words as they are.
-  std::string pre;
-  std::optional<std::int32_t> begin;  // put in front of every text
+  std::string pre;  // GGUF's tokenizer.ggml.pre, as model/pre_patterns.h knows it
+  std::optional<std::int32_t> begin, end;  // put around every text
 };
 
 // Throws attn::Error "<source>: ..." for another name or type, a merge of what is no token, and

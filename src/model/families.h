@@ -25,8 +25,12 @@ DescribedModel load_described(const std::string& config_json, const std::string&
 // Is it an encoder's model_type?
 bool is_encoder(const std::string& model_type);
 
-// By general.architecture of a GGUF file: llama. Throws attn::Error likewise.
+// By general.architecture of a GGUF file: gpt2, llama (Mistral's and SmolLM2's too), qwen2, qwen3,
+// gemma2, phi3. Throws attn::Error likewise, also for a tensor that is not known.
 DescribedModel load_gguf(Weights& weights);
+class GgufSettings;
+class GgufTensors;
+DescribedModel load_gguf_gpt2(const GgufSettings& in, GgufTensors& tensors);
 
 // The families, one file each.
 DescribedModel load_bert(const Fields& fields, const std::string& type, Weights& weights);

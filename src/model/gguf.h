@@ -51,6 +51,7 @@ class Gguf {
  public:
   Gguf(std::span<const std::byte> file, std::string source);
 
+  const std::string& source() const { return source_; }
   std::uint32_t version() const { return version_; }
   // Sorted by name. Shapes are row-major, the file's dimensions reversed.
   const std::vector<TensorEntry>& tensors() const { return tensors_; }

@@ -6,11 +6,11 @@
 #include <utility>
 
 #include "model/ablation.h"
-#include "model/byte_level.h"
 #include "model/encoder_tokenizer.h"
 #include "model/families.h"
 #include "model/file.h"
 #include "model/generate.h"
+#include "model/gguf_tokenizer.h"
 #include "model/layer_observed.h"
 #include "model/model_info.h"
 #include "model/pooling.h"
@@ -53,25 +53,6 @@ std::vector<std::int32_t> end_tokens(const std::string& folder, const Json& conf
   return ids;
 }
 
-Tokenizer gguf_tokenizer(const Gguf& gguf, const std::string& source) {
-  const std::string model = gguf.text("tokenizer.ggml.model");
-  if (model != "gpt2") {
-    throw Error(source + ": tokenizer.ggml.model \"" + model +
-                "\" is not known, only \"gpt2\" (byte-level BPE) is");
-  }
-  ByteLevelArrays arrays;
-  for (const std::string_view token : gguf.texts("tokenizer.ggml.tokens"))
-    arrays.tokens.emplace_back(token);
-  for (const std::string_view merge : gguf.texts("tokenizer.ggml.merges"))
-    arrays.merges.emplace_back(merge);
-  for (const std::int64_t type : gguf.integers("tokenizer.ggml.token_type"))
-    arrays.types.push_back(static_cast<std::int32_t>(type));
-  arrays.pre = gguf.text("tokenizer.ggml.pre");
-  if (gguf.has("tokenizer.ggml.add_bos_token") && gguf.boolean("tokenizer.ggml.add_bos_token"))
-    arrays.begin = static_cast<std::int32_t>(gguf.integer("tokenizer.ggml.bos_token_id"));
-  return make_byte_level_tokenizer(arrays, source);
-}
-
 // What a folder or file holds.
 struct Parts {
   std::unique_ptr<Weights> weights;
@@ -84,11 +65,9 @@ struct Parts {
 Parts load_parts(const std::string& path) {
   auto weights = std::make_unique<Weights>(path);
   if (const Gguf* const gguf = weights->gguf()) {
-    std::vector<std::int32_t> ends;
-    if (gguf->has("tokenizer.ggml.eos_token_id"))
-      ends.push_back(static_cast<std::int32_t>(gguf->integer("tokenizer.ggml.eos_token_id")));
     DescribedModel model = load_gguf(*weights);
-    Tokenizer tokenizer = gguf_tokenizer(*gguf, path);
+    Tokenizer tokenizer = read_gguf_tokenizer(*gguf);
+    std::vector<std::int32_t> ends = gguf_end_tokens(*gguf);
     std::string family = gguf->text("general.architecture");
     return {std::move(weights), std::move(model), std::move(tokenizer), std::move(ends),
             std::move(family)};

@@ -178,10 +178,12 @@ PostProcessor roberta_frame(std::int32_t begin, std::int32_t end) {
   return frame(begin, end, true, true, false);
 }
 
-PostProcessor put_in_front(std::int32_t id) {
-  return [id](std::vector<PlacedTokens>& parts, const Sources&, bool with_special) {
+PostProcessor put_around(std::optional<std::int32_t> begin, std::optional<std::int32_t> end) {
+  return [=](std::vector<PlacedTokens>& parts, const Sources&, bool with_special) {
     for (std::size_t p = 0; with_special && p < parts.size(); ++p) {
-      parts[p].insert(parts[p].begin(), special_token(id, static_cast<std::int32_t>(p)));
+      const auto text = static_cast<std::int32_t>(p);
+      if (begin) parts[p].insert(parts[p].begin(), special_token(*begin, text));
+      if (end) parts[p].push_back(special_token(*end, text));
     }
   };
 }

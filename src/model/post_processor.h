@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -41,7 +42,7 @@ PostProcessor make_post_processor(const Json& part, const Vocabulary& vocabulary
 // the spaces of their pieces.
 PostProcessor roberta_frame(std::int32_t begin, std::int32_t end);
 
-// One special token in front of every text.
-PostProcessor put_in_front(std::int32_t id);
+// Special tokens in front of and behind every text; nothing: none.
+PostProcessor put_around(std::optional<std::int32_t> begin, std::optional<std::int32_t> end);
 
 }  // namespace attn

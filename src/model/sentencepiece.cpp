@@ -1,34 +1,20 @@
 #include "model/sentencepiece.h"
 
-#include <sentencepiece_processor.h>
-
 #include <algorithm>
 #include <exception>
 #include <utility>
 
 #include "attn/error.h"
+#include "model/sentencepiece_library.h"
 #include "model/tokenizer_parts.h"
 
 namespace attn {
 namespace {
 
-using Library = sentencepiece::SentencePieceProcessor;
+using Library = SentencePieceLibrary;
 using Kind = SentencePiece::Kind;
 
 constexpr const char* kUnknown = "<unk>";
-
-std::shared_ptr<const Library> open(std::string_view file, const std::string& source) {
-  const auto library = std::make_shared<Library>();
-  try {
-    const auto status = library->LoadFromSerializedProto({file.data(), file.size()});
-    if (!status.ok()) throw Error(source + ": SentencePiece refuses it: " + status.error_message());
-  } catch (const Error&) {
-    throw;
-  } catch (const std::exception& error) {  // of its trie
-    throw Error(source + ": SentencePiece refuses it: " + error.what());
-  }
-  return library;
-}
 
 void check(const sentencepiece::util::Status& status) {
   if (!status.ok())
@@ -61,8 +47,7 @@ class LibrarySubwords final : public Subwords {
       begin = text.find("<<") + 2;
       out.push_back({id_of(std::string_view(text).substr(0, begin)), 0, begin});
     }
-    sentencepiece::ImmutableSentencePieceText cut;
-    check(library_->Encode(std::string_view(text).substr(begin), cut.mutable_proto()));
+    const auto cut = cut_with_sentencepiece(*library_, std::string_view(text).substr(begin));
     for (std::size_t i = 0; i < cut.pieces_size(); ++i) {
       const auto piece = cut.pieces(static_cast<int>(i));
       const std::int32_t id =
@@ -89,26 +74,33 @@ Decoder decoder_of(std::shared_ptr<const Library> library) {
   };
 }
 
-PostProcessor put_behind(std::int32_t id) {
-  return [id](std::vector<PlacedTokens>& parts, const std::vector<std::string_view>& /*sources*/,
-              bool special_tokens) {
-    if (!special_tokens) return;
-    for (PlacedTokens& part : parts) {
-      PlacedToken token;
-      token.id = id;
-      token.type = part.empty() ? 0 : part.back().type;
-      token.special = true;
-      part.push_back(token);
-    }
-  };
+}  // namespace
+
+std::shared_ptr<const SentencePieceLibrary> open_sentencepiece(std::string_view file,
+                                                               const std::string& source) {
+  const auto library = std::make_shared<Library>();
+  try {
+    const auto status = library->LoadFromSerializedProto({file.data(), file.size()});
+    if (!status.ok()) throw Error(source + ": SentencePiece refuses it: " + status.error_message());
+  } catch (const Error&) {
+    throw;
+  } catch (const std::exception& error) {  // of its trie
+    throw Error(source + ": SentencePiece refuses it: " + error.what());
+  }
+  return library;
 }
 
-}  // namespace
+sentencepiece::ImmutableSentencePieceText cut_with_sentencepiece(
+    const SentencePieceLibrary& library, std::string_view text) {
+  sentencepiece::ImmutableSentencePieceText cut;
+  check(library.Encode(text, cut.mutable_proto()));
+  return cut;
+}
 
 Tokenizer make_sentencepiece_tokenizer(std::string_view file, const SentencePieceOptions& options,
                                        const std::string& source) {
   const std::vector<SentencePiece> pieces = parse_sentencepiece(file, source);
-  const std::shared_ptr<const Library> library = open(file, source);
+  const std::shared_ptr<const Library> library = open_sentencepiece(file, source);
   const bool own_ids = !options.vocabulary;
   Vocabulary vocabulary = options.vocabulary.value_or(Vocabulary());
   for (std::size_t i = 0; i < pieces.size() && own_ids; ++i)
@@ -147,7 +139,7 @@ Tokenizer make_sentencepiece_tokenizer(std::string_view file, const SentencePiec
                                                           std::move(vocabulary),
                                                           AddedTokens(std::move(added), {}, source),
                                                           {},
-                                                          put_behind(end),
+                                                          put_around({}, end),
                                                           decoder_of(library)}));
 }
 

@@ -41,4 +41,16 @@ struct SentencePieceOptions {
 Tokenizer make_sentencepiece_tokenizer(std::string_view file, const SentencePieceOptions& options,
                                        const std::string& source);
 
+// A model of BPE as plain arrays, as a GGUF file holds it (tokenizer.ggml.*, model "llama").
+struct SentencePieceArrays {
+  std::vector<SentencePiece> pieces;       // by id
+  bool space_in_front = true;              // of a text, and behind special tokens
+  std::optional<std::int32_t> begin, end;  // put around every text
+};
+
+// Its tokenizer; the library cuts. Bytes that are no UTF-8 are pieces of kind byte, where there are
+// such, so that decoding gives them back. Throws attn::Error as parse_sentencepiece() does.
+Tokenizer make_sentencepiece_tokenizer(const SentencePieceArrays& arrays,
+                                       const std::string& source);
+
 }  // namespace attn

@@ -46,6 +46,7 @@ void check_scaling(const RopeScaling& s, double base) {
     require(s.high_freq_factor > s.low_freq_factor, "high_freq_factor", s.high_freq_factor,
             "above low_freq_factor");
   }
+  for (const double divisor : s.divisors) require(divisor > 0, "divisor", divisor, "positive");
 }
 
 // The part of a head that rotates; `fraction` of 0.4 of 80 must give 32 whatever its rounding.
@@ -230,6 +231,10 @@ RopeScaling RopeScaling::llama3(double factor, double low_freq_factor, double hi
           .high_freq_factor = high_freq_factor};
 }
 
+RopeScaling RopeScaling::divided(std::vector<double> divisors) {
+  return {.kind = Kind::divided, .divisors = std::move(divisors)};
+}
+
 RopeTable rope_table(const RopeOptions& options, std::int64_t width, std::int64_t sequence_length) {
   using Kind = RopeScaling::Kind;
   const RopeScaling& s = options.scaling;
@@ -260,6 +265,13 @@ RopeTable rope_table(const RopeOptions& options, std::int64_t width, std::int64_
   }
   if (s.kind == Kind::llama3) {
     for (double& theta : table.frequency) theta = llama3_frequency(s, theta);
+  }
+  if (s.kind == Kind::divided) {
+    if (s.divisors.size() != table.frequency.size()) {
+      fail(std::to_string(s.divisors.size()) + " divisors for " +
+           std::to_string(table.frequency.size()) + " frequencies");
+    }
+    for (std::size_t i = 0; i < s.divisors.size(); ++i) table.frequency[i] /= s.divisors[i];
   }
   if (s.kind == Kind::yarn) {
     const std::vector<double> ramp = yarn_ramp(s, base, d, table.frequency);

@@ -29,27 +29,32 @@ inline std::uint64_t hash(const std::string& name) {
   return h;
 }
 
-// Norms around 1, biases small, matrices that keep the size of what they multiply.
+// The numbers of a tensor, float32: norms around 1, biases small, matrices that keep the size of
+// what they multiply.
+inline std::string made_numbers(const std::string& name, const std::vector<std::int64_t>& shape) {
+  std::size_t count = 1;
+  for (const std::int64_t n : shape) count *= static_cast<std::size_t>(n);
+  const bool vector = shape.size() == 1, bias = name.ends_with("bias");
+  const std::uint64_t seed = hash(name);
+  std::string data(count * sizeof(float), '\0');
+  for (std::size_t i = 0; i < count; ++i) {
+    const double u = uniform(seed, i);
+    const auto x =
+        static_cast<float>(vector ? u * 0.25 + (bias ? 0 : 1) : u * 1.7 / std::sqrt(60.0));
+    std::memcpy(data.data() + i * sizeof x, &x, sizeof x);
+  }
+  return data;
+}
+
 inline std::string made_weights(const TensorShapes& tensors) {
   std::string header = "{", data;
   for (const auto& tensor : tensors) {
     const std::string& name = tensor.first;
-    std::size_t count = 1;
     std::string shape;
-    for (const std::int64_t n : tensor.second) {
-      count *= static_cast<std::size_t>(n);
+    for (const std::int64_t n : tensor.second)
       shape += (shape.empty() ? "" : ",") + std::to_string(n);
-    }
-    const bool vector = tensor.second.size() == 1, bias = name.ends_with("bias");
-    const std::uint64_t seed = hash(name);
     const std::size_t begin = data.size();
-    data.resize(begin + count * sizeof(float));
-    for (std::size_t i = 0; i < count; ++i) {
-      const double u = uniform(seed, i);
-      const auto x =
-          static_cast<float>(vector ? u * 0.25 + (bias ? 0 : 1) : u * 1.7 / std::sqrt(60.0));
-      std::memcpy(data.data() + begin + i * sizeof x, &x, sizeof x);
-    }
+    data += made_numbers(name, tensor.second);
     header += (header.size() == 1 ? "\"" : ",\"") + name + "\":{\"dtype\":\"F32\",\"shape\":[" +
               shape + "],\"data_offsets\":[" + std::to_string(begin) + "," +
               std::to_string(data.size()) + "]}";

@@ -201,7 +201,7 @@ TEST(ByteLevel, RefusesArraysThatDoNotFitTogether) {
   EXPECT_THAT(message([](ByteLevelArrays& a) { a.tokens[1] = "a"; }),
               HasSubstr("\"a\" has two ids, 0 and 1"));
   EXPECT_THAT(message([](ByteLevelArrays& a) { a.begin = 4; }),
-              HasSubstr("the token that begins a text, 4, is not in the vocabulary"));
+              HasSubstr("the token that begins or ends a text, 4, is not in the vocabulary"));
   EXPECT_THAT(message([](ByteLevelArrays& a) { a.tokens[3] = ""; }), HasSubstr("x.gguf: "));
 }
 

@@ -112,6 +112,17 @@ TEST(RopeTable, NtkKeepsTheFastestAndStretchesTheSlowest) {
             rope_table({}, 64).frequency);
 }
 
+TEST(RopeTable, DividedSaysWhatItDividesBy) {
+  const RopeTable plain = rope_table({}, 8);
+  const RopeTable table = rope_table({.scaling = RopeScaling::divided({1, 2, 4, 8})}, 8);
+  for (std::size_t i = 0; i < 4; ++i)
+    EXPECT_EQ(table.frequency[i], plain.frequency[i] / std::pow(2, i)) << i;
+  EXPECT_EQ(table.magnitude, 1.0);
+  EXPECT_THROW(rope_table({.scaling = RopeScaling::divided({1, 2, 4})}, 8), std::invalid_argument);
+  EXPECT_THROW(rope_table({.scaling = RopeScaling::divided({1, 2, 4, 0})}, 8),
+               std::invalid_argument);
+}
+
 TEST(RopeTable, YarnRampsBetweenItsTurns) {
   // The paper's ramp, by hand: pair i makes L0 theta_i / 2 pi turns.
   RopeOptions options = {.scaling = RopeScaling::yarn(4, 1024)};
