@@ -41,6 +41,12 @@ bench: packages-build ## measure attention against the machine's ceiling; writes
 	@mkdir -p build/bench
 	@build/release/bin/attn bench --standard --output build/bench/attention.json
 
+.PHONY: bench-recurrences
+bench-recurrences: packages-build ## recurrences over single channels against the machine's ceilings
+	@cmake --preset release >build/configure.log || { cat build/configure.log; exit 1; }
+	@cmake --build --preset release --target bench_recurrences
+	@build/release/bin/bench_recurrences
+
 .PHONY: bench-peers
 bench-peers: packages-python ## attention beside PyTorch, ONNX Runtime and OpenBLAS; writes build/bench/peers.json
 	@tools/bench_peers.sh peers $(ARGS)

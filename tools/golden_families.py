@@ -144,7 +144,7 @@ def case(model_type, settings):
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
     with torch.no_grad():
         tensors = fill(model, lambda name: not (
-            name == "lm_head.weight" and config.tie_word_embeddings))
+            name in ("lm_head.weight", "head.weight") and config.tie_word_embeddings))
         runs = []
         for length in LENGTHS:
             ids = ids_of(length)

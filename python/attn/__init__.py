@@ -50,6 +50,7 @@ from ._attn import (
     alibi_slopes,
     attention,
     backward,
+    causal_convolution,
     isas,
     linear_attention,
     linear_attention_backward,
@@ -70,10 +71,12 @@ from ._attn import (
     recurrent,
     recurrent_backward,
     rope,
+    selective_scan,
     sinusoidal,
     t5_bucket,
     version,
     view,
+    wkv4,
 )
 from .longformer import longformer_attention
 
@@ -113,6 +116,7 @@ __all__ = [
     "alibi_slopes",
     "attention",
     "backward",
+    "causal_convolution",
     "isas",
     "linear_attention",
     "linear_attention_backward",
@@ -135,10 +139,12 @@ __all__ = [
     "recurrent_backward",
     "reference",
     "rope",
+    "selective_scan",
     "sinusoidal",
     "t5_bucket",
     "version",
     "view",
+    "wkv4",
 ]
 
 

@@ -119,6 +119,7 @@ void bind_positions(nb::module_& m);
 void bind_recurrent(nb::module_& m);
 void bind_linear_attention(nb::module_& m);
 void bind_mamba2(nb::module_& m);
+void bind_scans(nb::module_& m);
 void bind_models(nb::module_& m);
 void bind_pages(nb::module_& m);
 void bind_language_models(nb::module_& m);

@@ -35,6 +35,7 @@ NB_MODULE(_attn, m) {
   attn::python::bind_recurrent(m);
   attn::python::bind_linear_attention(m);
   attn::python::bind_mamba2(m);
+  attn::python::bind_scans(m);
   attn::python::bind_language_models(m);
   attn::python::bind_translation_models(m);
   attn::python::bind_models(m);

@@ -19,11 +19,14 @@
 #include <string>
 #include <vector>
 
+#include "kernels/exp2-inl.h"
+
 #ifndef ATTN_KERNELS_READ_BLOCK
 #define ATTN_KERNELS_READ_BLOCK
 namespace attn::kernels {
 constexpr std::int64_t kReadBlock = std::int64_t{1} << 20;  // floats
-}
+constexpr std::int64_t kExponents = 512;
+}  // namespace attn::kernels
 #endif
 
 HWY_BEFORE_NAMESPACE();
@@ -69,6 +72,48 @@ double fma_rounds_of(DType dtype, std::int64_t rounds) {
   return flops;
 }
 
+// Exponentials of `rounds` rounds.
+template <class T>
+HWY_NOINLINE double exp2_rounds(std::int64_t rounds, const T* in, T* out) {
+  const hn::ScalableTag<T> d;
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  for (std::int64_t round = 0; round < rounds; ++round) {
+#pragma GCC unroll 4
+    for (std::int64_t i = 0; i < kExponents; i += lanes)
+      hn::Store(exp2(d, hn::Load(d, in + i)), d, out + i);
+  }
+  return static_cast<double>(rounds * kExponents);
+}
+
+template <class T>
+double exp2_rounds_of_type(std::int64_t rounds) {
+  alignas(64) T in[kExponents], out[kExponents];
+  for (std::int64_t i = 0; i < kExponents; ++i) in[i] = static_cast<T>(-8 * i) / kExponents;
+  const double work = exp2_rounds(rounds, in, out);
+  static thread_local volatile T keep;
+  keep = out[0];
+  (void)keep;
+  return work;
+}
+
+double exp2_rounds_of(DType dtype, std::int64_t rounds) {
+  return dtype == DType::f64 ? exp2_rounds_of_type<double>(rounds)
+                             : exp2_rounds_of_type<float>(rounds);
+}
+
+void scale(float factor, std::int64_t count, float* x) {
+  const hn::ScalableTag<float> d;
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  const auto by = hn::Set(d, factor);
+  std::int64_t i = 0;
+  for (; i + 4 * lanes <= count; i += 4 * lanes) {
+#pragma GCC unroll 4
+    for (std::int64_t j = 0; j < 4 * lanes; j += lanes)
+      hn::StoreU(hn::Mul(by, hn::LoadU(d, x + i + j)), d, x + i + j);
+  }
+  for (; i < count; ++i) x[i] *= factor;
+}
+
 // Reads a block as kStreams runs of consecutive lines, side by side.
 template <int kStreams>
 HWY_NOINLINE float read_streams(const float* block) {
@@ -106,28 +151,35 @@ namespace {
 struct Loops {
   double (*fma)(DType, std::int64_t);
   void (*read)(const float*, bool);
+  double (*exp2)(DType, std::int64_t);
+  void (*scale)(float, std::int64_t, float*);
 };
+
+#define ATTN_LOOPS(target) \
+  { &target::fma_rounds_of, &target::read_block, &target::exp2_rounds_of, &target::scale }
 
 Loops loops_of(Isa isa) {
   switch (isa) {
 #if HWY_TARGETS & HWY_AVX3
-    case Isa::avx512: return {&N_AVX3::fma_rounds_of, &N_AVX3::read_block};
+    case Isa::avx512: return ATTN_LOOPS(N_AVX3);
 #endif
 #if HWY_TARGETS & HWY_AVX2
-    case Isa::avx2: return {&N_AVX2::fma_rounds_of, &N_AVX2::read_block};
+    case Isa::avx2: return ATTN_LOOPS(N_AVX2);
 #endif
 #if HWY_TARGETS & HWY_NEON
-    case Isa::neon: return {&N_NEON::fma_rounds_of, &N_NEON::read_block};
+    case Isa::neon: return ATTN_LOOPS(N_NEON);
 #endif
 #if HWY_TARGETS & HWY_SCALAR
-    case Isa::scalar: return {&N_SCALAR::fma_rounds_of, &N_SCALAR::read_block};
+    case Isa::scalar: return ATTN_LOOPS(N_SCALAR);
 #endif
 #if HWY_TARGETS & HWY_EMU128
-    case Isa::scalar: return {&N_EMU128::fma_rounds_of, &N_EMU128::read_block};
+    case Isa::scalar: return ATTN_LOOPS(N_EMU128);
 #endif
     default: throw std::invalid_argument("[kernels] this build has no " + std::string(name(isa)));
   }
 }
+
+#undef ATTN_LOOPS
 
 // Work a second of all threads together: each calls step(thread), which returns what it did, for
 // about `seconds`.
@@ -154,6 +206,16 @@ double fma_ceiling_gflops(Isa isa, DType dtype, int threads, double seconds) {
   constexpr std::int64_t kRounds = 2000;
   const Loops loops = loops_of(isa);
   return rate(threads, seconds, [&](int) { return loops.fma(dtype, kRounds); }) * 1e-9;
+}
+
+double exp2_ceiling(Isa isa, DType dtype, int threads, double seconds) {
+  constexpr std::int64_t kRounds = 100;
+  const Loops loops = loops_of(isa);
+  return rate(threads, seconds, [&](int) { return loops.exp2(dtype, kRounds); }) * 1e-9;
+}
+
+void scale_in_place(Isa isa, float factor, std::int64_t count, float* x) {
+  loops_of(isa).scale(factor, count, x);
 }
 
 void ReadCeiling::Free::operator()(float* memory) const { std::free(memory); }

@@ -18,7 +18,7 @@ struct ByteLevelArrays {
   // which is special, 4 one that a user added, 5 unused.
   std::vector<std::int32_t> types;
   std::string pre;  // GGUF's tokenizer.ggml.pre, as model/pre_patterns.h knows it
-  std::optional<std::int32_t> begin, end;  // put around every text
+  std::optional<std::int32_t> begin = {}, end = {};  // put around every text
 };
 
 // Throws attn::Error "<source>: ..." for another name or type, a merge of what is no token, and

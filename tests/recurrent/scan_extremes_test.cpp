@@ -1,0 +1,102 @@
+// A million tokens, and gates at both extremes: nothing overflows, nothing becomes NaN.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "recurrent/scan_problem.h"
+
+namespace attn::test {
+namespace {
+
+constexpr std::int64_t kMillion = 1000000;
+
+void expect_finite(const std::vector<float>& x) {
+  EXPECT_TRUE(std::all_of(x.begin(), x.end(), [](float v) { return std::isfinite(v); }));
+}
+
+TEST(SelectiveScan, MillionTokensBetweenExtremes) {
+  for (const Isa isa : supported_isas()) {
+    ScanProblem<float> p({1, kMillion, 3, 2, 1, true});
+    // Steps of 0, of about 1, and of 1e30; decays of none, some and all.
+    for (std::size_t i = 0; i < p.delta.x.size(); ++i)
+      p.delta.x[i] = i % 7 == 0 ? 1e30f : i % 3 == 0 ? -1e30f : p.delta.x[i];
+    p.a.x = {-0.0f, -1e-20f, -1, -1e20f, -3e38f, -1};
+    for (std::size_t i = 0; i < p.u.x.size(); ++i) p.u.x[i] *= i % 7 == 0 ? 1e-30f : 1;
+    const Context context({.threads = 2, .isa = isa});
+    const auto got = scan_of(p, &context);
+    expect_finite(got.out.x);
+    expect_finite(got.state.x);
+  }
+}
+
+// Where nothing decays, the state is a sum.
+TEST(SelectiveScan, MillionTokensOfNoDecay) {
+  ScanProblem<float> p({1, kMillion, 1, 1, 1, false});
+  std::fill(p.delta.x.begin(), p.delta.x.end(), 0x1p-20f);
+  std::fill(p.u.x.begin(), p.u.x.end(), 1.0f);
+  std::fill(p.b.x.begin(), p.b.x.end(), 1.0f);
+  p.a.x = {-0.0f};
+  const Context context({.threads = 1});
+  EXPECT_EQ(scan_of(p, &context).state.x[0], static_cast<float>(kMillion) * 0x1p-20f);
+}
+
+TEST(SelectiveScan, GatesAtBothExtremes) {
+  for (const Isa isa : supported_isas()) {
+    ScanProblem<float> p({1, 6, 1, 1, 1, true});
+    p.z.x = {-3e38f, -200, 0, 200, 3e38f, -80};
+    const Context context({.threads = 1, .isa = isa});
+    const auto got = scan_of(p, &context);
+    p.z = {};
+    const auto without = scan_of(p, &context);
+    EXPECT_EQ(got.out.x[0], 0) << name(isa);
+    EXPECT_EQ(got.out.x[1], 0) << name(isa);
+    EXPECT_EQ(got.out.x[2], 0) << name(isa);
+    EXPECT_EQ(got.out.x[3], 200 * without.out.x[3]) << name(isa);
+    EXPECT_EQ(got.out.x[4], 3e38f * without.out.x[4]) << name(isa);
+    EXPECT_NEAR(got.out.x[5] / without.out.x[5], -80 * std::exp(-80.0), 1e-3 * 80 * std::exp(-80.0))
+        << name(isa);
+  }
+}
+
+// A channel's NaN stays in its channel, and a sequence's in its sequence.
+TEST(SelectiveScan, NanStaysWhereItIs) {
+  ScanProblem<float> p({1, 12, 19, 3, 1, true});
+  p.options.offsets = {0, 5, 12};
+  Numbers numbers(5);
+  p.state = {{2, 1, 3, 19}, numbers, -1, 1};
+  const Context context({.threads = 1});
+  const auto clean = scan_of(p, &context);
+  p.u.x[2 * 19 + 17] = std::nanf("");
+  const auto got = scan_of(p, &context);
+  for (std::size_t t = 0; t < 12; ++t) {
+    for (std::size_t c = 0; c < 19; ++c) {
+      const bool reached = c == 17 && t >= 2 && t < 5;
+      EXPECT_EQ(std::isnan(got.out.x[t * 19 + c]), reached) << t << " " << c;
+      if (!reached) {
+        EXPECT_EQ(got.out.x[t * 19 + c], clean.out.x[t * 19 + c]);
+      }
+    }
+  }
+}
+
+// A weighted mean stays between the values, whatever the weights.
+TEST(Wkv4, MillionTokensBetweenExtremes) {
+  for (const Isa isa : supported_isas()) {
+    Wkv4Problem<float> p(1, kMillion, 4, false);
+    for (std::size_t i = 0; i < p.k.x.size(); ++i)
+      p.k.x[i] *= i % 5 == 0 ? 1e30f : i % 3 == 0 ? 1e4f : 1;
+    p.decay.x = {-0.0f, -1e-20f, -1, -3e37f};
+    p.bonus.x = {-1e30f, 1e30f, 0, 1};
+    const Context context({.threads = 2, .isa = isa});
+    const auto got = wkv4_of(p, &context);
+    expect_finite(got.out.x);
+    expect_finite(got.state.x);
+    const auto [low, high] = std::minmax_element(got.out.x.begin(), got.out.x.end());
+    EXPECT_GE(*low, -1.001f) << name(isa);
+    EXPECT_LE(*high, 1.001f) << name(isa);
+  }
+}
+
+}  // namespace
+}  // namespace attn::test
