@@ -51,6 +51,13 @@ bench-recurrences: packages-build ## recurrences over single channels against th
 bench-peers: packages-python ## attention beside PyTorch, ONNX Runtime and OpenBLAS; writes build/bench/peers.json
 	@tools/bench_peers.sh peers $(ARGS)
 
+.PHONY: bench-curves
+bench-curves: packages-build ## time and memory of every mechanism against the length; writes build/bench/curves.csv and .svg
+	@cmake --preset release >build/configure.log || { cat build/configure.log; exit 1; }
+	@cmake --build --preset release --target attn_cli
+	@mkdir -p build/bench
+	@build/release/bin/attn curves --output build/bench/curves $(ARGS)
+
 .PHONY: bench-models
 bench-models: packages-python ## language models and encoders beside Transformers; writes build/bench/models.json
 	@tools/bench_peers.sh models $(ARGS)

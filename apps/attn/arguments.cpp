@@ -20,7 +20,9 @@ constexpr const char* kExamples = R"eg(Examples:
   attn heads smollm2 book.txt --sort induction
   attn translate ./opus-mt-en-fr "A dog runs."
   attn explain --shape 1,32,8,8192,8192,128 --mask causal --score alibi
+  attn explain gla
   attn bench --shape 1,32,8,4096,4096,128 --mask causal
+  attn curves causal window linear gla
   attn get minilm
   attn doctor
 
@@ -101,7 +103,14 @@ constexpr const char* kExplainExamples = R"eg(Examples:
   attn explain --shape 1,32,8,4096,4096,128 --mask causal --score alibi
   attn explain --shape 1,8,8,8192,8192,64 --mask window:255,0 --threads 1
   attn explain --shape 2,8,8,512,512,64 --mask "causal & (window(63, 0) | global(0))"
-  attn explain --shape 1,8,8,1,4096,64 --mask causal --query-start 4095 --json)eg";
+  attn explain --shape 1,8,8,1,4096,64 --mask causal --query-start 4095 --json
+  attn explain                   list the mechanisms
+  attn explain gla               what it is, and what it costs here
+  attn explain rwkv --shape 1,32,32,4096,4096,64 --threads 1
+
+Of a mechanism the text is that of docs/mechanisms.md. Times are measured at the shape's length and
+scaled by operations to others; from where on it is faster than causal exact attention is measured
+too, up to the shape's length. --no-time leaves both out.)eg";
 
 constexpr const char* kBenchExamples = R"eg(Examples:
   attn bench                               ceilings and a few shapes, about 20 seconds
@@ -111,12 +120,26 @@ constexpr const char* kBenchExamples = R"eg(Examples:
   attn bench --backward --shape 1,32,8,2048,2048,128 --mask causal
   attn bench --ragged --shape 8,12,12,512,512,64
   attn bench --observe one-pass --json
+  attn bench --mechanism gla --mechanism rwkv6 --shape 1,12,12,8192,8192,64
+  attn bench --mechanism linear --decode   one step of a state
   attn bench --standard forward decode     groups of the standard table; none: all of it
 
 A share is the time that the ceilings allow over the time taken, fastest sample and best ceiling;
 ceilings are measured before and after every sample. What is not plain (stored small, paged,
 ragged, with dropout, observed) is timed in turns with its plain form; 'vs' is its time relative to
-that. Memory is what it takes above inputs, outputs and gradients.)eg";
+that. Other mechanisms are timed in turns with causal exact attention of the same shape, and of a
+step of their state the ceiling is multiplying as many bytes in place. Memory is what it takes above
+inputs, outputs and gradients.)eg";
+
+constexpr const char* kCurvesExamples = R"eg(Examples:
+  attn curves                                   all mechanisms, minutes
+  attn curves causal window linear --last 16384 --threads 1
+  attn curves -o curves                         also writes curves.csv and curves.svg
+  attn curves gla rwkv6 --json
+
+Forward, one sequence. A mechanism ends with the point that takes --seconds. The exponent is that of
+the length in the time, by least squares from 2,048 tokens on over points above 1 ms; memory is what
+is resident above inputs and outputs.)eg";
 
 constexpr const char* kGetExamples = R"eg(Examples:
   attn get                       list the models that are known by name
@@ -166,9 +189,9 @@ std::string command_name(const CLI::App& app) {
 
 bool BenchOptions::plain() const {
   const BenchOptions none;
-  return shapes.empty() && mask == none.mask && score == none.score && dtype == none.dtype &&
-         kv_dtype.empty() && !decode && !backward && !ragged && dropout == 0 &&
-         cache == none.cache && observe == none.observe;
+  return shapes.empty() && mechanisms.empty() && mask == none.mask && score == none.score &&
+         dtype == none.dtype && kv_dtype.empty() && !decode && !backward && !ragged &&
+         dropout == 0 && cache == none.cache && observe == none.observe;
 }
 
 Command parse(int argc, const char* const* argv) {
@@ -182,6 +205,7 @@ Command parse(int argc, const char* const* argv) {
   TranslateOptions translate;
   ExplainOptions explain;
   BenchOptions bench;
+  CurvesOptions curves;
   GetOptions get;
   DoctorOptions doctor;
 
@@ -399,9 +423,12 @@ Command parse(int argc, const char* const* argv) {
   sub->add_flag("--offline", translate.offline, "Never download; use only the cache");
 
   sub = add("explain", "Say what an attention call would do and cost", kExplainExamples);
+  sub->add_option("mechanism", explain.mechanism,
+                  "A mechanism or topic to explain in place of a call; without it and --shape, all "
+                  "are listed")
+      ->type_name("MECHANISM");
   sub->add_option("--shape", explain.shape,
                   "Batch, query heads, key/value heads, query and key length, head width")
-      ->required()
       ->type_name("B,Hq,Hkv,Lq,Lk,D");
   sub->add_option("--mask", explain.mask,
                   "full, causal, window:LEFT,RIGHT, prefix:N, documents:..., joined by & and |")
@@ -433,6 +460,11 @@ Command parse(int argc, const char* const* argv) {
                   "value (default: of a key); may be repeated")
       ->allow_extra_args(false)
       ->type_name("B,Hq,Hkv,Lq,Lk,D[,Dv]");
+  sub->add_option("--mechanism", bench.mechanisms,
+                  "Another mechanism than exact attention with --mask and --score; may be repeated "
+                  "(attn explain lists them)")
+      ->allow_extra_args(false)
+      ->type_name("NAME");
   sub->add_option("--mask", bench.mask,
                   "full, causal, window:LEFT,RIGHT, prefix:N, documents:..., joined by & and |")
       ->type_name("MASK")
@@ -478,6 +510,31 @@ Command parse(int argc, const char* const* argv) {
   sub->add_option("-o,--output", bench.output, "Also write the rows to this file, as JSON")
       ->type_name("FILE");
 
+  sub = add("curves", "Measure time and memory of mechanisms against the length", kCurvesExamples);
+  sub->add_option("mechanism", curves.mechanisms, "Mechanisms; none: all (attn explain lists them)")
+      ->type_name("MECHANISM");
+  sub->add_option("--heads", curves.heads, "Heads")
+      ->check(CLI::Range(1, 1024).description(""))
+      ->type_name("N")
+      ->capture_default_str();
+  sub->add_option("--width", curves.width, "Width of a head")
+      ->check(CLI::Range(1, 1024).description(""))
+      ->type_name("N")
+      ->capture_default_str();
+  sub->add_option("--first", curves.first, "Shortest length, doubled from there on")
+      ->check(CLI::Range(1, 1 << 24).description(""))
+      ->type_name("N")
+      ->capture_default_str();
+  sub->add_option("--last", curves.last, "Longest length")
+      ->check(CLI::Range(1, 1 << 24).description(""))
+      ->type_name("N")
+      ->capture_default_str();
+  sub->add_option("--seconds", curves.seconds, "A mechanism ends with the point that takes this")
+      ->type_name("S")
+      ->capture_default_str();
+  sub->add_option("-o,--output", curves.output, "Also write STEM.csv and STEM.svg")
+      ->type_name("STEM");
+
   sub = add("get", "Obtain a model by name, or list the known ones", kGetExamples);
   sub->add_option("name", get.name, "Name of a known model; none: list them")->type_name("NAME");
   sub->add_flag("--path", get.path_only, "Print only the model's folder");
@@ -504,10 +561,10 @@ Command parse(int argc, const char* const* argv) {
 
   const std::string command = command_name(app);
   if (command.empty())
-    reject(
-        "",
-        "a command is needed: run, look, generate, score, heads, translate, explain, bench, get or "
-        "doctor");
+    reject("",
+           "a command is needed: run, look, generate, score, heads, translate, explain, bench, "
+           "curves, "
+           "get or doctor");
   isa_from_name(common.isa);
   if (command == "run") {
     if (!run.texts.empty() && !run.file.empty()) reject(command, "give texts or -f, not both");
@@ -563,6 +620,12 @@ Command parse(int argc, const char* const* argv) {
     return heads;
   }
   if (command == "explain") {
+    const ExplainOptions none;
+    const bool of_a_call =
+        explain.mask != none.mask || explain.score != none.score || explain.query_start != 0;
+    if (of_a_call && !explain.mechanism.empty())
+      reject(command, "a mechanism has no --mask, --score or --query-start");
+    if (of_a_call && explain.shape.empty()) reject(command, "--shape is required");
     explain.measure = !no_time;
     explain.common = common;
     return explain;
@@ -575,6 +638,11 @@ Command parse(int argc, const char* const* argv) {
     }
     bench.common = common;
     return bench;
+  }
+  if (command == "curves") {
+    if (curves.first > curves.last) reject(command, "--first is above --last");
+    curves.common = common;
+    return curves;
   }
   if (command == "get") {
     if (get.name.empty() && get.path_only) reject(command, "--path needs the name of a model");

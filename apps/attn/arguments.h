@@ -99,7 +99,8 @@ struct ScoreCommand {
 
 struct ExplainOptions {
   Common common;
-  std::string shape;
+  std::string mechanism;  // explained by its text and numbers, in place of a call
+  std::string shape;  // empty: a default for a mechanism; without one, the mechanisms are listed
   std::string mask = "full";
   std::string score = "none";
   std::string dtype = "float32";
@@ -111,7 +112,8 @@ struct ExplainOptions {
 
 struct BenchOptions {
   Common common;
-  std::vector<std::string> shapes;  // none: a default
+  std::vector<std::string> shapes;      // none: a default
+  std::vector<std::string> mechanisms;  // none: exact attention
   std::string mask = "full";
   std::string score = "none";
   std::string dtype = "float32";
@@ -132,6 +134,15 @@ struct BenchOptions {
   bool plain() const;
 };
 
+struct CurvesOptions {
+  Common common;
+  std::vector<std::string> mechanisms;  // none: all
+  std::int64_t heads = 12, width = 64;
+  std::int64_t first = 256, last = 65536;
+  double seconds = 10;
+  std::string output;  // stem of a .csv and a .svg; empty: neither
+};
+
 struct GetOptions {
   Common common;
   std::string name;  // empty: list
@@ -148,9 +159,9 @@ struct Answer {
   std::string text;
 };
 
-using Command =
-    std::variant<Answer, RunOptions, LookOptions, GenerateOptions, ScoreCommand, TranslateOptions,
-                 HeadsOptions, ExplainOptions, BenchOptions, GetOptions, DoctorOptions>;
+using Command = std::variant<Answer, RunOptions, LookOptions, GenerateOptions, ScoreCommand,
+                             TranslateOptions, HeadsOptions, ExplainOptions, BenchOptions,
+                             CurvesOptions, GetOptions, DoctorOptions>;
 
 // Throws std::invalid_argument with one line that says what is wrong and where help is.
 Command parse(int argc, const char* const* argv);
@@ -162,7 +173,9 @@ void score(const ScoreCommand& options);
 void translate(const TranslateOptions& options);
 void heads(const HeadsOptions& options);
 void explain(const ExplainOptions& options);
+void explain_mechanism(const ExplainOptions& options);
 void bench(const BenchOptions& options);
+void curves(const CurvesOptions& options);
 void get(const GetOptions& options);
 void doctor(const DoctorOptions& options);
 

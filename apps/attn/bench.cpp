@@ -14,6 +14,7 @@
 #include "arguments.h"
 #include "attn/error.h"
 #include "attn/measure.h"
+#include "attn/mechanism.h"
 #include "bench_table.h"
 #include "json.h"
 #include "output.h"
@@ -49,6 +50,11 @@ void refuse_mixtures(const BenchOptions& options) {
   const auto small = [&](const std::string& type) { return !wide(type) && type != "float32"; };
   const std::string kv = options.kv_dtype.empty() ? options.dtype : options.kv_dtype;
   refuse(wide(kv) != wide(options.dtype), kv_dtype, dtype);
+  for (const std::string& name : options.mechanisms) {
+    const std::string one = "--mechanism " + name;
+    refuse(options.mask != "full", one, "--mask " + options.mask);
+    refuse(options.score != "none", one, "--score " + options.score);
+  }
   refuse(options.ragged && options.cache == "paged", "--ragged", "--cache paged");
   if (!options.backward) return;
   refuse(options.decode, "--backward", "--decode");
@@ -65,7 +71,9 @@ std::vector<Workload> asked_workloads(const BenchOptions& options) {
   }
   refuse_mixtures(options);
   std::vector<std::string> shapes = options.shapes;
-  if (shapes.empty()) {
+  if (shapes.empty() && !options.mechanisms.empty()) {
+    shapes = {options.decode ? "64,12,12,1,1,64" : "1,12,12,8192,8192,64"};
+  } else if (shapes.empty()) {
     shapes = {options.decode   ? "1,32,8,1,32768,128"
               : options.ragged ? "8,12,12,512,512,64"
                                : "1,12,12,2048,2048,64"};
@@ -84,14 +92,20 @@ std::vector<Workload> asked_workloads(const BenchOptions& options) {
     w.ragged = options.ragged;
     w.layout = options.cache == "paged" ? Layout::paged : Layout::contiguous;
     w.observe = observing_named(options.observe);
-    list.push_back(std::move(w));
+    if (options.mechanisms.empty()) list.push_back(w);
+    for (const std::string& name : options.mechanisms) {
+      const Workload of = workload_of(name, w.shape);
+      w.mechanism = of.mechanism;
+      w.mask = of.mask;
+      list.push_back(w);
+    }
   }
   return list;
 }
 
 // "causal alibi int8 paged".
 std::string what(const Workload& w) {
-  std::string text = w.mask;
+  std::string text = w.mechanism == "exact" ? w.mask : w.mechanism;
   if (w.score != "none") text += " " + w.score;
   if (w.decode) text += " decode";
   if (w.backward) text += " backward";
@@ -116,13 +130,26 @@ std::string threads_text(int threads) {
   return fmt::format("{} thread{}", threads, threads == 1 ? "" : "s");
 }
 
+// From where on mechanisms are faster than what they are compared with.
+std::string crossings(const std::vector<Measured>& rows) {
+  std::string text;
+  for (const Measured& row : rows) {
+    if (row.crossing == 0) continue;
+    text += fmt::format("{} {} {}", text.empty() ? "" : ",", row.workload.mechanism, row.crossing);
+  }
+  return text.empty() ? "" : "Faster than causal exact attention from, tokens:" + text + "\n";
+}
+
 constexpr const char* kRow = "{:<22} {:<26} {:>8} {:>13} {:>6} {:>6} {:>5} {:>7}\n";
 
 std::string table(const std::vector<Measured>& rows) {
-  const Ceilings& best = rows.front().ceilings;
   std::string title = fmt::format("{}, {}: at most {:.1f} GFLOP/s", name(rows.front().isa),
-                                  threads_text(rows.front().threads), best.gflops);
-  if (best.gigabytes > 0) title += fmt::format(", {:.1f} GB/s", best.gigabytes);
+                                  threads_text(rows.front().threads), rows.front().ceilings.gflops);
+  double reading = 0;
+  for (const Measured& row : rows) {
+    if (row.workload.mechanism == "exact") reading = std::max(reading, row.ceilings.gigabytes);
+  }
+  if (reading > 0) title += fmt::format(", {:.1f} GB/s", reading);
   std::string text = bold(title) + "\n";
   text += fmt::format(kRow, "B,Hq,Hkv,Lq,Lk,D", "what", "time", "rate", "share", "spread", "vs",
                       "memory");
@@ -133,10 +160,12 @@ std::string table(const std::vector<Measured>& rows) {
         row.memory_bound ? fmt::format("{:.1f} GB/s", row.bytes * 1e-9 / row.seconds)
                          : fmt::format("{:.1f} GFLOP/s", row.flops * 1e-9 / row.seconds),
         fmt::format("{:.1f}%", 100 * row.share), fmt::format("{:.0f}%", 100 * row.spread),
-        row.relative_time > 0 ? fmt::format("{:.2f}x", row.relative_time) : "",
+        row.relative_time > 0
+            ? fmt::format("{:.{}f}x", row.relative_time, row.relative_time < 0.1 ? 3 : 2)
+            : "",
         bytes_text(row.peak_bytes));
   }
-  return text + "\n";
+  return text + crossings(rows) + "\n";
 }
 
 // The instruction sets and thread counts to measure with.

@@ -2,6 +2,8 @@
 
 #include <cstdint>
 
+#include "attn/mechanism.h"
+
 namespace attn::cli {
 
 namespace {
@@ -28,6 +30,37 @@ AttentionShape bert(DType kv_dtype = DType::f32) {
 }
 AttentionShape llama(std::int64_t q_len, DType kv_dtype = DType::f32) {
   return shape(1, 32, 8, q_len, 32768, 128, kv_dtype);
+}
+
+// BERT's heads at 8,192 tokens, and their gradients at 4,096: causal exact attention, which is
+// timed in turns, takes a second and more.
+std::vector<Workload> recurrences() {
+  constexpr int kFew = 3;
+  std::vector<Workload> list;
+  for (const bool backward : {false, true}) {
+    const std::int64_t length = backward ? 4096 : 8192;
+    for (const char* name : {"linear", "retnet", "mamba2", "gla", "rwkv6", "delta"}) {
+      Workload w = workload_of(name, shape(1, 12, 12, length, length, 64));
+      w.backward = backward;
+      w.samples = kFew;
+      list.push_back(w);
+    }
+  }
+  return list;
+}
+
+// Of states beyond the cache of a core, and of one of 16 KB.
+std::vector<Workload> steps() {
+  std::vector<Workload> list;
+  for (const AttentionShape& of : {shape(64, 12, 12, 1, 1, 64), shape(1, 1, 1, 1, 1, 64)}) {
+    for (const char* name : {"linear", "performer", "retnet", "mamba2", "gla", "rwkv5", "rwkv6",
+                             "delta", "gated-delta"}) {
+      Workload w = workload_of(name, of);
+      w.decode = true;
+      list.push_back(w);
+    }
+  }
+  return list;
 }
 
 }  // namespace
@@ -92,6 +125,8 @@ std::vector<Group> standard_table() {
         {.shape = tall, .mask = kWindow, .backward = true, .samples = kSome},
         {.shape = bert(), .mask = "causal", .score = "alibi", .backward = true, .samples = kSome},
         {.shape = sequences, .backward = true, .ragged = true, .samples = kSome}}},
+      {"recurrent", recurrences()},
+      {"steps", steps()},
       // One head's matrix of scores would take 17 GB at 65,536 tokens, 69 at 131,072.
       {"memory",
        {{.shape = head(65536), .samples = 1},

@@ -1,4 +1,4 @@
-// attn explain: what an attention call would run, read and cost, without running it.
+// attn explain --shape: what an attention call would run, read and cost, without running it.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -157,6 +157,7 @@ std::string text(const ExplainReport& report, const std::string& facts) {
 }  // namespace
 
 void explain(const ExplainOptions& options) {
+  if (!options.mechanism.empty() || options.shape.empty()) return explain_mechanism(options);
   ExplainReport report;
   report.shape = parse_shape("explain", options.shape);
   if (options.value_width > 0) report.shape.v_width = options.value_width;

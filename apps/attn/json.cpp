@@ -266,6 +266,56 @@ std::string json(const ExplainReport& report) {
        {"picture", report.picture}});
 }
 
+std::string json(const MechanismReport& report) {
+  Json costs = Json::array();
+  for (const MechanismReport::Costs& c : report.mechanisms) {
+    Json lengths = Json::array();
+    for (const MechanismReport::Length& l : c.lengths) {
+      lengths.push_back({{"length", l.length},
+                         {"flops", l.cost.flops},
+                         {"step_flops", l.cost.step_flops},
+                         {"state_bytes", l.cost.state_bytes},
+                         {"ms", l.ms ? Json(*l.ms) : Json(nullptr)}});
+    }
+    costs.push_back({{"name", c.about.name},
+                     {"title", c.about.title},
+                     {"faster_than_causal_from", c.crossing > 0 ? Json(c.crossing) : Json(nullptr)},
+                     {"lengths", std::move(lengths)}});
+  }
+  const AttentionShape& s = report.shape;
+  return text({{"topic", report.topic},
+               {"text", report.text},
+               {"shape", {s.batch, s.q_heads, s.kv_heads, s.q_len, s.k_len, s.width}},
+               {"isa", report.isa},
+               {"threads", report.threads},
+               {"measured", report.measured},
+               {"mechanisms", std::move(costs)}});
+}
+
+std::string json_topics() {
+  Json topics = Json::array(), known = Json::array();
+  for (const MechanismText& t : mechanism_texts()) topics.push_back(t.topic);
+  for (const Mechanism& m : mechanisms()) {
+    known.push_back({{"name", m.name}, {"title", m.title}, {"topic", m.topic}});
+  }
+  return text({{"topics", std::move(topics)}, {"mechanisms", std::move(known)}});
+}
+
+std::string json(const std::vector<Curve>& curves) {
+  Json list = Json::array();
+  for (const Curve& curve : curves) {
+    Json points = Json::array();
+    for (const CurvePoint& p : curve.points) {
+      points.push_back(
+          {{"length", p.length}, {"ms", p.seconds * 1e3}, {"peak_mb", p.peak_bytes * 1e-6}});
+    }
+    list.push_back({{"mechanism", curve.mechanism},
+                    {"exponent", curve.exponent ? Json(*curve.exponent) : Json(nullptr)},
+                    {"points", std::move(points)}});
+  }
+  return text(list);
+}
+
 namespace {
 
 Json caches(const Machine& m) {
@@ -278,6 +328,7 @@ Json measured(const Measured& row) {
   const auto or_null = [](bool there, double value) { return there ? Json(value) : Json(nullptr); };
   return {{"shape", {s.batch, s.q_heads, s.kv_heads, s.q_len, s.k_len, s.width}},
           {"value_width", s.v_width > 0 ? s.v_width : s.width},
+          {"mechanism", w.mechanism},
           {"mask", w.mask},
           {"score", w.score},
           {"pass", w.backward ? "backward" : "forward"},
@@ -298,7 +349,9 @@ Json measured(const Measured& row) {
           {"gflops", row.flops * 1e-9 / row.seconds},
           {"ceiling_gflops", row.ceilings.gflops},
           {"ceiling_gbs", or_null(w.decode, row.ceilings.gigabytes)},
-          {"bound", row.memory_bound ? "reading" : "multiply-adds"},
+          {"bound", !row.memory_bound        ? "multiply-adds"
+                    : w.mechanism == "exact" ? "reading"
+                                             : "scaling"},
           {"share", row.share},
           {"share_median", row.median_share},
           {"spread", row.spread},
@@ -306,6 +359,7 @@ Json measured(const Measured& row) {
           {"peak_mb", row.peak_bytes * 1e-6},
           {"compared_with", row.relative_time > 0 ? Json(w.compared_with()) : Json(nullptr)},
           {"relative_time", or_null(row.relative_time > 0, row.relative_time)},
+          {"crossing", row.crossing > 0 ? Json(row.crossing) : Json(nullptr)},
           {"peer", nullptr}};
 }
 

@@ -7,10 +7,12 @@
 #include <vector>
 
 #include "attn/attention.h"
+#include "attn/curves.h"
 #include "attn/heads.h"
 #include "attn/inspect.h"
 #include "attn/language_model.h"
 #include "attn/measure.h"
+#include "attn/mechanism.h"
 #include "attn/model.h"
 #include "attn/translation_model.h"
 
@@ -102,6 +104,27 @@ struct ExplainReport {
   std::string picture;
 };
 
+// What a mechanism costs; `text` explains it, and maybe its relatives.
+struct MechanismReport {
+  struct Length {
+    std::int64_t length = 0;
+    MechanismCost cost;
+    std::optional<double> ms;  // measured at the shape's length, scaled by operations
+  };
+  struct Costs {
+    Mechanism about;
+    std::vector<Length> lengths;
+    std::int64_t crossing = 0;  // 0: none, or not measured
+  };
+  std::string topic;
+  std::string text;  // Markdown
+  AttentionShape shape;
+  std::string isa;
+  int threads = 1;
+  bool measured = false;
+  std::vector<Costs> mechanisms;  // none: a text alone
+};
+
 struct BenchReport {
   struct Ceiling {
     Isa isa = Isa::scalar;
@@ -134,7 +157,10 @@ std::string json(const HeadsReport& report);
 std::string json(const SinksReport& report);
 std::string json(const ObserveReport& report);
 std::string json(const ExplainReport& report);
+std::string json(const MechanismReport& report);
+std::string json_topics();  // of attn explain
 std::string json(const BenchReport& report);
+std::string json(const std::vector<Curve>& curves);
 std::string json(const std::vector<Measured>& rows);
 std::string json(const DoctorReport& report);
 std::string json(const std::vector<KnownModel>& models);

@@ -44,6 +44,7 @@ int main(int argc, char** argv) {
             [](const attn::cli::HeadsOptions& options) { attn::cli::heads(options); },
             [](const attn::cli::ExplainOptions& options) { attn::cli::explain(options); },
             [](const attn::cli::BenchOptions& options) { attn::cli::bench(options); },
+            [](const attn::cli::CurvesOptions& options) { attn::cli::curves(options); },
             [](const attn::cli::GetOptions& options) { attn::cli::get(options); },
             [](const attn::cli::DoctorOptions& options) { attn::cli::doctor(options); },
         },

@@ -1,8 +1,10 @@
 #include "terminal.h"
 
 #include <fmt/format.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
@@ -69,6 +71,16 @@ std::string bold(const std::string& text) {
   const bool plain = (no_color != nullptr && *no_color != '\0') || terminal == nullptr ||
                      std::strcmp(terminal, "dumb") == 0 || isatty(STDOUT_FILENO) == 0;
   return plain ? text : "\033[1m" + text + "\033[0m";
+}
+
+std::size_t terminal_columns() {
+  constexpr std::size_t kDefault = 80, kFewest = 20;
+  const char* given = std::getenv("COLUMNS");
+  const long columns = given != nullptr ? std::strtol(given, nullptr, 10) : 0;
+  if (columns > 0) return std::max(kFewest, static_cast<std::size_t>(columns));
+  winsize size{};
+  if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col == 0) return kDefault;
+  return std::max<std::size_t>(kFewest, size.ws_col);
 }
 
 std::string bytes_text(double bytes) {

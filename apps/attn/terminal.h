@@ -20,6 +20,8 @@ void note(const std::string& what);
 std::string shortened(const std::string& text, std::size_t columns);
 // Bold on a terminal, unless NO_COLOR is set.
 std::string bold(const std::string& text);
+// Of the terminal: COLUMNS, or as it says, or 80.
+std::size_t terminal_columns();
 // "90.9 MB", "17.2 GB": decimal units.
 std::string bytes_text(double bytes);
 // "85.3 µs", "12.1 ms", "1.58 s", "2.6 min".

@@ -37,6 +37,10 @@ const char* name(Observing observing);
 // What is timed, on random tensors.
 struct Workload {
   AttentionShape shape = {};
+  // Exact attention with this mask and score, or a recurrence by its name (attn/mechanism.h), of
+  // shapes with as many key heads as query heads and as many keys as queries; then backward is of
+  // all that has gradients, and decoding one step from a state to itself, in memory as it comes.
+  std::string mechanism = "exact";
   std::string mask = "full";   // as Mask::parse reads it
   std::string score = "none";  // as Score::parse reads it
   // Queries are the last tokens (query_start = k_len - q_len), and keys and values come from
@@ -54,7 +58,8 @@ struct Workload {
   bool alone = false;  // not beside its plain form
 
   // The same with float32 keys and values in one piece, nothing dropped or observed, sequences of a
-  // ragged batch one by one: what it is compared with. Empty: it is plain itself.
+  // ragged batch one by one, of another mechanism causal exact attention: what it is compared with.
+  // Empty: it is plain itself.
   std::string compared_with() const;
 };
 
@@ -62,13 +67,19 @@ struct Measured {
   Workload workload;
   Isa isa = Isa::scalar;
   int threads = 1;
-  double flops = 0;    // of the two products, backward five (2.5 times that), over visible pairs
-  double bytes = 0;    // of queries, visible keys and values, outputs, gradients, each once
+  // Of the two products over visible pairs; of a recurrence 4 Dk Dv + 64 (Dk + Dv) a token and
+  // head. Backward: 2.5 times that.
+  double flops = 0;
+  // Of queries, visible keys and values, outputs, gradients, each once; of a recurrence's step the
+  // state, read and written.
+  double bytes = 0;
   double seconds = 0;  // of the fastest sample
   double median_seconds = 0;
   double spread = 0;  // (slowest - fastest) / median
   int samples = 0;
-  Ceilings ceilings = {};  // the best of the run
+  // The best of the run. For a recurrence's step, gigabytes are those of multiplying as many bytes
+  // as its state has in place, read and written.
+  Ceilings ceilings = {};
   // The time that the ceilings allow (the longer of flops / gflops and, when decoding,
   // bytes / gigabytes), over the time taken.
   double share = 0;           // best with best
@@ -76,6 +87,9 @@ struct Measured {
   bool memory_bound = false;  // bytes set that limit
   double peak_bytes = 0;      // resident memory above inputs, outputs, gradients; plan included
   double relative_time = 0;   // to the plain form, best with best; 0: not compared
+  // The length from which on a recurrence is faster than causal exact attention, forward, to 5 %,
+  // as far as the workload's; 0: not within that, or not asked.
+  std::int64_t crossing = 0;
 };
 
 struct MeasureOptions {

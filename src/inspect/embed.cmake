@@ -1,27 +1,12 @@
 # Writes OUTPUT, a C++ file that holds the files of the page in the folder WEB as strings.
+include(${CMAKE_CURRENT_LIST_DIR}/../../cmake/AttnLiteral.cmake)
+
+set(output "// Made from the folder web/ by embed.cmake.\nnamespace attn::web {\n")
 function(literal name)
-  set(text "")
-  foreach(file IN LISTS ARGN)
-    file(READ ${file} content)
-    if(content MATCHES "\\)attn\"")
-      message(FATAL_ERROR "${file} holds the end of a raw string")
-    endif()
-    string(APPEND text "${content}")
-  endforeach()
-  # Compilers limit the length of one literal; neighbours are joined.
-  set(pieces "")
-  string(LENGTH "${text}" length)
-  set(at 0)
-  while(at LESS length)
-    string(SUBSTRING "${text}" ${at} 12000 piece)
-    string(APPEND pieces "R\"attn(${piece})attn\"\n")
-    math(EXPR at "${at} + 12000")
-  endwhile()
+  attn_literal(pieces ${ARGN})
   set(output "${output}extern const char* const ${name};\nconst char* const ${name} =\n${pieces};\n"
     PARENT_SCOPE)
 endfunction()
-
-set(output "// Made from the folder web/ by embed.cmake.\nnamespace attn::web {\n")
 literal(kIndex ${WEB}/index.html)
 literal(kStyle ${WEB}/style.css)
 literal(kMaths ${WEB}/maths.js)

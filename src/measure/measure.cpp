@@ -7,8 +7,12 @@
 #include <utility>
 
 #include "kernels/ceiling.h"
+#include "measure/attention_problem.h"
+#include "measure/crossing.h"
+#include "measure/mechanism_table.h"
 #include "measure/memory.h"
 #include "measure/problem.h"
+#include "measure/scaling.h"
 
 namespace attn {
 
@@ -40,8 +44,10 @@ Ceilings better(const Ceilings& a, const Ceilings& b) {
   return {std::max(a.gflops, b.gflops), std::max(a.gigabytes, b.gigabytes)};
 }
 
-// What the machine does at most, measured beside every sample. Reading is measured once it is asked
-// for: it takes memory of its own.
+bool exact(const Workload& w) { return w.mechanism == "exact"; }
+
+// What the machine does at most, measured beside every sample. Memory is measured once it is asked
+// for: it takes some of its own.
 class Limits {
  public:
   Limits(Isa isa, int threads) : isa_(isa), threads_(threads) {}
@@ -54,11 +60,23 @@ class Limits {
     }
     return c;
   }
+  // Of what a step of a recurrence does, which reads and writes `bytes`: multiplying in place.
+  Ceilings measure_scaling(DType dtype, double bytes) {
+    Ceilings c = measure(dtype, false);
+    if (scale_ == nullptr || scaled_bytes_ != bytes) {
+      scale_ = std::make_unique<measuring::ScaleCeiling>(bytes / 2, threads_);
+      scaled_bytes_ = bytes;
+    }
+    c.gigabytes = scale_->gigabytes_per_second(kCeilingSeconds);
+    return c;
+  }
 
  private:
   Isa isa_;
   int threads_;
   std::unique_ptr<kernels::ReadCeiling> read_;
+  std::unique_ptr<measuring::ScaleCeiling> scale_;
+  double scaled_bytes_ = 0;
 };
 
 // The seconds that the ceilings allow.
@@ -85,7 +103,7 @@ struct Contestant {
   Contestant(const std::vector<Workload>& parts, const Context& context, Samples& into)
       : samples(into) {
     for (const Workload& part : parts) {
-      problems.push_back(std::make_unique<Problem>(part, context));
+      problems.push_back(measuring::make_problem(part, context));
     }
     const double before = measuring::forget_peak();
     for (const auto& problem : problems) problem->plan();
@@ -110,7 +128,12 @@ void take_samples(const std::vector<Contestant*>& contestants, Limits& limits,
                   const Workload& workload, int count) {
   const DType dtype = arithmetic(workload.shape.dtype);
   const auto wants = [&](const Samples& s) { return static_cast<int>(s.seconds.size()) < count; };
-  Ceilings before = limits.measure(dtype, workload.decode);
+  const auto ceilings = [&] {
+    return workload.decode && !exact(workload)
+               ? limits.measure_scaling(dtype, contestants.front()->samples.bytes)
+               : limits.measure(dtype, workload.decode);
+  };
+  Ceilings before = ceilings();
   for (Contestant* c : contestants) {
     if (c->first < kLong || !wants(c->samples)) continue;
     c->samples.seconds.push_back(c->first);
@@ -128,7 +151,7 @@ void take_samples(const std::vector<Contestant*>& contestants, Limits& limits,
         ++repeats;
         seconds = now() - start;
       } while (seconds < kShortest);
-      const Ceilings after = limits.measure(dtype, workload.decode);
+      const Ceilings after = ceilings();
       c->samples.seconds.push_back(seconds / repeats);
       c->samples.ceilings.push_back(better(before, after));
       before = after;
@@ -146,6 +169,10 @@ std::vector<Workload> plain_form(const Workload& workload) {
   plain.ragged = false;
   plain.layout = Layout::contiguous;
   plain.observe = Observing::nothing;
+  if (!exact(workload)) {
+    plain.mechanism = "exact";
+    plain.mask = "causal";
+  }
   if (!workload.ragged) return {plain};
   std::vector<Workload> parts;
   for (std::int64_t b = 1; b <= workload.shape.batch; ++b) {
@@ -163,6 +190,7 @@ struct Row {
   const Workload& workload;
   int samples;  // wanted
   Samples own, plain = {};
+  std::int64_t crossing = 0;
 
   bool compared() const { return !workload.alone && !workload.compared_with().empty(); }
   // Until there are `count`.
@@ -180,6 +208,9 @@ struct Row {
       contestants.push_back(beside.get());
     }
     take_samples(contestants, limits, workload, count);
+    if (crossing == 0 && compared() && !exact(workload) && !workload.backward) {
+      crossing = measuring::crossing(workload, plain_form(workload).front(), fresh());
+    }
   }
   Measured measured(const Context& context) const;
 };
@@ -204,6 +235,7 @@ Measured Row::measured(const Context& context) const {
   row.median_share = median(shares);
   row.peak_bytes = own.peak_bytes;
   if (compared()) row.relative_time = row.seconds / plain.fastest();
+  row.crossing = crossing;
   return row;
 }
 
@@ -225,9 +257,11 @@ void refuse_backward(const Workload& w) {
 void judge(std::vector<Measured>& rows) {
   for (Measured& row : rows) {
     for (const Measured& other : rows) {
-      if (arithmetic(other.workload.shape.dtype) == arithmetic(row.workload.shape.dtype)) {
-        row.ceilings = better(row.ceilings, other.ceilings);
-      }
+      if (arithmetic(other.workload.shape.dtype) != arithmetic(row.workload.shape.dtype)) continue;
+      // How fast a state is multiplied depends on its size: that ceiling is the row's own.
+      const double gigabytes = row.ceilings.gigabytes;
+      row.ceilings = better(row.ceilings, other.ceilings);
+      if (!exact(row.workload) || !exact(other.workload)) row.ceilings.gigabytes = gigabytes;
     }
   }
   for (Measured& row : rows) {
@@ -261,6 +295,7 @@ std::string Workload::compared_with() const {
   add(dropout > 0, "no dropout");
   add(ragged, "its sequences one by one");
   add(observe != Observing::nothing, "not observed");
+  add(mechanism != "exact" && !decode, "causal exact attention");
   return what;
 }
 
@@ -275,6 +310,7 @@ Ceilings measure_ceilings(Isa isa, int threads, DType dtype) {
 }
 
 void check(const Workload& workload, const Context& context) {
+  if (!exact(workload)) return measuring::check_mechanism(workload);
   if (workload.backward) refuse_backward(workload);
   const measuring::Call call = measuring::call_of(workload);
   (void)plan(call.shape, call.options, context);

@@ -13,8 +13,8 @@ namespace {
 using testing::HasSubstr;
 using testing::Not;
 
-const char* const kCommands[] = {"run",       "look",    "generate", "score", "heads",
-                                 "translate", "explain", "bench",    "get",   "doctor"};
+const char* const kCommands[] = {"run",     "look",  "generate", "score", "heads", "translate",
+                                 "explain", "bench", "curves",   "get",   "doctor"};
 
 TEST(Arguments, HelpHasExamplesEverywhere) {
   const Ran all = attn({"--help"});
@@ -93,7 +93,16 @@ TEST(Arguments, MistakesAreOneLineAndExit2) {
       {{"score", "smollm2", "file", "--window", "1"}, "--window"},
       {{"score", "smollm2", "file", "--step", "0"}, "--step"},
       {{"score", "smollm2", "file", "--rope-scaling", "yarn"}, "'yarn', must be linear"},
-      {{"explain"}, "--shape is required"},
+      {{"explain", "--mask", "causal"}, "--shape is required"},
+      {{"explain", "glaa"}, "no mechanism 'glaa', must be one of "},
+      {{"explain", "gla", "--mask", "causal"}, "a mechanism has no --mask"},
+      {{"explain", "gla", "--shape", "1,4,2,16,16,8"}, "as many key heads"},
+      {{"bench", "--mechanism", "glaa"}, "'glaa', must be one of full, causal"},
+      {{"bench", "--mechanism", "gla", "--mask", "causal"}, "not go with --mask causal"},
+      {{"bench", "--mechanism", "gla", "--ragged"}, "in one piece"},
+      {{"bench", "--standard", "--mechanism", "gla"}, "--standard brings its own"},
+      {{"curves", "glaa"}, "'glaa', must be one of full, causal"},
+      {{"curves", "--first", "512", "--last", "256"}, "--first is above --last"},
       {{"explain", "--shape", "1,2,x"}, "'1,2,x', must be six positive numbers"},
       {{"explain", "--shape", "1,2,2,16,16"}, "must be six positive numbers"},
       {{"explain", "--shape", "1,2,2,16,16,8,"}, "must be six positive numbers"},

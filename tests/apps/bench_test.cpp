@@ -228,5 +228,54 @@ TEST(Bench, StandardStorageIsComparedWithPlain) {
                 "float32 contiguous: no dropout"}));
 }
 
+TEST(Bench, MeasuresMechanismsByName) {
+  const auto report = measured({"--mechanism", "linear", "--mechanism", "window", "--shape",
+                                "1,2,2,300,300,16", "--samples", "1"});
+  const auto& rows = report.at("rows");
+  ASSERT_EQ(rows.size(), 2U);
+  EXPECT_EQ(rows[0].at("mechanism"), "linear");
+  EXPECT_EQ(rows[0].at("flops"), 2.0 * 300 * (4 * 16 * 16 + 64 * 32));
+  EXPECT_EQ(rows[0].at("compared_with"), "causal exact attention");
+  EXPECT_GT(rows[0].at("relative_time"), 0.0);
+  EXPECT_EQ(rows[1].at("mechanism"), "exact");
+  EXPECT_EQ(rows[1].at("mask"), "window:255,0");
+  EXPECT_TRUE(rows[1].at("crossing").is_null());
+}
+
+TEST(Bench, AStepIsJudgedByScalingItsState) {
+  const auto row =
+      measured({"--mechanism", "gla", "--decode", "--shape", "2,3,3,1,1,16,24", "--samples", "1"})
+          .at("rows")
+          .at(0);
+  EXPECT_EQ(row.at("bytes"), 2.0 * 4 * 2 * 3 * 16 * 24);
+  EXPECT_GT(row.at("ceiling_gbs"), 0.0);
+  EXPECT_THAT(row.at("bound"), testing::AnyOf("scaling", "multiply-adds"));
+}
+
+TEST(Curves, AreATableAndTwoFiles) {
+  const std::string stem = temporary("curves");
+  const Ran ran = attn({"curves", "causal", "gla", "--heads", "1", "--width", "8", "--first", "32",
+                        "--last", "64", "--threads", "1", "-o", stem});
+  EXPECT_EQ(ran.code, 0) << ran.err;
+  EXPECT_EQ(ran.err, "");
+  EXPECT_THAT(ran.out, ContainsRegex("gla +32 +[0-9.]+ (µs|ms)"));
+  EXPECT_THAT(read(stem + ".csv"), HasSubstr("\ngla,64,"));
+  EXPECT_THAT(read(stem + ".svg"), HasSubstr(">gla<"));
+
+  const Ran both = attn({"curves", "causal", "gla", "--heads", "1", "--width", "8", "--first", "32",
+                         "--last", "64", "--json"});
+  const auto json = nlohmann::json::parse(both.out);
+  ASSERT_EQ(json.size(), 2U);
+  EXPECT_EQ(json[1].at("mechanism"), "gla");
+  EXPECT_TRUE(json[1].at("exponent").is_null());
+  EXPECT_EQ(json[1].at("points").size(), 2U);
+}
+
+TEST(Curves, NameAFileThatCannotBeWritten) {
+  const Ran ran = attn({"curves", "gla", "-o", temporary("none") + "/curves"});
+  EXPECT_EQ(ran.code, 1);
+  EXPECT_TRUE(is_one_line(ran.err)) << ran.err;
+}
+
 }  // namespace
 }  // namespace attn::test

@@ -4,8 +4,12 @@
 
 #include <chrono>
 #include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
+#include <vector>
 
 #include "attn/mask.h"
+#include "attn/mechanism.h"
 #include "run_command.h"
 
 namespace attn::test {
@@ -83,6 +87,62 @@ TEST(Explain, TextHasFactsTimeAndPicture) {
   EXPECT_THAT(ran.out, ContainsRegex("mask +causal"));
   EXPECT_THAT(ran.out, HasSubstr(Mask::causal().ascii({.q_len = 64, .k_len = 64}, 32)));
   EXPECT_EQ(ran.err, "");
+}
+
+TEST(ExplainMechanism, PrintsItsTextWrapped) {
+  const Ran ran = attn({"explain", "gla", "--no-time"}, {.environment = {"COLUMNS=50"}});
+  EXPECT_EQ(ran.code, 0) << ran.err;
+  std::istringstream lines(ran.out.substr(0, ran.out.find("Costs here")));
+  std::string line;
+  std::getline(lines, line);
+  EXPECT_EQ(line, "Gated linear attention (GLA)");
+  while (std::getline(lines, line)) {
+    if (line.rfind("    ", 0) == 0) continue;  // an equation
+    EXPECT_LE(line.size(), 60U) << line;       // bytes of 50 characters
+    EXPECT_THAT(line, testing::Not(testing::AnyOf(HasSubstr("```"), testing::StartsWith("#"))));
+  }
+  for (const char* section : {"Define", "Why", "Intuition", "Fails when", "Trade-offs"}) {
+    EXPECT_THAT(ran.out, HasSubstr(std::string("\n") + section + "\n"));
+  }
+  EXPECT_THAT(ran.out, HasSubstr("    y_t = q_t^T S_t\n"));
+  EXPECT_THAT(ran.out, HasSubstr("Not measured."));
+}
+
+TEST(ExplainMechanism, CountsWhatItKeepsAndComputes) {
+  const auto report = explained({"rwkv", "--shape", "1,2,2,512,512,16", "--threads", "1"});
+  EXPECT_EQ(report.at("topic"), "rwkv");
+  EXPECT_EQ(report.at("text"), mechanism_text("rwkv"));
+  const auto& all = report.at("mechanisms");
+  ASSERT_EQ(all.size(), 3U);  // and causal beside
+  EXPECT_EQ(all[1].at("name"), "rwkv6");
+  EXPECT_EQ(all[2].at("name"), "causal");
+  for (const auto& mechanism : all) {
+    for (const auto& at : mechanism.at("lengths")) EXPECT_GT(at.at("ms"), 0.0);
+  }
+  const auto& last = all[1].at("lengths").back();
+  EXPECT_EQ(last.at("length"), 65536);
+  EXPECT_EQ(last.at("state_bytes"), 2 * 16 * 16 * 4);
+  EXPECT_EQ(last.at("flops"), 2.0 * 65536 * (4 * 16 * 16 + 64 * 32));
+  EXPECT_EQ(all[2].at("lengths").back().at("state_bytes"), 2.0 * 65536 * 32 * 4);
+}
+
+TEST(ExplainMechanism, TakesTheNameOfOneOfATopic) {
+  const auto report = explained({"gated-delta", "--no-time"});
+  EXPECT_EQ(report.at("topic"), "delta");
+  ASSERT_EQ(report.at("mechanisms").size(), 2U);
+  EXPECT_EQ(report.at("mechanisms")[0].at("name"), "gated-delta");
+  EXPECT_TRUE(report.at("mechanisms")[0].at("lengths")[0].at("ms").is_null());
+}
+
+TEST(ExplainMechanism, ListsThem) {
+  const Ran ran = attn({"explain"});
+  EXPECT_EQ(ran.code, 0) << ran.err;
+  for (const MechanismText& t : mechanism_texts()) {
+    EXPECT_THAT(ran.out, HasSubstr("\n" + t.topic + " ")) << t.topic;
+  }
+  const auto json = explained({});
+  EXPECT_EQ(json.at("topics").size(), mechanism_texts().size());
+  EXPECT_EQ(json.at("mechanisms").size(), mechanisms().size());
 }
 
 }  // namespace

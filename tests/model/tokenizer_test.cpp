@@ -189,8 +189,8 @@ TEST(ByteLevel, RefusesArraysThatDoNotFitTogether) {
     change(arrays);
     return message_of<Error>([&] { make_byte_level_tokenizer(arrays, "x.gguf"); });
   };
-  EXPECT_THAT(message([](ByteLevelArrays& a) { a.pre = "tekken"; }),
-              HasSubstr("x.gguf: pre-tokenizer \"tekken\" is not known (gpt-2, "));
+  EXPECT_THAT(message([](ByteLevelArrays& a) { a.pre = "viking"; }),
+              HasSubstr("x.gguf: pre-tokenizer \"viking\" is not known (gpt-2, "));
   EXPECT_THAT(message([](ByteLevelArrays& a) { a.types.pop_back(); }),
               HasSubstr("has 3 token types for 4 tokens"));
   EXPECT_THAT(message([](ByteLevelArrays& a) { a.types[0] = 6; }), HasSubstr("token 0 has type 6"));

@@ -1,10 +1,6 @@
-#include "measure/problem.h"
+#include "measure/attention_problem.h"
 
 #include <algorithm>
-#include <cmath>
-#include <cstdlib>
-#include <cstring>
-#include <new>
 #include <numeric>
 
 namespace attn::measuring {
@@ -14,19 +10,6 @@ namespace {
 constexpr std::int64_t kPage = 64;
 // Copies of a cache that take turns hold at most this.
 constexpr double kMostCopies = 2e9;
-
-std::int64_t elements(const Shape& shape) { return shape[0] * shape[1] * shape[2] * shape[3]; }
-
-// Uniform in [-1, 1).
-class Noise {
- public:
-  explicit Noise(std::uint32_t seed) : state_(seed) {}
-  std::uint32_t bits() { return state_ = state_ * 1664525u + 1013904223u; }
-  float next() { return static_cast<float>(bits() >> 8) * 0x1p-23f - 1.0f; }
-
- private:
-  std::uint32_t state_;
-};
 
 // The lengths of the sequences of a ragged batch, as offsets.
 std::vector<std::int64_t> offsets(std::int64_t batch, std::int64_t length) {
@@ -38,46 +21,6 @@ std::vector<std::int64_t> offsets(std::int64_t batch, std::int64_t length) {
 }
 
 }  // namespace
-
-void Buffer::Free::operator()(void* memory) const { std::free(memory); }
-
-Buffer::Buffer(DType dtype, const Shape& shape) : dtype_(dtype), shape_(shape) {
-  constexpr std::size_t kAlign = 64;
-  const std::size_t bytes = static_cast<std::size_t>(elements(shape)) * size_of(dtype);
-  memory_.reset(
-      std::aligned_alloc(kAlign, std::max(kAlign, (bytes + kAlign - 1) / kAlign * kAlign)));
-  if (memory_ == nullptr) throw std::bad_alloc();
-  std::memset(memory_.get(), 0, bytes);
-}
-
-Buffer Buffer::random(DType dtype, const Shape& shape, std::uint32_t seed) {
-  Buffer buffer(dtype, shape);
-  Noise noise(seed);
-  const std::int64_t count = elements(shape);
-  const auto fill = [&](auto* at, auto convert) {
-    for (std::int64_t i = 0; i < count; ++i) at[i] = convert(noise.next());
-  };
-  void* memory = buffer.memory_.get();
-  switch (dtype) {
-    case DType::f32: fill(static_cast<float*>(memory), [](float x) { return x; }); break;
-    case DType::f64:
-      fill(static_cast<double*>(memory), [](float x) { return static_cast<double>(x); });
-      break;
-    case DType::bf16: fill(static_cast<BFloat16*>(memory), to_bfloat16); break;
-    case DType::f16: fill(static_cast<Float16*>(memory), to_float16); break;
-    case DType::i8:
-      fill(static_cast<std::int8_t*>(memory),
-           [](float x) { return static_cast<std::int8_t>(x * 127); });
-      break;
-  }
-  return buffer;
-}
-
-Tensor Buffer::view() const { return {memory_.get(), dtype_, shape_, strides_bhld(shape_)}; }
-
-double Buffer::bytes() const {
-  return memory_ ? static_cast<double>(elements(shape_)) * static_cast<double>(size_of(dtype_)) : 0;
-}
 
 Call call_of(const Workload& workload) {
   Call call{.shape = workload.shape,
@@ -103,7 +46,7 @@ Call call_of(const Workload& workload) {
   return call;
 }
 
-Problem::Problem(const Workload& workload, const Context& context)
+AttentionProblem::AttentionProblem(const Workload& workload, const Context& context)
     : workload_(workload), call_(call_of(workload)), context_(context) {
   const AttentionShape& s = call_.shape;
   q_ = Buffer::random(s.dtype, {s.batch, s.q_heads, s.q_len, s.width}, 1);
@@ -125,7 +68,7 @@ Problem::Problem(const Workload& workload, const Context& context)
   if (workload.backward) make_gradients();
 }
 
-void Problem::make_cache(std::uint32_t seed) {
+void AttentionProblem::make_cache(std::uint32_t seed) {
   const AttentionShape& s = call_.shape;
   const bool paged = workload_.layout == Layout::paged;
   Cache cache;
@@ -161,7 +104,7 @@ void Problem::make_cache(std::uint32_t seed) {
 }
 
 // Keys that some query of the first head sees; all of them where asking row by row would be long.
-double Problem::visible_keys() const {
+double AttentionProblem::visible_keys() const {
   const AttentionShape& s = call_.shape;
   if (!workload_.decode || workload_.ragged) return static_cast<double>(s.k_len);
   const Geometry geometry{.batch = s.batch,
@@ -180,7 +123,7 @@ double Problem::visible_keys() const {
   return static_cast<double>(std::count(seen.begin(), seen.end(), true));
 }
 
-KeyValue Problem::stored(const Cache& cache) const {
+KeyValue AttentionProblem::stored(const Cache& cache) const {
   KeyValue kv{.k = cache.k.view(), .v = cache.v.view()};
   if (call_.shape.kv_dtype == DType::i8) {
     kv.k_scale = cache.k_scale.view();
@@ -191,7 +134,7 @@ KeyValue Problem::stored(const Cache& cache) const {
 }
 
 // One of every kind of question.
-void Problem::make_observed() {
+void AttentionProblem::make_observed() {
   const AttentionShape& s = call_.shape;
   const Observing asked = workload_.observe;
   const DType dtype = s.dtype == DType::f64 ? DType::f64 : DType::f32;
@@ -234,7 +177,7 @@ void Problem::make_observed() {
 }
 
 // Runs forward, on a workspace that is gone before anybody asks for the memory of backward.
-void Problem::make_gradients() {
+void AttentionProblem::make_gradients() {
   const AttentionShape& s = call_.shape;
   lse_ = Buffer(s.dtype, {s.batch, s.q_heads, s.q_len, 1});
   d_out_ = Buffer::random(s.dtype, {s.batch, s.q_heads, s.q_len, s.v_width}, 4);
@@ -247,9 +190,9 @@ void Problem::make_gradients() {
       .run(q_.view(), stored(caches_.front()), out_.view(), {.lse = lse_.view()});
 }
 
-void Problem::plan() { plan_ = {attn::plan(call_.shape, call_.options, context_)}; }
+void AttentionProblem::plan() { plan_ = {attn::plan(call_.shape, call_.options, context_)}; }
 
-void Problem::run() {
+void AttentionProblem::run() {
   if (workload_.backward) {
     const Cache& kv = caches_.front();
     plan_.front().backward({q_.view(), kv.k.view(), kv.v.view()},
@@ -261,7 +204,7 @@ void Problem::run() {
   turn_ = (turn_ + 1) % caches_.size();
 }
 
-double Problem::flops() const {
+double AttentionProblem::flops() const {
   // Backward: the scores again, and the gradients of values, probabilities, queries and keys.
   return plan_.front().summary().flops * (workload_.backward ? 2.5 : 1);
 }
