@@ -8,6 +8,7 @@ computes in float32; never by way of ours. The inputs are whole numbers that the
 with torch 2.13 (CPU), transformers 5.24.
 """
 
+import math
 import pathlib
 
 import torch
@@ -72,6 +73,22 @@ def rwkv(w):
                 x = k[h, t] * v[h, t, i]
                 out[h, t, i] = (q[h, t] * (u[h] * x + state[h, :, i])).sum()
                 state[h, :, i] = state[h, :, i] * wt + x
+    return out, state
+
+
+def rwkv7():
+    """BlinkDL/RWKV-LM, RWKV-v7, wkv7.cu: sa = sum a[j] s[j]; s[j] = s[j] w[j] + k[j] v + sa b[j];
+    y = sum s[j] r[j] for each value, with its a = -kappa^ and b = kappa^ * in-context rate."""
+    w = torch.exp(-math.exp(-0.5) * torch.sigmoid(2 * made(12, H, L, DK)))
+    kappa = F.normalize(made(13, H, L, DK), dim=-1)
+    a, b = -kappa, kappa * torch.sigmoid(3 * made(14, H, L, DK))
+    state, out = before.clone(), torch.zeros(H, L, DV)
+    for h in range(H):
+        for t in range(L):
+            for i in range(DV):
+                sa = (a[h, t] * state[h, :, i]).sum()
+                state[h, :, i] = state[h, :, i] * w[h, t] + k[h, t] * v[h, t, i] + sa * b[h, t]
+                out[h, t, i] = (state[h, :, i] * q[h, t]).sum()
     return out, state
 
 
@@ -154,6 +171,7 @@ for name, digits, (out, state) in (
     ("gla", 12, gla()),
     ("rwkv5", 12, rwkv(w5)),
     ("rwkv6", 12, rwkv(w6)),
+    ("rwkv7", 12, rwkv7()),
     ("deltanet", 12, deltanet(torch.ones(H, L))),
     ("gated_deltanet", 12, deltanet(log_alpha.exp())),
     ("gated_deltanet_transformers", 9, gated_deltanet_of_transformers()),

@@ -116,6 +116,7 @@ void bind_gradient(nb::module_& m);
 void bind_questions(nb::module_& m);
 void bind_observe(nb::module_& m);
 void bind_positions(nb::module_& m);
+void bind_decay(nb::module_& m);
 void bind_recurrent(nb::module_& m);
 void bind_linear_attention(nb::module_& m);
 void bind_mamba2(nb::module_& m);

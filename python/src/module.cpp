@@ -32,6 +32,7 @@ NB_MODULE(_attn, m) {
   attn::python::bind_observe(m);
   attn::python::bind_positions(m);
   attn::python::bind_pages(m);
+  attn::python::bind_decay(m);
   attn::python::bind_recurrent(m);
   attn::python::bind_linear_attention(m);
   attn::python::bind_mamba2(m);

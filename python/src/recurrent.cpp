@@ -18,7 +18,8 @@ using namespace nb::literals;
 
 namespace {
 
-constexpr std::array kRecurrentInputs{"q", "k", "v", "log_decay", "beta", "bonus", "state"};
+constexpr std::array kRecurrentInputs{"q",     "k", "v", "log_decay", "beta",
+                                      "bonus", "a", "b", "state"};
 using Gradients = NamedGradients<kRecurrentInputs>;
 
 RecurrentOptions options_of(const std::string& function, const std::string& rule, bool normalise,
@@ -34,18 +35,20 @@ RecurrentOptions options_of(const std::string& function, const std::string& rule
 
 // The arguments that recurrent, its gradients and the oracle share.
 struct Call {
-  Input q, k, v, log_decay, beta, bonus, state;
+  Input q, k, v, log_decay, beta, bonus, a, b, state;
   RecurrentOptions options;
 
   Call(const std::string& function, nb::handle q_in, nb::handle k_in, nb::handle v_in,
-       nb::handle decay_in, nb::handle beta_in, nb::handle bonus_in, nb::handle state_in,
-       RecurrentOptions given)
+       nb::handle decay_in, nb::handle beta_in, nb::handle bonus_in, nb::handle a_in,
+       nb::handle b_in, nb::handle state_in, RecurrentOptions given)
       : q(import_tensor(q_in, function + " q")),
         k(import_tensor(k_in, function + " k")),
         v(import_tensor(v_in, function + " v")),
         log_decay(import_optional(import_broadcast, decay_in, function + " log_decay")),
         beta(import_optional(import_broadcast, beta_in, function + " beta")),
         bonus(import_optional(import_heads, bonus_in, function + " bonus")),
+        a(import_optional(import_tensor, a_in, function + " a")),
+        b(import_optional(import_tensor, b_in, function + " b")),
         state(import_optional(import_tensor, state_in, function + " state")),
         options(std::move(given)) {}
 
@@ -56,6 +59,8 @@ struct Call {
             .log_decay = log_decay.view,
             .beta = beta.view,
             .bonus = bonus.view,
+            .a = a.view,
+            .b = b.view,
             .state = state.view};
   }
   // None when states are not asked for.
@@ -68,10 +73,10 @@ struct Call {
 };
 
 nb::any run(nb::handle q, nb::handle k, nb::handle v, nb::handle log_decay, nb::handle beta,
-            nb::handle bonus, const std::string& rule, bool normalise, double epsilon,
-            nb::handle state, bool return_state, nb::handle offsets, int threads,
+            nb::handle bonus, nb::handle a, nb::handle b, const std::string& rule, bool normalise,
+            double epsilon, nb::handle state, bool return_state, nb::handle offsets, int threads,
             const std::string& isa) {
-  const Call call("[recurrent]", q, k, v, log_decay, beta, bonus, state,
+  const Call call("[recurrent]", q, k, v, log_decay, beta, bonus, a, b, state,
                   options_of("[recurrent]", rule, normalise, epsilon, offsets));
   const Context& where = context(threads, isa);
   const StateResults results(kind_of(q), call.q.view.dtype, call.v.dimensions(),
@@ -85,11 +90,11 @@ nb::any run(nb::handle q, nb::handle k, nb::handle v, nb::handle log_decay, nb::
 
 Gradients run_backward(nb::handle q, nb::handle k, nb::handle v, nb::handle d_out,
                        nb::handle d_state, const std::vector<std::string>& wrt,
-                       nb::handle log_decay, nb::handle beta, nb::handle bonus,
-                       const std::string& rule, bool normalise, double epsilon, nb::handle state,
-                       nb::handle offsets, int threads, const std::string& isa) {
+                       nb::handle log_decay, nb::handle beta, nb::handle bonus, nb::handle a,
+                       nb::handle b, const std::string& rule, bool normalise, double epsilon,
+                       nb::handle state, nb::handle offsets, int threads, const std::string& isa) {
   const std::string function = "[recurrent_backward]";
-  const Call call(function, q, k, v, log_decay, beta, bonus, state,
+  const Call call(function, q, k, v, log_decay, beta, bonus, a, b, state,
                   options_of(function, rule, normalise, epsilon, offsets));
   const Input d_oi = import_optional(import_tensor, d_out, function + " d_out");
   const Input d_si = import_optional(import_tensor, d_state, function + " d_state");
@@ -102,6 +107,8 @@ Gradients run_backward(nb::handle q, nb::handle k, nb::handle v, nb::handle d_ou
   to.log_decay = gradients.place("log_decay", call.log_decay);
   to.beta = gradients.place("beta", call.beta);
   to.bonus = gradients.place("bonus", call.bonus);
+  to.a = gradients.place("a", call.a);
+  to.b = gradients.place("b", call.b);
   const std::vector<std::int64_t> s = call.state_dimensions();
   to.state = gradients.place("state", {s[0], s[1], s[2], s[3]}, s);
   {
@@ -112,15 +119,16 @@ Gradients run_backward(nb::handle q, nb::handle k, nb::handle v, nb::handle d_ou
 }
 
 nb::any run_reference(nb::handle q, nb::handle k, nb::handle v, nb::handle log_decay,
-                      nb::handle beta, nb::handle bonus, const std::string& rule, bool normalise,
-                      double epsilon, nb::handle state, bool return_state, nb::handle offsets) {
-  const Call call("[recurrent]", q, k, v, log_decay, beta, bonus, state,
+                      nb::handle beta, nb::handle bonus, nb::handle a, nb::handle b,
+                      const std::string& rule, bool normalise, double epsilon, nb::handle state,
+                      bool return_state, nb::handle offsets) {
+  const Call call("[recurrent]", q, k, v, log_decay, beta, bonus, a, b, state,
                   options_of("[recurrent]", rule, normalise, epsilon, offsets));
   const StateResults results(kind_of(q), DType::f64, call.v.dimensions(),
                              call.state_dimensions(return_state));
   RecurrentInputs in = call.inputs();
   const std::vector<Doubles> copies =
-      widen({&in.q, &in.k, &in.v, &in.log_decay, &in.beta, &in.bonus, &in.state});
+      widen({&in.q, &in.k, &in.v, &in.log_decay, &in.beta, &in.bonus, &in.a, &in.b, &in.state});
   {
     nb::gil_scoped_release release;
     reference::recurrent(in, results.out.view, results.state_view(), call.options);
@@ -156,9 +164,9 @@ nb::any merged_delta(nb::handle first, nb::handle second, nb::handle transition)
 
 void bind_recurrent(nb::module_& m) {
   m.def("recurrent", &run, "q"_a, "k"_a, "v"_a, "log_decay"_a = nb::none(), "beta"_a = nb::none(),
-        "bonus"_a = nb::none(), nb::kw_only(), "rule"_a = "add", "normalise"_a = false,
-        "epsilon"_a = 0.0, "state"_a = nb::none(), "return_state"_a = false,
-        "offsets"_a = nb::none(), "threads"_a = 0, "isa"_a = "automatic",
+        "bonus"_a = nb::none(), nb::kw_only(), "a"_a = nb::none(), "b"_a = nb::none(),
+        "rule"_a = "add", "normalise"_a = false, "epsilon"_a = 0.0, "state"_a = nb::none(),
+        "return_state"_a = false, "offsets"_a = nb::none(), "threads"_a = 0, "isa"_a = "automatic",
         R"(Attention with a state in place of keys: one recurrence with different gates.
 
     S_t = diag(w_t) S_{t-1} + beta_t k_t v_t^T        y_t = q_t^T S_t
@@ -167,15 +175,17 @@ What decays the state makes the mechanism: nothing is linear attention (arXiv 20
 head RetNet (2307.08621), a number a token Mamba-2 (2405.21060), a channel RWKV-5, a channel and token
 GLA (2312.06635) and RWKV-6. With bonus u, RWKV's reading, before the decay:
 y_t = q_t^T (S_{t-1} + diag(u) k_t v_t^T). rule "delta" (DeltaNet 2406.06484, gated 2412.06464): a token
-corrects what the state holds for its key, beta_t k_t (v_t - k_t^T diag(w_t) S_{t-1})^T.
+corrects what the state holds for its key, beta_t k_t (v_t - k_t^T diag(w_t) S_{t-1})^T. a and b: the
+state goes through diag(w_t) + a_t b_t^T, in RWKV-7 with b = kappa^ and a = -(kappa^ o a).
 
 q, k [B, Hq, L, Dk], v [B, H, L, Dv], H a multiple of Hq: consecutive heads share queries and keys.
 Widths 1 to 1024. float32, or float64 throughout; NumPy, PyTorch or any array with DLPack, read without
 a copy, any strides with the last dimension contiguous. Returns [B, H, L, Dv] of q's kind and type.
 
 log_decay: natural logarithms of w, 0 or less, -inf forgets; [B, H, L, Dk] with 1 in any dimension.
-beta: [B, H, L, 1] with 1 in any; default 1. bonus: [H, Dk]. normalise: y_t / (q_t^T z_t + epsilon),
-where z decays as S and sums beta_t k_t, and is the last column of the state.
+beta: [B, H, L, 1] with 1 in any; default 1. bonus: [H, Dk]. a, b: as q. normalise:
+y_t / (q_t^T z_t + epsilon), where z decays as S and sums beta_t k_t, and is the last column of the
+state.
 state: before the first token, [B, H, Dk, Dv] (normalised: Dv + 1); default 0. return_state: returns
 (out, state after the last token), to go on from, to save, or to merge.
 offsets: sequences one after the other, with batch 1: sequence s has tokens offsets[s] to
@@ -183,15 +193,15 @@ offsets[s + 1], and states are [sequences, H, Dk, Dv]. threads, isa: as attentio
   const std::vector<std::string> first{"q", "k", "v"};
   m.def("recurrent_backward", &run_backward, "q"_a, "k"_a, "v"_a, "d_out"_a.none(), nb::kw_only(),
         "d_state"_a = nb::none(), "wrt"_a = first, "log_decay"_a = nb::none(),
-        "beta"_a = nb::none(), "bonus"_a = nb::none(), "rule"_a = "add", "normalise"_a = false,
-        "epsilon"_a = 0.0, "state"_a = nb::none(), "offsets"_a = nb::none(), "threads"_a = 0,
-        "isa"_a = "automatic",
+        "beta"_a = nb::none(), "bonus"_a = nb::none(), "a"_a = nb::none(), "b"_a = nb::none(),
+        "rule"_a = "add", "normalise"_a = false, "epsilon"_a = 0.0, "state"_a = nb::none(),
+        "offsets"_a = nb::none(), "threads"_a = 0, "isa"_a = "automatic",
         R"(Gradients of recurrent(), chunk by chunk from the end.
 
 The arguments are those of recurrent(); d_out is the gradient of the loss with respect to its output
 (or None), d_state with respect to the last states. wrt: with respect to what, among q, k, v,
-log_decay, beta, bonus and state. A gradient has the shape of what it belongs to, summed where that
-counted for several.)");
+log_decay, beta, bonus, a, b and state. A gradient has the shape of what it belongs to, summed where
+that counted for several.)");
   m.def("merge_states", &merged, "first"_a, "second"_a, "log_decay"_a = nb::none(),
         R"(The state of a sequence in two parts, from theirs: exp(log_decay) first + second.
 
@@ -202,9 +212,9 @@ sums its log_decay over the tokens. For rule "add".)");
 
 transition [B, H, Dk, Dk]: the state that the second part makes of the identity with values of 0.)");
   m.def("reference_recurrent", &run_reference, "q"_a, "k"_a, "v"_a, "log_decay"_a = nb::none(),
-        "beta"_a = nb::none(), "bonus"_a = nb::none(), nb::kw_only(), "rule"_a = "add",
-        "normalise"_a = false, "epsilon"_a = 0.0, "state"_a = nb::none(), "return_state"_a = false,
-        "offsets"_a = nb::none(),
+        "beta"_a = nb::none(), "bonus"_a = nb::none(), nb::kw_only(), "a"_a = nb::none(),
+        "b"_a = nb::none(), "rule"_a = "add", "normalise"_a = false, "epsilon"_a = 0.0,
+        "state"_a = nb::none(), "return_state"_a = false, "offsets"_a = nb::none(),
         "The oracle: recurrent() once more, a token at a time, in float64.");
   Gradients::bind(m, "RecurrentGradients");
 }

@@ -16,6 +16,9 @@ def problem(dtype=np.float64, length=L, **parts):
     for name, shape in parts.items():
         x = normal(*shape)
         given[name] = {"log_decay": -0.2 * abs(x), "beta": 1 / (1 + np.exp(x))}.get(name, x)
+    if "a" in given:  # as RWKV-7: b of length 1, a = -b times something in (0, 1)
+        given["b"] /= np.linalg.norm(given["b"], axis=-1, keepdims=True)
+        given["a"] = -given["b"] / (1 + np.exp(given["a"]))
     return {name: x.astype(dtype) for name, x in given.items()}
 
 
@@ -28,6 +31,7 @@ MECHANISMS = {
     "RWKV-5": ({"log_decay": (1, H, 1, DK), "bonus": (H, DK), **STATE}, {}),
     "RWKV-6": ({"log_decay": (B, H, L, DK), "bonus": (1, H, 1, DK), **STATE}, {}),
     "GLA": ({"log_decay": (B, H, L, DK)}, {}),
+    "RWKV-7": ({"log_decay": (B, H, L, DK), "a": (B, HQ, L, DK), "b": (B, HQ, L, DK)}, {}),
     "DeltaNet": ({"beta": (B, H, L, 1), **STATE}, {"rule": "delta"}),
     "gated DeltaNet": ({"log_decay": (B, H, L, 1), "beta": (B, H, L, 1)}, {"rule": "delta"}),
 }
@@ -58,20 +62,23 @@ def test_against_the_oracle(dtype, parts, options):
 def test_against_numpy():
     """The equations of the docstring, token by token."""
     x = problem(log_decay=(B, H, L, DK), beta=(B, H, L, 1), bonus=(H, DK), state=(B, H, DK, DV))
-    q, k = (np.repeat(x[name], H // HQ, axis=1) for name in "qk")
-    for reading in ("after", "before", "delta"):
+    x |= problem(a=(B, HQ, L, DK), b=(B, HQ, L, DK))
+    a, b, q, k = (np.repeat(x[name], H // HQ, axis=1) for name in "abqk")
+    for reading in ("after", "before", "delta", "rank one"):
         state, out = x["state"].copy(), []
         for t in range(L):
             kt, vt = k[:, :, t, :, None], x["v"][:, :, t, None]
             beta = x["beta"][:, :, t, None]
             if reading == "before":
                 out.append(q[:, :, t, None] @ (state + x["bonus"][:, :, None] * beta * kt * vt))
-            state = np.exp(x["log_decay"][:, :, t, :, None]) * state
+            turned = a[:, :, t, :, None] * (b[:, :, t, None] @ state) if reading == "rank one" else 0
+            state = np.exp(x["log_decay"][:, :, t, :, None]) * state + turned
             held = kt.swapaxes(-1, -2) @ state if reading == "delta" else 0
             state = state + beta * kt * (vt - held)
             if reading != "before":
                 out.append(q[:, :, t, None] @ state)
-        given = {name: y for name, y in x.items() if name != "bonus" or reading == "before"}
+        alone = {"bonus": "before", "a": "rank one", "b": "rank one"}
+        given = {name: y for name, y in x.items() if alone.get(name, reading) == reading}
         rule = "delta" if reading == "delta" else "add"
         ours, ours_state = attn.recurrent(**given, rule=rule, return_state=True)
         close(ours, np.concatenate(out, axis=2))
@@ -279,6 +286,7 @@ MISTAKES = {
     "state has 3 dimensions, must have 4": {"state": np.zeros((B, H, 6))},
     "rule is 'sub', must be add or delta": {"rule": "sub"},
     "the delta rule has no bonus": {"rule": "delta", "bonus": np.zeros((H, DK))},
+    "a rank-one term needs both a and b": {"a": np.zeros((B, HQ, L, DK))},
     "epsilon is -1": {"epsilon": -1.0},
     "offsets need batch 1": {"offsets": [0, L]},
     "isa.*'sse2'": {"isa": "sse2"},
@@ -384,3 +392,28 @@ def test_mamba2_mistakes():
                 continue  # all is float64 there
             with pytest.raises(ValueError, match=says):
                 function(**{**s, **wrong})
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_decays_of_layers(dtype):
+    x = np.linspace(-8, 8, 60).reshape(3, 4, 5).astype(dtype)
+    sigmoid = 1 / (1 + np.exp(-x.astype(np.float64)))
+    formulas = {
+        "gla": (np.log(sigmoid) / 16, (1 - sigmoid) / 16),
+        "rwkv": (-np.exp(x), -np.exp(x)),
+        "rwkv7": (-np.exp(-0.5) * sigmoid, -np.exp(-0.5) * sigmoid * (1 - sigmoid)),
+        "delta": (np.log(1 - sigmoid), -sigmoid),
+    }
+    for kind, (value, slope) in formulas.items():
+        out = attn.log_decay(x, kind)
+        assert out.shape == x.shape and out.dtype == dtype and (out <= 0).all()
+        np.testing.assert_allclose(out, value, rtol=2e-6 if dtype == np.float32 else 1e-11)
+        d_x = attn.log_decay_backward(x, np.full_like(x, 2), kind)
+        np.testing.assert_allclose(d_x, 2 * slope, rtol=2e-6 if dtype == np.float32 else 1e-11)
+    for kind in formulas:
+        assert (attn.log_decay(np.array([-1e30, 1e30]), kind) <= 0).all()
+    with pytest.raises(ValueError, match="kind is 'retnet', must be gla, rwkv, rwkv7 or delta"):
+        attn.log_decay(x, "retnet")
+    retnet = attn.retnet_log_decay(8)
+    assert retnet.shape == (1, 8, 1, 1)
+    np.testing.assert_allclose(np.exp(retnet[0, :, 0, 0]), 1 - 2.0 ** (-5 - np.arange(8)))

@@ -18,7 +18,9 @@ def leaf(*shape):
     return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
 
 
-def by_hand(q, k, v, log_decay=None, beta=None, bonus=None, rule="add", state=None):
+def by_hand(
+    q, k, v, log_decay=None, beta=None, bonus=None, a=None, b=None, rule="add", state=None
+):
     """A loop over tokens: (out, last state)."""
     q, k = (x.repeat_interleave(v.shape[1] // x.shape[1], 1) for x in (q, k))
     batch, heads, length, width = q.shape
@@ -33,7 +35,8 @@ def by_hand(q, k, v, log_decay=None, beta=None, bonus=None, rule="add", state=No
         if bonus is not None:
             now = bonus[None, :, :, None] * beta[:, :, t, None] * kt * vt
             out.append((q[:, :, t, None, :] @ (state + now))[:, :, 0])
-        state = decay[:, :, t, :, None] * state
+        turned = a[:, :, t, :, None] * (b[:, :, t, None] @ state) if a is not None else zero
+        state = decay[:, :, t, :, None] * state + turned
         held = kt.mT @ state if rule == "delta" else zero
         state = state + beta[:, :, t, None] * kt * (vt - held)
         if bonus is None:
@@ -52,6 +55,9 @@ def gates(rule="add", **shapes):
             x["log_decay"] = F.logsigmoid(x["log_decay"])
         if "beta" in x:
             x["beta"] = torch.sigmoid(x["beta"])
+        if "a" in x:
+            x["b"] = F.normalize(x["b"], dim=-1)
+            x["a"] = -x["b"] * torch.sigmoid(x["a"])
         if rule == "delta":
             x["k"] = F.normalize(x["k"], dim=-1)
         return {**x, "rule": rule}
@@ -64,6 +70,7 @@ MECHANISMS = {
     "RetNet": {"log_decay": (1, H, 1, 1), "state": (B, H, DK, DV)},
     "RWKV-5": {"log_decay": (1, H, 1, DK), "bonus": (H, DK)},
     "RWKV-6": {"log_decay": (B, H, L, DK), "bonus": (H, DK), "state": (B, H, DK, DV)},
+    "RWKV-7": {"log_decay": (B, HQ, L, DK), "a": (B, HQ, L, DK), "b": (B, HQ, L, DK)},
     "GLA": {"log_decay": (B, H, L, DK), "state": (B, H, DK, DV)},
     "gated DeltaNet": {
         "rule": "delta",

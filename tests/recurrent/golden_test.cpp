@@ -43,7 +43,7 @@ std::vector<T> as(const std::vector<double>& x) {
 struct Member {
   RecurrentCase c;
   std::vector<double> q = made(1, H*L*DK), k = made(2, H*L*DK), log_decay = {}, beta = {},
-                      bonus = {};
+                      bonus = {}, a = {}, b = {};
 
   explicit Member(const std::string& name, Decay decay = Decay::none) {
     c.name = name, c.decay = decay;
@@ -75,15 +75,33 @@ Member rwkv(const std::string& name, Decay decay) {
   return m;
 }
 
+// Every row divided by its length.
+void normalise(std::vector<double>& x) {
+  for (std::size_t row = 0; row < x.size(); row += DK) {
+    double square = 0;
+    for (std::size_t d = row; d < row + DK; ++d) square += x[d] * x[d];
+    for (std::size_t d = row; d < row + DK; ++d) x[d] /= std::sqrt(square);
+  }
+}
+
+Member rwkv7() {
+  Member m("rwkv7", Decay::channel_and_token);
+  m.c.rank_one = true;
+  m.log_decay =
+      mapped(made(12, H * L * DK), [](double x) { return -std::exp(-0.5) * sigmoid(2 * x); });
+  m.b = made(13, H * L * DK);
+  normalise(m.b);
+  const std::vector<double> rate =
+      mapped(made(14, H * L * DK), [](double x) { return sigmoid(3 * x); });
+  for (std::size_t i = 0; i < rate.size(); ++i) m.a.push_back(-m.b[i] * rate[i]);
+  return m;
+}
+
 Member deltanet(const std::string& name, Decay decay) {
   Member m(name, decay);
   m.c.rule = StateRule::delta;
   m.c.beta = true;
-  for (std::size_t row = 0; row < m.k.size(); row += DK) {
-    double square = 0;
-    for (std::size_t d = 0; d < DK; ++d) square += m.k[row + d] * m.k[row + d];
-    for (std::size_t d = 0; d < DK; ++d) m.k[row + d] /= std::sqrt(square);
-  }
+  normalise(m.k);
   m.beta = mapped(made(7, H * L), [](double x) { return sigmoid(3 * x); });
   if (decay == Decay::token)
     m.log_decay = mapped(made(8, H * L), [](double x) { return -0.5 * softplus(x); });
@@ -106,6 +124,7 @@ std::vector<Member> members() {
           gla(),
           rwkv("rwkv5", Decay::channel),
           rwkv("rwkv6", Decay::channel_and_token),
+          rwkv7(),
           deltanet("deltanet", Decay::none),
           deltanet("gated_deltanet", Decay::token),
           deltanet("gated_deltanet_transformers", Decay::token),
@@ -140,6 +159,8 @@ class RecurrentGolden : public testing::TestWithParam<Member> {
     p.log_decay = as<T>(m.log_decay);
     p.beta = as<T>(m.beta);
     p.bonus = as<T>(m.bonus);
+    p.a = as<T>(m.a);
+    p.b = as<T>(m.b);
     if (m.c.state) p.before = as<T>(made(4, H * DK * DV));
     return p;
   }
@@ -186,7 +207,8 @@ class RecurrentGolden : public testing::TestWithParam<Member> {
     };
     for (std::int64_t l = 0; l < L; ++l) {
       RecurrentInputs in = p.inputs();
-      for (ConstTensor* x : {&in.q, &in.k, &in.v, &in.log_decay, &in.beta}) *x = token(*x, l);
+      for (ConstTensor* x : {&in.q, &in.k, &in.v, &in.log_decay, &in.beta, &in.a, &in.b})
+        *x = token(*x, l);
       in.state = p.after_tensor();
       recurrent(in, token(p.out_tensor(), l), p.after_tensor(), p.c.options(), context);
     }

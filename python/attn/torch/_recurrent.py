@@ -15,6 +15,8 @@ def recurrent(
     beta=None,
     bonus=None,
     *,
+    a=None,
+    b=None,
     rule="add",
     normalise=False,
     epsilon=0.0,
@@ -22,20 +24,21 @@ def recurrent(
     return_state=False,
     offsets=None,
 ):
-    """attn.recurrent() with autograd: linear attention, RetNet, GLA, RWKV-5 and 6, (gated) DeltaNet.
+    """attn.recurrent() with autograd: RetNet, GLA, RWKV-5, 6 and 7, (gated) DeltaNet, ...
 
         out = attn.torch.recurrent(q, k, v, log_decay=torch.nn.functional.logsigmoid(gate) / 16)
 
     q, k [B, Hq, L, Dk], v [B, H, L, Dv] of one floating-point type; 16 bits are computed in float32.
-    log_decay, beta, bonus and state, float32 (or float64 with float64), and everything else are as in
-    attn.recurrent(). Differentiable once, with respect to every tensor, and through the state that
+    log_decay, beta, bonus, a, b and state, float32 (or float64 with float64), and everything else are
+    as in attn.recurrent(). Differentiable once, with respect to every tensor, and through the state that
     return_state=True returns beside the output.
     """
     q, k, v = autocast(q, k, v)
     check("recurrent", q=q, k=k, v=v)
     tensors = {"q": q, "k": k, "v": v, "log_decay": log_decay, "beta": beta, "bonus": bonus}
+    tensors |= {"a": a, "b": b, "state": state}
     options = {"rule": rule, "normalise": normalise, "epsilon": epsilon, "offsets": offsets}
-    return _run("recurrent", {**tensors, "state": state}, options, return_state, q.dtype)
+    return _run("recurrent", tensors, options, return_state, q.dtype)
 
 
 def mamba2(
