@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <string>
@@ -102,6 +103,38 @@ TEST(Additive, AgreesWithTheOracle) {
         expect_agreement(p, truth, context, label + " float64");
         expect_agreement(f, truth, context, label + " float32");
       }
+    }
+  }
+}
+
+// The promise of docs/architecture.md, for arguments of size 1: at most four times the error of the
+// formula in plain float32.
+TEST(Additive, IsAsExactAsPlainFloat32) {
+  for (const std::int64_t width : {16, 64, 300}) {
+    AdditiveProblem<float> p({1, 1, 24, 48, width, 8});
+    const AdditiveResult<double> truth = AdditiveProblem<double>(p.shape).oracle();
+    double plain = 0;
+    for (std::size_t i = 0; i < 24; ++i) {
+      float scores[48], sum = 0, out[8] = {};
+      for (std::size_t j = 0; j < 48; ++j) {
+        scores[j] = 0;
+        for (std::size_t c = 0; c < p.v_a.size(); ++c)
+          scores[j] += p.v_a[c] * std::tanh(p.q[i * p.v_a.size() + c] + p.k[j * p.v_a.size() + c]);
+      }
+      const float top = *std::max_element(scores, scores + 48);
+      for (float& s : scores) sum += s = std::exp(s - top);
+      for (std::size_t j = 0; j < 48; ++j) {
+        for (std::size_t d = 0; d < 8; ++d) out[d] += scores[j] / sum * p.v[j * 8 + d];
+      }
+      for (std::size_t d = 0; d < 8; ++d)
+        plain = std::max(plain, std::abs(static_cast<double>(out[d]) - truth.out[i * 8 + d]));
+    }
+    for (const Context& context : contexts()) {
+      const AdditiveResult<float> found = p.run(context);
+      double worst = 0;
+      for (std::size_t i = 0; i < found.out.size(); ++i)
+        worst = std::max(worst, std::abs(static_cast<double>(found.out[i]) - truth.out[i]));
+      EXPECT_TRUE(worst <= 4 * plain) << name(context.isa()) << " " << worst << " " << plain;
     }
   }
 }
