@@ -279,7 +279,9 @@ class SelectiveScan {
       V h[kN];
 #pragma GCC unroll 8
       for (int k = 0; k < kN; ++k) {
-        h[k] = p.h[k] == nullptr ? hn::Zero(d_) : load_some(d_, p.h[k] + v, count);
+        h[k] = hn::Zero(d_);
+        if (p.h[k] == nullptr) continue;
+        h[k] = load_some(d_, p.h[k] + v, count);
         __builtin_prefetch(p.h[k] + p.next + v, 1);
       }
 #pragma GCC unroll 8
