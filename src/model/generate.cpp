@@ -234,4 +234,53 @@ Generation generate(const Transformer& model, std::span<const std::int32_t> prom
           .front());
 }
 
+Generation generate(const RecurrentModel& model, std::span<const std::int32_t> prompt,
+                    const std::function<std::string(std::int32_t)>& bytes_of,
+                    const std::vector<std::int32_t>& end_tokens, const GenerationOptions& options,
+                    const Context& context, const std::function<void(std::string_view)>& show) {
+  if (options.max_tokens < 0 || options.chunk < 1) fail("max_tokens is below 0, or chunk below 1");
+  if (options.window != 0 || options.top_keys != 0)
+    fail("a model with a state keeps no keys: it takes no window and no top_keys");
+  if (prompt.empty()) fail("the prompt has no tokens");
+  Writer w({prompt.begin(), prompt.end()}, options);
+  if (options.max_tokens == 0) return std::move(w.result);
+  const Clock::time_point start = Clock::now();
+  const auto add_text = [&](const std::string& text) {
+    w.result.text += text;
+    if (show && !text.empty()) show(text);
+  };
+  const auto ends = [&](std::int32_t token) {
+    return std::find(end_tokens.begin(), end_tokens.end(), token) != end_tokens.end();
+  };
+  const auto width = static_cast<std::size_t>(model.sizes().width);
+  TextState state = model.start();
+  while (true) {
+    std::vector<float> hidden;
+    while (!w.left().empty()) {
+      const auto next =
+          w.left().first(std::min(w.left().size(), static_cast<std::size_t>(options.chunk)));
+      hidden = model.hidden(next, state, context);
+      w.ran += next.size();
+    }
+    const std::int32_t token =
+        w.sampler.next(model.logits(std::span(hidden).last(width), context), w.all);
+    if (w.result.ids.empty()) {
+      w.result.prompt_seconds = seconds_since(start);
+      w.first_token = Clock::now();
+    }
+    w.result.end = GenerationEnd::end_token;
+    if (ends(token)) break;
+    w.result.ids.push_back(token);
+    w.all.push_back(token);
+    add_text(w.stream.push(bytes_of(token)));
+    w.result.end = GenerationEnd::stop_text;
+    if (w.stream.stopped()) break;
+    w.result.end = GenerationEnd::max_tokens;
+    if (static_cast<std::int64_t>(w.result.ids.size()) == options.max_tokens) break;
+  }
+  w.result.seconds = seconds_since(w.first_token);
+  add_text(w.stream.finish());
+  return std::move(w.result);
+}
+
 }  // namespace attn

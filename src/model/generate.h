@@ -10,6 +10,7 @@
 
 #include "attn/context.h"
 #include "attn/language_model.h"
+#include "model/recurrent_model.h"
 #include "model/transformer.h"
 
 namespace attn {
@@ -44,6 +45,12 @@ std::vector<Generation> generate_batch(
 
 // The same for one prompt.
 Generation generate(const Transformer& model, std::span<const std::int32_t> prompt,
+                    const std::function<std::string(std::int32_t)>& bytes_of,
+                    const std::vector<std::int32_t>& end_tokens, const GenerationOptions& options,
+                    const Context& context, const std::function<void(std::string_view)>& show = {});
+
+// The same from a state, which replaces the cache: window, top_keys and cache are not taken.
+Generation generate(const RecurrentModel& model, std::span<const std::int32_t> prompt,
                     const std::function<std::string(std::int32_t)>& bytes_of,
                     const std::vector<std::int32_t>& end_tokens, const GenerationOptions& options,
                     const Context& context, const std::function<void(std::string_view)>& show = {});

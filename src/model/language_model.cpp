@@ -16,6 +16,7 @@
 #include "model/pooling.h"
 #include "model/record_tokens.h"
 #include "model/recorder.h"
+#include "model/recurrent_model.h"
 #include "model/score.h"
 #include "model/stretch.h"
 #include "model/tokenizer.h"
@@ -25,6 +26,9 @@
 namespace attn {
 
 namespace {
+
+// A state has no end; so far that no text reaches it, so near that sums of such lengths fit.
+constexpr std::int64_t kAnyLength = std::int64_t{1} << 40;
 
 // A member of a JSON object, or of none.
 const Json* member(const std::optional<Json>& object, const char* name) {
@@ -56,7 +60,8 @@ std::vector<std::int32_t> end_tokens(const std::string& folder, const Json& conf
 // What a folder or file holds.
 struct Parts {
   std::unique_ptr<Weights> weights;
-  DescribedModel model;
+  std::optional<DescribedModel> model;
+  std::unique_ptr<RecurrentModel> recurrent;  // instead
   Tokenizer tokenizer;
   std::vector<std::int32_t> ends;
   std::string family;
@@ -69,8 +74,8 @@ Parts load_parts(const std::string& path) {
     Tokenizer tokenizer = read_gguf_tokenizer(*gguf);
     std::vector<std::int32_t> ends = gguf_end_tokens(*gguf);
     std::string family = gguf->text("general.architecture");
-    return {std::move(weights), std::move(model), std::move(tokenizer), std::move(ends),
-            std::move(family)};
+    return {std::move(weights),   std::move(model), nullptr,
+            std::move(tokenizer), std::move(ends),  std::move(family)};
   }
   if (!std::filesystem::is_directory(path)) {
     throw Error(path +
@@ -85,15 +90,23 @@ Parts load_parts(const std::string& path) {
     throw Error(config_path + ": model_type \"" + family +
                 "\" is an encoder's, which continues no texts");
   }
-  DescribedModel model = load_described(config_text, config_path, *weights);
+  std::optional<DescribedModel> model;
+  std::unique_ptr<RecurrentModel> recurrent;
+  if (is_recurrent(family))
+    recurrent = load_recurrent(config_text, config_path, *weights);
+  else
+    model = load_described(config_text, config_path, *weights);
   auto tokenizer = read_folder_tokenizer(path, family);
   if (!tokenizer) throw Error(path + "/tokenizer.json: is missing");
-  return {std::move(weights), std::move(model), *std::move(tokenizer), end_tokens(path, config),
-          std::move(family)};
+  return {std::move(weights),    std::move(model),         std::move(recurrent),
+          *std::move(tokenizer), end_tokens(path, config), std::move(family)};
 }
 
 Parts stretched(Parts parts, const LanguageModelOptions& options) {
-  if (options.rope_scaling) stretch(parts.model.config, *options.rope_scaling);
+  if (!options.rope_scaling) return parts;
+  if (!parts.model)
+    throw std::invalid_argument("[load] a model with a state has no rotary positions to stretch");
+  stretch(parts.model->config, *options.rope_scaling);
   return parts;
 }
 
@@ -107,15 +120,33 @@ struct LanguageModel::Impl {
         weights(std::move(parts.weights)),
         tokenizer(std::move(parts.tokenizer)),
         ends(std::move(parts.ends)),
-        transformer(parts.model.config, std::move(parts.model.weights)) {
-    const TransformerConfig& c = transformer.config();
-    if (tokenizer.size() > c.vocabulary) {
-      throw Error(path + ": the tokenizer has " + std::to_string(tokenizer.size()) +
-                  " tokens, the model " + std::to_string(c.vocabulary));
+        recurrent(std::move(parts.recurrent)) {
+    if (parts.model) {
+      transformer.emplace(parts.model->config, std::move(parts.model->weights));
+      info =
+          model_info(transformer->config(), std::move(parts.family), path, weights->parameters());
+    } else {
+      const RecurrentModel::Sizes& sizes = recurrent->sizes();
+      info.family = std::move(parts.family);
+      info.path = path;
+      info.layers = sizes.layers;
+      info.width = sizes.width;
+      info.vocabulary = sizes.vocabulary;
+      info.max_length = info.max_positions = kAnyLength;
+      info.parameters = weights->parameters();
     }
-    info = model_info(c, std::move(parts.family), path, weights->parameters());
+    if (tokenizer.size() > info.vocabulary) {
+      throw Error(path + ": the tokenizer has " + std::to_string(tokenizer.size()) +
+                  " tokens, the model " + std::to_string(info.vocabulary));
+    }
   }
 
+  // Throws std::invalid_argument for a model with a state.
+  const Transformer& attending(const char* function) const {
+    if (transformer) return *transformer;
+    throw std::invalid_argument(std::string("[") + function + "] a model of the family " +
+                                info.family + " has a state instead of heads that attend");
+  }
   // Throws std::invalid_argument for a text that is longer than the model's positions.
   void check_length(std::size_t tokens, const char* function) const;
 
@@ -123,7 +154,8 @@ struct LanguageModel::Impl {
   std::unique_ptr<Weights> weights;
   Tokenizer tokenizer;
   std::vector<std::int32_t> ends;
-  Transformer transformer;
+  std::optional<Transformer> transformer;
+  std::unique_ptr<RecurrentModel> recurrent;  // instead
   ModelInfo info;
 };
 
@@ -191,8 +223,10 @@ void LanguageModel::Impl::check_length(std::size_t tokens, const char* function)
 std::vector<float> LanguageModel::logits(std::span<const std::int32_t> ids,
                                          const HeadAblation& ablation) const {
   impl_->check_length(ids.size(), "logits");
-  const Transformer& model = impl_->transformer;
   const Context& context = impl_->context;
+  if (impl_->recurrent && ablation.heads.empty())
+    return impl_->recurrent->logits(hidden(ids), context);
+  const Transformer& model = impl_->attending("logits");
   KvCache cache(model.cache_options(static_cast<std::int64_t>(ids.size())), context);
   const AttentionWatch watch{.outputs = ablate(ablation, model.config())};
   return model.logits(model.hidden(ids, cache, cache.create(), context, watch), context);
@@ -200,21 +234,23 @@ std::vector<float> LanguageModel::logits(std::span<const std::int32_t> ids,
 
 TextScore LanguageModel::score(std::span<const std::int32_t> ids,
                                const ScoreOptions& options) const {
-  return attn::score(impl_->transformer, ids, options, impl_->context);
+  if (impl_->recurrent) return attn::score(*impl_->recurrent, ids, options, impl_->context);
+  return attn::score(*impl_->transformer, ids, options, impl_->context);
 }
 
 std::vector<float> LanguageModel::head_means(std::span<const std::int32_t> ids,
                                              const ScoreOptions& options) const {
-  return attn::head_means(impl_->transformer, ids, options, impl_->context);
+  return attn::head_means(impl_->attending("head_means"), ids, options, impl_->context);
 }
 
 HeadAblation LanguageModel::mean_ablation(const std::vector<HeadAblation::Head>& heads,
                                           std::span<const std::int32_t> ids,
                                           const ScoreOptions& options) const {
   HeadAblation ablation{.heads = heads};
-  ablate(ablation, impl_->transformer.config());  // throws for a head that is not there
+  const TransformerConfig& config = impl_->attending("mean_ablation").config();
+  ablate(ablation, config);  // throws for a head that is not there
   const std::vector<float> means = head_means(ids, options);
-  const std::int64_t width = impl_->transformer.config().value_width;
+  const std::int64_t width = config.value_width;
   for (const HeadAblation::Head& head : heads) {
     const auto from = means.begin() + (head.layer * impl_->info.heads + head.head) * width;
     ablation.means.insert(ablation.means.end(), from, from + width);
@@ -236,7 +272,7 @@ AttentionRecord LanguageModel::record(std::span<const std::int32_t> ids,
                                       std::vector<std::int64_t> layers,
                                       std::int64_t generated) const {
   const auto count = static_cast<std::int64_t>(ids.size());
-  const Transformer& model = impl_->transformer;
+  const Transformer& model = impl_->attending("record");
   if (count == 0) throw std::invalid_argument("[record] the text has no tokens");
   impl_->check_length(ids.size(), "record");
   AttentionRecord record = begin_record(impl_->info);
@@ -259,13 +295,15 @@ AttentionRecord LanguageModel::record(std::span<const std::int32_t> ids,
 }
 
 std::vector<float> LanguageModel::hidden(std::span<const std::int32_t> ids) const {
-  return observe(ids, {});
+  if (!impl_->recurrent) return observe(ids, {});
+  TextState state = impl_->recurrent->start();
+  return impl_->recurrent->hidden(ids, state, impl_->context);
 }
 
 std::vector<float> LanguageModel::observe(std::span<const std::int32_t> ids,
                                           const Observed& observed) const {
+  const Transformer& model = impl_->attending("observe");
   impl_->check_length(ids.size(), "observe");
-  const Transformer& model = impl_->transformer;
   KvCache cache(model.cache_options(static_cast<std::int64_t>(ids.size())), impl_->context);
   const auto ask = [&](std::int64_t i) {
     return observed_of_layer(observed, i, impl_->info.layers);
@@ -278,7 +316,7 @@ Mask LanguageModel::mask(std::int64_t layer) const {
     throw std::invalid_argument("[mask] layer " + std::to_string(layer) + " of " +
                                 std::to_string(impl_->info.layers));
   }
-  return impl_->transformer.attention(layer).mask;
+  return impl_->attending("mask").attention(layer).mask;
 }
 
 std::vector<std::vector<float>> LanguageModel::embed(std::span<const std::string> texts) const {
@@ -295,16 +333,29 @@ std::vector<std::vector<float>> LanguageModel::embed(std::span<const std::string
 Generation LanguageModel::generate(std::span<const std::int32_t> prompt,
                                    const GenerationOptions& options,
                                    const std::function<void(std::string_view)>& show) const {
-  return attn::generate(
-      impl_->transformer, prompt, [&](std::int32_t id) { return impl_->tokenizer.token_bytes(id); },
-      impl_->ends, options, impl_->context, show);
+  const auto bytes_of = [&](std::int32_t id) { return impl_->tokenizer.token_bytes(id); };
+  if (impl_->recurrent) {
+    return attn::generate(*impl_->recurrent, prompt, bytes_of, impl_->ends, options, impl_->context,
+                          show);
+  }
+  return attn::generate(*impl_->transformer, prompt, bytes_of, impl_->ends, options, impl_->context,
+                        show);
 }
 
 std::vector<Generation> LanguageModel::generate_batch(
     std::span<const std::vector<std::int32_t>> prompts, const GenerationOptions& options,
     const std::function<void(std::size_t, std::string_view)>& show) const {
+  if (impl_->recurrent) {
+    // One after the other, each from its own state.
+    std::vector<Generation> all;
+    for (std::size_t i = 0; i < prompts.size(); ++i)
+      all.push_back(generate(prompts[i], options, [&](std::string_view text) {
+        if (show) show(i, text);
+      }));
+    return all;
+  }
   return attn::generate_batch(
-      impl_->transformer, prompts,
+      *impl_->transformer, prompts,
       [&](std::int32_t id) { return impl_->tokenizer.token_bytes(id); }, impl_->ends, options,
       impl_->context, show);
 }

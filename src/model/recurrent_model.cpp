@@ -48,6 +48,10 @@ std::vector<float> RecurrentModel::logits(std::span<const float> hidden,
   return y;
 }
 
+bool is_recurrent(const std::string& model_type) {
+  return model_type == "mamba" || model_type == "rwkv";
+}
+
 std::unique_ptr<RecurrentModel> load_recurrent(const std::string& config_json,
                                                const std::string& source, Weights& weights) {
   const Json tree = Json::parse(config_json, source);

@@ -65,6 +65,9 @@ class RecurrentModel {
   Ends ends_;
 };
 
+// Is it the model_type of one?
+bool is_recurrent(const std::string& model_type);
+
 // By model_type of config.json: mamba, rwkv (version 4). Throws attn::Error for another, and for a
 // setting that is not known or that we do not run, by its name.
 std::unique_ptr<RecurrentModel> load_recurrent(const std::string& config_json,

@@ -78,6 +78,34 @@ void run(const Transformer& model, std::span<const std::int32_t> ids, const Scor
   }
 }
 
+// Losses of the tokens that follow a chunk's unskipped ones, from their hidden states.
+template <class LanguageModel>
+void add_losses(const LanguageModel& model, std::int64_t width, std::int64_t vocabulary,
+                std::span<const std::int32_t> ids, const TextChunk& chunk,
+                std::span<const float> hidden, const Context& context, TextScore& result) {
+  constexpr std::size_t kRows = 32;  // whose logits are there at a time
+  const auto row = static_cast<std::size_t>(width);
+  auto at = static_cast<std::size_t>(chunk.first + chunk.skip);
+  for (std::size_t n = 0; !hidden.empty(); hidden = hidden.subspan(n * row), at += n) {
+    n = std::min(kRows, hidden.size() / row);
+    const std::vector<float> logits = model.logits(hidden.first(n * row), context);
+    nn::cross_entropy({.rows = static_cast<std::int64_t>(n),
+                       .classes = vocabulary,
+                       .logits = logits.data(),
+                       .targets = ids.data() + at + 1,
+                       .losses = result.losses.data() + at,
+                       .top = result.top.data() + at},
+                      context);
+  }
+}
+
+void sum_up(TextScore& result) {
+  double sum = 0;
+  for (const float loss : result.losses) sum += static_cast<double>(loss);
+  result.mean_loss = sum / static_cast<double>(result.losses.size());
+  result.perplexity = std::exp(result.mean_loss);
+}
+
 }  // namespace
 
 std::vector<TextChunk> text_chunks(std::int64_t tokens, std::int64_t window, std::int64_t step,
@@ -117,27 +145,45 @@ TextScore score(const Transformer& model, std::span<const std::int32_t> ids,
   result.losses.resize(ids.size() - 1);
   result.top.resize(ids.size() - 1);
   const auto losses = [&](const TextChunk& chunk, std::span<const float> hidden) {
-    constexpr std::size_t kRows = 32;  // whose logits are there at a time
-    const auto width = static_cast<std::size_t>(config.width);
-    auto at = static_cast<std::size_t>(chunk.first + chunk.skip);
-    for (std::size_t n = 0; !hidden.empty(); hidden = hidden.subspan(n * width), at += n) {
-      n = std::min(kRows, hidden.size() / width);
-      const std::vector<float> logits = model.logits(hidden.first(n * width), context);
-      nn::cross_entropy({.rows = static_cast<std::int64_t>(n),
-                         .classes = config.vocabulary,
-                         .logits = logits.data(),
-                         .targets = ids.data() + at + 1,
-                         .losses = result.losses.data() + at,
-                         .top = result.top.data() + at},
-                        context);
-    }
+    add_losses(model, config.width, config.vocabulary, ids, chunk, hidden, context, result);
   };
   run(
       model, ids, options, context, [&](const TextChunk&) { return ablation; }, losses);
-  double sum = 0;
-  for (const float loss : result.losses) sum += static_cast<double>(loss);
-  result.mean_loss = sum / static_cast<double>(result.losses.size());
-  result.perplexity = std::exp(result.mean_loss);
+  sum_up(result);
+  result.window = options.window;
+  result.step = options.step;
+  return result;
+}
+
+TextScore score(const RecurrentModel& model, std::span<const std::int32_t> ids,
+                const ScoreOptions& given, const Context& context) {
+  if (given.sinks || !given.ablation.heads.empty())
+    fail("a model with a state keeps no keys and has no heads: no sinks, no ablation");
+  const auto tokens = static_cast<std::int64_t>(ids.size());
+  // Checked as a model's that has room for the whole text.
+  TransformerConfig room;
+  room.positions = std::max<std::int64_t>(tokens, 2);
+  room.vocabulary = model.sizes().vocabulary;
+  ScoreOptions options = given;
+  if (options.window == 0) options.window = room.positions;
+  options = checked(options, ids, room);
+  TextScore result;
+  result.losses.resize(ids.size() - 1);
+  result.top.resize(ids.size() - 1);
+  TextState state = model.start();
+  std::int64_t done = 0;
+  for (const TextChunk& chunk : text_chunks(tokens, options.window, options.step)) {
+    if (chunk.fresh) state = model.start();
+    const std::vector<float> hidden = model.hidden(
+        ids.subspan(static_cast<std::size_t>(chunk.first), static_cast<std::size_t>(chunk.count)),
+        state, context);
+    const auto skipped = static_cast<std::size_t>(chunk.skip * model.sizes().width);
+    add_losses(model, model.sizes().width, model.sizes().vocabulary, ids, chunk,
+               std::span<const float>(hidden).subspan(skipped), context, result);
+    done = std::max(done, chunk.first + chunk.count + 1);
+    if (options.progress) options.progress(done, tokens);
+  }
+  sum_up(result);
   result.window = options.window;
   result.step = options.step;
   return result;

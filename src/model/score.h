@@ -7,6 +7,7 @@
 
 #include "attn/context.h"
 #include "attn/language_model.h"
+#include "model/recurrent_model.h"
 #include "model/transformer.h"
 
 namespace attn {
@@ -29,6 +30,10 @@ std::vector<TextChunk> stream_chunks(std::int64_t tokens, std::int64_t step);
 
 // LanguageModel::score and head_means.
 TextScore score(const Transformer& model, std::span<const std::int32_t> ids,
+                const ScoreOptions& options, const Context& context);
+// From a state, which remembers all of a text unless a window is asked for; takes no sinks and no
+// ablation.
+TextScore score(const RecurrentModel& model, std::span<const std::int32_t> ids,
                 const ScoreOptions& options, const Context& context);
 std::vector<float> head_means(const Transformer& model, std::span<const std::int32_t> ids,
                               const ScoreOptions& options, const Context& context);

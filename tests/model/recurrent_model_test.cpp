@@ -5,10 +5,13 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "attn/error.h"
+#include "attn/language_model.h"
 #include "folder.h"
 #include "golden_models.h"
 
@@ -85,6 +88,106 @@ TEST_P(Recurrent, GreedyContinuationIsTheSame) {
     next = {got.back()};
   }
   EXPECT_EQ(got, expected);
+}
+
+// A folder as users have it, with a tokenizer whose tokens read "t0", "t1", ...
+void write_folder(const TestFolder& folder, const Json& given) {
+  folder.write("config.json", written(*given.find("config")));
+  folder.write("model.safetensors", made_weights(shapes_of(*given.find("tensors"))));
+  std::string vocabulary;
+  for (int i = 0; i < 101; ++i)
+    vocabulary += (i == 0 ? "" : ",") + ("\"t" + std::to_string(i) + "\":" + std::to_string(i));
+  folder.write("tokenizer.json",
+               R"({"version":"1.0","added_tokens":[],"normalizer":null,"pre_tokenizer":)"
+               R"({"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true,)"
+               R"("use_regex":true},)"
+               R"("post_processor":null,"decoder":{"type":"ByteLevel","add_prefix_space":false,)"
+               R"("trim_offsets":true,"use_regex":true},)"
+               R"("model":{"type":"BPE","merges":[],"vocab":{)" +
+                   vocabulary + "}}}");
+}
+
+TEST_P(Recurrent, IsALanguageModel) {
+  SCOPED_TRACE(name());
+  const TestFolder folder;
+  write_folder(folder, given());
+  const LanguageModel model = LanguageModel::load(folder.path(), Context({.threads = 2}));
+  EXPECT_TRUE(is_language_model(folder.path()));
+  const Json& run = given().find("runs")->items[1];
+  const auto ids = ids_of(*run.find("ids"));
+  const auto logits = model.logits(ids);
+  const auto vocabulary = static_cast<std::size_t>(model.info().vocabulary);
+  for (std::size_t i = 0; i < run.find("rows")->items.size(); ++i) {
+    const auto row = static_cast<std::size_t>(run.find("rows")->items[i].integer);
+    expect_close(logits.data() + row * vocabulary, run.find("logits")->items[i], "logits");
+  }
+  // Greedy, the prompt in pieces; one text and two.
+  GenerationOptions options;
+  options.max_tokens = static_cast<std::int64_t>(given().find("greedy")->items.size());
+  options.chunk = 3;
+  std::string shown;
+  const Generation one = model.generate(ids, options, [&](std::string_view s) { shown += s; });
+  EXPECT_EQ(one.ids, ids_of(*given().find("greedy")));
+  EXPECT_EQ(one.end, GenerationEnd::max_tokens);
+  EXPECT_EQ(shown, one.text);
+  EXPECT_EQ(one.text.substr(0, 1), "t");
+  const std::vector<std::vector<std::int32_t>> prompts = {{1, 2}, ids};
+  const auto both = model.generate_batch(prompts, options, {});
+  EXPECT_EQ(both.at(1).ids, one.ids);
+  // The losses are those of the logits; a window forgets what is before it.
+  const TextScore score = model.score(ids, {});
+  ASSERT_EQ(score.losses.size(), ids.size() - 1);
+  for (std::size_t i = 0; i + 1 < ids.size(); ++i) {
+    double sum = 0;
+    const float* row = logits.data() + i * vocabulary;
+    for (std::size_t v = 0; v < vocabulary; ++v) sum += std::exp(static_cast<double>(row[v]));
+    EXPECT_NEAR(score.losses[i], std::log(sum) - row[ids[i + 1]], 1e-4) << i;
+  }
+  ScoreOptions windowed;
+  windowed.window = 4;
+  windowed.step = 2;
+  const TextScore part = model.score(ids, windowed);
+  EXPECT_NEAR(part.losses[0], score.losses[0], 1e-5);
+  EXPECT_NE(part.losses.back(), score.losses.back());
+}
+
+TEST(RecurrentLanguageModel, SaysWhatAStateHasNot) {
+  const TestFolder folder;
+  write_folder(folder, golden().find("cases")->items[0]);
+  const LanguageModel model = LanguageModel::load(folder.path());
+  const std::vector<std::int32_t> ids = {1, 2, 3};
+  const auto message = [](auto&& act) -> std::string {
+    try {
+      act();
+    } catch (const std::invalid_argument& e) {
+      return e.what();
+    }
+    return "nothing was thrown";
+  };
+  const std::string what = "a model of the family mamba has a state instead of heads that attend";
+  EXPECT_EQ(message([&] { model.record(ids); }), "[record] " + what);
+  EXPECT_EQ(message([&] { model.observe(ids, {}); }), "[observe] " + what);
+  EXPECT_EQ(message([&] { model.head_means(ids); }), "[head_means] " + what);
+  EXPECT_EQ(message([&] { model.mask(0); }), "[mask] " + what);
+  EXPECT_EQ(message([&] {
+              GenerationOptions options;
+              options.window = 8;
+              model.generate(ids, options);
+            }),
+            "[generate] a model with a state keeps no keys: it takes no window and no top_keys");
+  EXPECT_EQ(message([&] {
+              ScoreOptions options;
+              options.sinks = 1;
+              model.score(ids, options);
+            }),
+            "[score] a model with a state keeps no keys and has no heads: no sinks, no ablation");
+  EXPECT_EQ(message([&] {
+              LanguageModelOptions options;
+              options.rope_scaling = RopeScaling::linear(2);
+              LanguageModel::load(folder.path(), Context(), options);
+            }),
+            "[load] a model with a state has no rotary positions to stretch");
+  EXPECT_TRUE(model.info().heads == 0 && model.info().layers > 0);
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, Recurrent,
