@@ -3,7 +3,7 @@
 import torch
 
 from .. import _attn
-from ._autograd import _Once
+from ._autograd import Once
 from ._call import check, readable
 
 _NAME = "additive"
@@ -47,5 +47,5 @@ class _Additive(torch.autograd.Function):
             g = _attn.additive_backward(*_arrays(*ctx.saved_tensors, d_out), **ctx.options)
             given = [x.to(of.dtype) for x, of in zip((g.q, g.k, g.v, g.v_a), inputs)]
         if torch.is_grad_enabled():  # create_graph=True
-            given = [_Once.apply(x, *ctx.saved_tensors) for x in given]
+            given = [Once.apply(x, *ctx.saved_tensors) for x in given]
         return (None, *given)
