@@ -121,12 +121,35 @@ class Builder {
   bool started_ = false;
 };
 
+// Python writes an infinite number as a bare Infinity, which is no JSON; Transformers 5 writes it
+// as
+// {"__float__":"Infinity"}. Makes the latter of the former.
+std::string with_infinity_named(std::string_view text) {
+  constexpr std::string_view kBare = "Infinity";
+  std::string plain;
+  bool quoted = false;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (!quoted && text.substr(i, kBare.size()) == kBare) {
+      plain += R"({"__float__":"Infinity"})";
+      i += kBare.size() - 1;
+      continue;
+    }
+    plain += text[i];
+    if (quoted && text[i] == '\\' && i + 1 < text.size())
+      plain += text[++i];
+    else if (text[i] == '"')
+      quoted = !quoted;
+  }
+  return plain;
+}
+
 }  // namespace
 
 Json Json::parse(std::string_view text, const std::string& source) {
   Json root;
   Builder builder(&root, source);
-  if (!nlohmann::json::sax_parse(text.begin(), text.end(), &builder)) {
+  const std::string plain = with_infinity_named(text);
+  if (!nlohmann::json::sax_parse(plain.begin(), plain.end(), &builder)) {
     throw Error(source + ": invalid JSON");
   }
   return root;

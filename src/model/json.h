@@ -14,7 +14,8 @@ class Json {
   enum class Kind : std::uint8_t { null, boolean, integer, real, text, array, object };
 
   // Throws attn::Error "<source>: ..." for text that is not JSON (RFC 8259) in valid UTF-8, for a
-  // name that an object has twice, and for more than 64 levels or four million values.
+  // name that an object has twice, and for more than 64 levels or four million values. Python's
+  // bare Infinity becomes the object {"__float__": "Infinity"}.
   static Json parse(std::string_view text, const std::string& source);
 
   Kind kind = Kind::null;

@@ -49,7 +49,7 @@ std::vector<float> RecurrentModel::logits(std::span<const float> hidden,
 }
 
 bool is_recurrent(const std::string& model_type) {
-  return model_type == "mamba" || model_type == "rwkv";
+  return model_type == "mamba" || model_type == "mamba2" || model_type == "rwkv";
 }
 
 std::unique_ptr<RecurrentModel> load_recurrent(const std::string& config_json,
@@ -58,8 +58,9 @@ std::unique_ptr<RecurrentModel> load_recurrent(const std::string& config_json,
   const Fields fields(tree, source);
   const std::string type = fields.needed_text("model_type");
   if (type == "mamba") return load_mamba(fields, weights);
+  if (type == "mamba2") return load_mamba2(fields, weights);
   if (type == "rwkv") return load_rwkv4(fields, weights);
-  fields.fail("model_type", "\"" + type + "\" is not known (mamba, rwkv)");
+  fields.fail("model_type", "\"" + type + "\" is not known (mamba, mamba2, rwkv)");
 }
 
 }  // namespace attn

@@ -68,13 +68,14 @@ class RecurrentModel {
 // Is it the model_type of one?
 bool is_recurrent(const std::string& model_type);
 
-// By model_type of config.json: mamba, rwkv (version 4). Throws attn::Error for another, and for a
-// setting that is not known or that we do not run, by its name.
+// By model_type of config.json: mamba, mamba2, rwkv (version 4). Throws attn::Error for another,
+// and for a setting that is not known or that we do not run, by its name.
 std::unique_ptr<RecurrentModel> load_recurrent(const std::string& config_json,
                                                const std::string& source, Weights& weights);
 
 // The families, one file each.
 std::unique_ptr<RecurrentModel> load_mamba(const Fields& fields, Weights& weights);
+std::unique_ptr<RecurrentModel> load_mamba2(const Fields& fields, Weights& weights);
 std::unique_ptr<RecurrentModel> load_rwkv4(const Fields& fields, Weights& weights);
 
 }  // namespace attn

@@ -15,6 +15,12 @@ namespace attn {
 
 namespace {
 
+// ln(1 + e^x) without overflow
+template <class T>
+T softplus(T x) {
+  return x > 0 ? x + std::log1p(std::exp(-x)) : std::log1p(std::exp(x));
+}
+
 // Steps of time and what follows from them, [B, H, L] each.
 template <class T>
 struct Steps {
@@ -35,10 +41,7 @@ struct Steps {
         const T bias = in.dt_bias.empty() ? T(0) : *in.dt_bias.row<T>(0, h, 0);
         for (std::int64_t l = 0; l < shape[2]; ++l, ++i) {
           raw[i] = *in.dt.row<T>(b, h, l) + bias;
-          // log(1 + e^x) without overflow; NaN stays
-          const T step = !options.softplus ? raw[i]
-                         : raw[i] > 20     ? raw[i]
-                                           : std::log1p(std::exp(raw[i]));
+          const T step = options.softplus ? softplus(raw[i]) : raw[i];  // NaN stays
           dt[i] = step < least ? least : step > most ? most : step;
           log_decay[i] = a * dt[i];
         }

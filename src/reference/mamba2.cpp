@@ -52,7 +52,7 @@ void mamba2(const Mamba2Inputs& in, const Tensor& y, const Tensor& state,
       for (std::int64_t l = begin; l < end; ++l) {
         double dt = at(in.dt, batch, h, l, 0);
         if (!in.dt_bias.empty()) dt += at(in.dt_bias, 0, h, 0, 0);
-        if (options.softplus) dt = dt > 40 ? dt : std::log1p(std::exp(dt));
+        if (options.softplus) dt = std::log1p(std::exp(-std::abs(dt))) + std::max(dt, 0.0);
         dt = std::clamp(dt, options.dt_min, options.dt_max);
         for (std::int64_t p = 0; p < P; ++p) {
           const double x = at(in.x, batch, h, l, p);

@@ -151,6 +151,21 @@ TEST_P(Recurrent, IsALanguageModel) {
   EXPECT_NE(part.losses.back(), score.losses.back());
 }
 
+// As older versions of Transformers wrote it; in a string it is a word.
+TEST(RecurrentConfigs, PythonsInfinity) {
+  const Json& given = *golden().find("cases")->find("mamba2");
+  std::string config = written(*given.find("config"));
+  const std::string named = R"({"__float__":"Infinity"})";
+  ASSERT_NE(config.find(named), std::string::npos);
+  config.replace(config.find(named), named.size(), "Infinity");
+  const TestFolder folder;
+  Weights weights(
+      folder.write("model.safetensors", made_weights(shapes_of(*given.find("tensors")))));
+  EXPECT_EQ(load_recurrent(config, "config.json", weights)->sizes().layers, 2);
+  EXPECT_EQ(Json::parse(R"(["an \"Infinity", Infinity])", "x").items[0].text, "an \"Infinity");
+  EXPECT_THROW(Json::parse("[Infinit]", "x"), Error);
+}
+
 TEST(RecurrentLanguageModel, SaysWhatAStateHasNot) {
   const TestFolder folder;
   write_folder(folder, golden().find("cases")->items[0]);
@@ -210,7 +225,7 @@ std::string message_with(const std::string& name, const std::string& from, const
 
 TEST(RecurrentConfigs, NothingIsGuessed) {
   EXPECT_EQ(message_with("mamba", "\"model_type\":\"mamba\"", "\"model_type\":\"mamba9\""),
-            "config.json: model_type \"mamba9\" is not known (mamba, rwkv)");
+            "config.json: model_type \"mamba9\" is not known (mamba, mamba2, rwkv)");
   EXPECT_EQ(message_with("mamba", "\"use_bias\"", "\"use_biases\""),
             "config.json: use_biases is not known");
   EXPECT_EQ(message_with("mamba", "\"hidden_act\":\"silu\"", "\"hidden_act\":\"relu\""),

@@ -1,4 +1,4 @@
-// Reads the tensors of rwkv.cpp's "ggmf" files, version 100, float32 only: for tests.
+// Reads the tensors of rwkv.cpp's "ggmf" files, versions 100 and 101, float32 only: for tests.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,9 @@ class Ggmf {
   explicit Ggmf(const std::string& path) {
     std::ifstream file(path, std::ios::binary);
     bytes_.assign(std::istreambuf_iterator<char>(file), {});
-    if (number() != 0x67676d66 || number() != 100) throw std::runtime_error(path + ": no ggmf 100");
+    const std::uint32_t magic = number(), version = number();
+    if (magic != 0x67676d66 || version < 100 || version > 101)
+      throw std::runtime_error(path + ": no ggmf 100 or 101");
     vocabulary = number();
     width = number();
     layers = number();
