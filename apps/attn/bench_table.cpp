@@ -39,7 +39,8 @@ std::vector<Workload> recurrences() {
   std::vector<Workload> list;
   for (const bool backward : {false, true}) {
     const std::int64_t length = backward ? 4096 : 8192;
-    for (const char* name : {"linear", "retnet", "mamba2", "gla", "rwkv6", "delta"}) {
+    for (const char* name :
+         {"linear", "retnet", "mamba2", "gla", "rwkv6", "delta", "mamba", "rwkv4"}) {
       Workload w = workload_of(name, shape(1, 12, 12, length, length, 64));
       w.backward = backward;
       w.samples = kFew;
@@ -54,7 +55,7 @@ std::vector<Workload> steps() {
   std::vector<Workload> list;
   for (const AttentionShape& of : {shape(64, 12, 12, 1, 1, 64), shape(1, 1, 1, 1, 1, 64)}) {
     for (const char* name : {"linear", "performer", "retnet", "mamba2", "gla", "rwkv5", "rwkv6",
-                             "delta", "gated-delta"}) {
+                             "delta", "gated-delta", "mamba", "rwkv4"}) {
       Workload w = workload_of(name, of);
       w.decode = true;
       list.push_back(w);

@@ -38,9 +38,13 @@ class RandomFeatures {
   // [count][width]
   const std::vector<double>& directions() const { return directions_; }
 
+  struct Packed;  // as the kernels read them
+  const Packed& packed() const { return *packed_; }
+
  private:
   std::int64_t width_, count_;
   std::vector<double> directions_;
+  std::shared_ptr<const Packed> packed_;
 };
 
 struct LinearAttentionOptions {

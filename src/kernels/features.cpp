@@ -161,7 +161,7 @@ void differentiate_features(const FeatureParams& p, const void* x, std::int64_t 
   }
   across(d_phi, p.step, rows, p.features, scratch.across);
   product<false>(rows, scratch.across, kFeatureRows, static_cast<const T*>(p.directions_by_row),
-                 scratch.rows.step, p.features, scratch.rows, p.width);
+                 p.row_step, p.features, scratch.rows, p.width);
   const T scale = static_cast<T>(p.scale);
   for (std::int64_t r = 0; r < rows; ++r) {
     T sum = 0;

@@ -18,7 +18,8 @@ struct FeatureParams {
   std::int64_t width = 0, features = 0, step = 0;
   double scale = 1;                         // of x, before the directions
   const void* directions = nullptr;         // favor: [width][step], of the arithmetic's type
-  const void* directions_by_row = nullptr;  // [features][round up of width to whole vectors]
+  const void* directions_by_row = nullptr;  // [features][row_step]
+  std::int64_t row_step = 0;
 };
 
 struct FeatureKernel {

@@ -64,7 +64,7 @@ class Limits {
   Ceilings measure_scaling(DType dtype, double bytes) {
     Ceilings c = measure(dtype, false);
     if (scale_ == nullptr || scaled_bytes_ != bytes) {
-      scale_ = std::make_unique<measuring::ScaleCeiling>(bytes / 2, threads_);
+      scale_ = std::make_unique<measuring::ScaleCeiling>(bytes / 2, isa_, threads_);
       scaled_bytes_ = bytes;
     }
     c.gigabytes = scale_->gigabytes_per_second(kCeilingSeconds);

@@ -3,6 +3,7 @@
 #include <stdexcept>
 
 #include "measure/attention_problem.h"
+#include "measure/scan_problem.h"
 #include "measure/state_problem.h"
 #include "measure/texts.h"
 
@@ -25,6 +26,15 @@ MechanismCost state_cost(const AttentionShape& s, std::int64_t rows, std::int64_
       .step_flops = heads * (static_cast<double>(4 * rows * s.v_width) + features),
       .state_bytes = heads * static_cast<double>(rows * (s.v_width + columns)) *
                      static_cast<double>(size_of(s.dtype))};
+}
+
+// Of channels with a state of `rows` numbers each.
+MechanismCost channel_cost(const AttentionShape& s, double flops, std::int64_t rows) {
+  const double channels = heads_of(s) * static_cast<double>(s.v_width);
+  return {
+      .flops = channels * static_cast<double>(s.q_len) * flops,
+      .step_flops = channels * flops,
+      .state_bytes = channels * static_cast<double>(rows) * static_cast<double>(size_of(s.dtype))};
 }
 
 Entry gated(Mechanism about, const Gates& gates) {
@@ -68,6 +78,14 @@ std::vector<Entry> make_entries() {
   list.push_back({.about = {"mamba2", "Mamba-2", "mamba2", ""},
                   .make = mamba2_state,
                   .cost = [](const AttentionShape& s) { return state_cost(s, s.width); }});
+  // Recurrences of single channels.
+  list.push_back({.about = {"rwkv4", "RWKV-4", "rwkv4", ""},
+                  .make = rwkv4_mean,
+                  .cost = [](const AttentionShape& s) { return channel_cost(s, kRwkv4Flops, 3); }});
+  list.push_back(
+      {.about = {"mamba", "Mamba-1's selective scan, 16 states", "mamba", ""},
+       .make = mamba_scan,
+       .cost = [](const AttentionShape& s) { return channel_cost(s, kScanFlops, kScanStates); }});
   return list;
 }
 

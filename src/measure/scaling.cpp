@@ -2,7 +2,8 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstring>
+
+#include "kernels/ceiling.h"
 
 namespace attn::measuring {
 
@@ -12,20 +13,11 @@ constexpr std::int64_t kBlock = 1024;  // floats
 // A state that one core holds is one thread's.
 constexpr double kBytesOfThreads = 1 << 20;
 
-// Four vectors of 16 bytes: beyond the first cache, wider ones are no faster.
-void scale(float* x, float by) {
-  for (std::int64_t i = 0; i < kBlock; i += 16) {
-    float v[16];
-    std::memcpy(v, x + i, sizeof v);
-    for (float& value : v) value *= by;
-    std::memcpy(x + i, v, sizeof v);
-  }
-}
-
 }  // namespace
 
-ScaleCeiling::ScaleCeiling(double bytes, int threads)
-    : blocks_(std::max<std::int64_t>(1, static_cast<std::int64_t>(bytes / (4 * kBlock)))),
+ScaleCeiling::ScaleCeiling(double bytes, Isa isa, int threads)
+    : isa_(isa),
+      blocks_(std::max<std::int64_t>(1, static_cast<std::int64_t>(bytes / (4 * kBlock)))),
       threads_(bytes < kBytesOfThreads ? 1 : threads) {
   memory_ = Buffer::random(DType::f32, {1, 1, blocks_, kBlock}, 7);
 }
@@ -37,7 +29,8 @@ double ScaleCeiling::gigabytes_per_second(double seconds) {
   for (float by = 2; total < seconds || best == 0; by = 1 / by) {
     const auto begin = Clock::now();
 #pragma omp parallel for num_threads(threads_) schedule(static) if (threads_ > 1)
-    for (std::int64_t b = 0; b < blocks_; ++b) scale(x + b * kBlock, by);
+    for (std::int64_t b = 0; b < blocks_; ++b)
+      kernels::scale_in_place(isa_, by, kBlock, x + b * kBlock);
     const double t = std::chrono::duration<double>(Clock::now() - begin).count();
     total += t;
     if (t > 0) best = std::max(best, 2 * memory_.bytes() * 1e-9 / t);

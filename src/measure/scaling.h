@@ -4,18 +4,20 @@
 
 #include <cstdint>
 
+#include "attn/context.h"
 #include "measure/buffer.h"
 
 namespace attn::measuring {
 
 class ScaleCeiling {
  public:
-  ScaleCeiling(double bytes, int threads);
+  ScaleCeiling(double bytes, Isa isa, int threads);
 
   // GB/s read and written, of all threads together, over about `seconds`.
   double gigabytes_per_second(double seconds);
 
  private:
+  Isa isa_;
   Buffer memory_;
   std::int64_t blocks_ = 0;
   int threads_ = 1;

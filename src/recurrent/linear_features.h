@@ -13,6 +13,7 @@
 #include "base/context_use.h"
 #include "kernels/arena.h"
 #include "kernels/features.h"
+#include "recurrent/packed_features.h"
 
 namespace attn {
 
@@ -30,7 +31,17 @@ class LinearFeatures {
     p_.width = q.width();
     p_.features = favor() ? options.random->count() : q.width();
     p_.step = kernels::round_up(p_.features, kernel_.lanes);
-    if (favor()) keep_directions(*options.random);
+    if (favor()) {
+      const PackedDirections<T>& directions = options.random->packed().template of<T>();
+      p_.step = directions.step;
+      p_.row_step = directions.row_step;
+      p_.directions = directions.across;
+      p_.directions_by_row = directions.by_row;
+      p_.scale = std::pow(static_cast<double>(p_.width), -0.25);  // exp(q . k / sqrt(D))
+    }
+    const double flops = 2.0 * static_cast<double>(p_.width * p_.features * q.length()) *
+                         static_cast<double>(batch_ * heads_);
+    threads_ = threads_worth(context.threads(), flops);
     block_ = std::min(kBlock, std::max<std::int64_t>(q.length(), 1));
     const auto rows = static_cast<std::size_t>(batch_ * heads_ * block_);
     for (std::vector<T>* x : {&q_, &k_})
@@ -95,22 +106,6 @@ class LinearFeatures {
   static constexpr std::size_t kAlign = 64 / sizeof(T);
   static constexpr std::int64_t kBlock = 512;  // tokens at a time
 
-  void keep_directions(const RandomFeatures& random) {
-    const std::int64_t row_step = kernels::round_up(p_.width, kernel_.lanes);
-    directions_.resize(static_cast<std::size_t>(p_.width * p_.step) + kAlign);
-    by_row_.resize(static_cast<std::size_t>(p_.features * row_step) + kAlign);
-    T *across = aligned(directions_), *by_row = aligned(by_row_);
-    for (std::int64_t r = 0; r < p_.features; ++r) {
-      for (std::int64_t c = 0; c < p_.width; ++c) {
-        const double x = random.directions()[static_cast<std::size_t>(r * p_.width + c)];
-        across[c * p_.step + r] = by_row[r * row_step + c] = static_cast<T>(x);
-      }
-    }
-    p_.directions = across;
-    p_.directions_by_row = by_row;
-    p_.scale = std::pow(static_cast<double>(p_.width), -0.25);  // exp(q . k / sqrt(D))
-  }
-
   static T* aligned(const std::vector<T>& x) {
     const auto at = reinterpret_cast<std::uintptr_t>(x.data());
     return const_cast<T*>(x.data()) + (64 - at % 64) % 64 / sizeof(T);
@@ -126,7 +121,7 @@ class LinearFeatures {
   void for_row_blocks(std::int64_t n, const Each& each) const {
     const std::int64_t blocks = (n + kernels::kFeatureRows - 1) / kernels::kFeatureRows;
     const ContextUse use(context_);
-    parallel_units(context_.threads(), batch_ * heads_ * blocks, [&](int thread, std::int64_t i) {
+    parallel_units(threads_, batch_ * heads_ * blocks, [&](int thread, std::int64_t i) {
       const std::int64_t head = i / blocks, row = i % blocks * kernels::kFeatureRows;
       each(thread, head / heads_, head % heads_, row, std::min(kernels::kFeatureRows, n - row));
     });
@@ -177,7 +172,8 @@ class LinearFeatures {
   const Context& context_;
   const kernels::FeatureKernel& kernel_;
   kernels::FeatureParams p_;
-  std::vector<T> directions_, by_row_, q_, k_, tops_, log_decay_, scale_;
+  int threads_ = 1;
+  std::vector<T> q_, k_, tops_, log_decay_, scale_;
 };
 
 }  // namespace attn

@@ -7,6 +7,7 @@
 #include "attn/linear_attention.h"
 #include "base/checker.h"
 #include "base/random.h"
+#include "recurrent/packed_features.h"
 
 namespace attn {
 
@@ -81,13 +82,12 @@ RandomFeatures::RandomFeatures(std::int64_t width, std::int64_t count, std::uint
   directions_.resize(static_cast<std::size_t>(width * count));
   Normal normal(seed);
   for (double& x : directions_) x = normal.next();
-  if (!orthogonal) return;
-  for (std::int64_t r = 0; r < count; r += width) {
+  for (std::int64_t r = 0; r < count && orthogonal; r += width) {
     const std::int64_t rows = std::min(width, count - r);
     make_orthonormal(directions_.data() + r * width, rows, width);
   }
   // Lengths of independent normal vectors: the estimate stays unbiased.
-  for (std::int64_t r = 0; r < count; ++r) {
+  for (std::int64_t r = 0; r < count && orthogonal; ++r) {
     double square = 0;
     for (std::int64_t c = 0; c < width; ++c) {
       const double x = normal.next();
@@ -97,6 +97,8 @@ RandomFeatures::RandomFeatures(std::int64_t width, std::int64_t count, std::uint
     for (std::int64_t c = 0; c < width; ++c)
       directions_[static_cast<std::size_t>(r * width + c)] *= length;
   }
+  packed_ = std::shared_ptr<const Packed>(
+      new Packed{{directions_, width, count}, {directions_, width, count}});
 }
 
 }  // namespace attn
