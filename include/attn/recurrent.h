@@ -17,8 +17,9 @@
 // A sequence runs in chunks of at most 64 tokens, as products of matrices; a token as one pass over
 // the state. Decays are logarithms, and a chunk ends early where their sum would leave what floats
 // hold, so that nothing overflows at any length. What a token holds (NaN too) changes no earlier
-// output by more than rounding (a chunk may end before it). The same bits for any thread count and in a batch or alone; a sequence in two calls
-// agrees with one to rounding, for chunks begin anew. float32, or float64 throughout.
+// output by more than rounding (a chunk may end before it). The same bits for any thread count and
+// in a batch or alone; a sequence in two calls agrees with one to rounding, for chunks begin anew.
+// float32, or float64 throughout.
 #pragma once
 
 #include <cstdint>
