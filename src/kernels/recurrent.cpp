@@ -126,6 +126,29 @@ std::size_t recurrent_bytes(const RecurrentParams& params, std::int64_t columns)
   return RecurrentForward<T>(params, unit, Arena(nullptr)).bytes();
 }
 
+// The first `count` lanes, 0 in the others; what lies behind them is neither read nor written,
+// which masked accesses promise on AVX alone.
+template <class D>
+HWY_INLINE hn::Vec<D> load_some(D d, const hn::TFromD<D>* from, std::int64_t count) {
+#if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3
+  return hn::MaskedLoad(hn::FirstN(d, static_cast<std::size_t>(count)), d, from);
+#else
+  HWY_ALIGN hn::TFromD<D> lanes[hn::MaxLanes(D())] = {};
+  std::copy_n(from, count, lanes);
+  return hn::Load(d, lanes);
+#endif
+}
+template <class D>
+HWY_INLINE void store_some(hn::Vec<D> x, D d, std::int64_t count, hn::TFromD<D>* to) {
+#if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3
+  hn::BlendedStore(x, hn::FirstN(d, static_cast<std::size_t>(count)), d, to);
+#else
+  HWY_ALIGN hn::TFromD<D> lanes[hn::MaxLanes(D())];
+  hn::Store(x, d, lanes);
+  std::copy_n(lanes, count, to);
+#endif
+}
+
 // One token of one head.
 template <class T>
 struct Token {
@@ -145,13 +168,13 @@ HWY_NOINLINE void step_columns(const RecurrentParams& p, const RecurrentUnit& u,
                                std::int64_t column) {
   using B = Blocking<T>;
   const typename B::D d;
-  const auto mask = hn::FirstN(d, static_cast<std::size_t>(p.state_width() - column));
+  const std::int64_t left = p.state_width() - column;  // less than a vector, unless kWhole
   const T* before = row_of<T>(p.before, u.sequence, u.head, 0) + column;
   T* after = mutable_row_of<T>(p.after, u.sequence, u.head, 0) + column;
   const std::int64_t before_step = p.before.length, after_step = p.after.length;
   const auto load = [&](std::int64_t r, int v) HWY_ATTR {
     const T* at = before + r * before_step + v * B::kLanes;
-    return kWhole ? hn::LoadU(d, at) : hn::MaskedLoad(mask, d, at);
+    return kWhole ? hn::LoadU(d, at) : load_some(d, at, left);
   };
   const auto decayed = [&](std::int64_t r, hn::Vec<typename B::D> s) HWY_ATTR {
     return kDecay ? hn::Mul(s, hn::Set(d, t.w[r * t.w_step])) : s;
@@ -195,7 +218,7 @@ HWY_NOINLINE void step_columns(const RecurrentParams& p, const RecurrentUnit& u,
       if constexpr (kWhole) {
         hn::StoreU(s, d, to);
       } else {
-        hn::BlendedStore(s, mask, d, to);
+        store_some(s, d, left, to);
       }
     }
   }
