@@ -46,16 +46,9 @@ class Mamba final : public RecurrentModel {
         static_cast<std::size_t>(kept_inputs() + config_.states * config_.inner));
   }
 
-  void rms_norm(const RecurrentPass& p, const float* weight, float* y) const {
-    nn::rms_norm({.rows = p.tokens,
-                  .width = sizes().width,
-                  .x = p.x,
-                  .weight = weight,
-                  .epsilon = static_cast<float>(config_.norm_epsilon),
-                  .y = y},
-                 p.context);
+  void normalise(const RecurrentPass& p) const override {
+    rms_norm(p, norm_, config_.norm_epsilon, p.x);
   }
-  void normalise(const RecurrentPass& p) const override { rms_norm(p, norm_, p.x); }
 
   void run_layer(std::int64_t layer, const RecurrentPass& p) const override {
     const MambaLayer& w = layers_[static_cast<std::size_t>(layer)];
@@ -66,7 +59,7 @@ class Mamba final : public RecurrentModel {
     };
     std::vector<float> x = numbers(width), xz = numbers(2 * inner), u = numbers(inner),
                        mix = numbers(mixed), delta = numbers(inner), y = numbers(inner);
-    rms_norm(p, w.norm, x.data());
+    rms_norm(p, w.norm, config_.norm_epsilon, x.data());
     dense(p, w.in, width, 2 * inner, x.data(), width, xz.data());
 
     // Rows of some columns of a matrix.
@@ -97,19 +90,6 @@ class Mamba final : public RecurrentModel {
 
     dense(p, w.out, inner, width, y.data(), inner, x.data());
     nn::add(n * width, x.data(), p.x, p.context);
-  }
-
-  static void dense(const RecurrentPass& p, const TransformerWeights::Linear& w, std::int64_t in,
-                    std::int64_t out, const float* x, std::int64_t x_stride, float* y) {
-    nn::dense({.rows = p.tokens,
-               .in = in,
-               .out = out,
-               .x = x,
-               .x_stride = x_stride,
-               .w = w.weight,
-               .bias = w.bias,
-               .y = y},
-              p.context);
   }
 
   MambaConfig config_;

@@ -52,16 +52,9 @@ class Mamba2 final : public RecurrentModel {
         static_cast<std::size_t>(kept_inputs() + config_.inner() * config_.states));
   }
 
-  void rms_norm(const RecurrentPass& p, const float* weight, float* y) const {
-    nn::rms_norm({.rows = p.tokens,
-                  .width = sizes().width,
-                  .x = p.x,
-                  .weight = weight,
-                  .epsilon = static_cast<float>(config_.norm_epsilon),
-                  .y = y},
-                 p.context);
+  void normalise(const RecurrentPass& p) const override {
+    rms_norm(p, norm_, config_.norm_epsilon, p.x);
   }
-  void normalise(const RecurrentPass& p) const override { rms_norm(p, norm_, p.x); }
 
   void run_layer(std::int64_t layer, const RecurrentPass& p) const override {
     const Mamba2Config& c = config_;
@@ -73,8 +66,8 @@ class Mamba2 final : public RecurrentModel {
     };
     std::vector<float> x = numbers(width), all = numbers(projected), xbc = numbers(mixed),
                        y = numbers(inner);
-    rms_norm(p, w.norm, x.data());
-    dense(p, w.in, width, projected, x.data(), all.data());
+    rms_norm(p, w.norm, config_.norm_epsilon, x.data());
+    dense(p, w.in, width, projected, x.data(), width, all.data());
 
     const Tensor inputs(p.state, {1, 1, c.convolution - 1, mixed});
     causal_convolution(
@@ -103,7 +96,7 @@ class Mamba2 final : public RecurrentModel {
            Tensor::blhd(y.data(), {1, c.heads, n, c.head_width}), states, c.scan, p.context);
 
     gate(n, all.data(), projected, w.gated_norm, y.data());
-    dense(p, w.out, inner, width, y.data(), x.data());
+    dense(p, w.out, inner, width, y.data(), inner, x.data());
     nn::add(n * width, x.data(), p.x, p.context);
   }
 
@@ -125,13 +118,6 @@ class Mamba2 final : public RecurrentModel {
         for (std::int64_t i = 0; i < group; ++i) row[i] *= factor * weight[first + i];
       }
     }
-  }
-
-  static void dense(const RecurrentPass& p, const TransformerWeights::Linear& w, std::int64_t in,
-                    std::int64_t out, const float* x, float* y) {
-    nn::dense(
-        {.rows = p.tokens, .in = in, .out = out, .x = x, .w = w.weight, .bias = w.bias, .y = y},
-        p.context);
   }
 
   Mamba2Config config_;

@@ -4,6 +4,7 @@
 #include <stdexcept>
 
 #include "nn/dense.h"
+#include "nn/layers.h"
 
 namespace attn {
 
@@ -32,6 +33,31 @@ std::vector<float> RecurrentModel::hidden(std::span<const std::int32_t> ids, Tex
   }
   normalise(pass);
   return x;
+}
+
+void RecurrentModel::dense(const RecurrentPass& pass, const TransformerWeights::Linear& w,
+                           std::int64_t in, std::int64_t out, const float* x, std::int64_t x_stride,
+                           float* y) {
+  nn::dense({.rows = pass.tokens,
+             .in = in,
+             .out = out,
+             .x = x,
+             .x_stride = x_stride,
+             .w = w.weight,
+             .bias = w.bias,
+             .y = y},
+            pass.context);
+}
+
+void RecurrentModel::rms_norm(const RecurrentPass& pass, const float* weight, double epsilon,
+                              float* y) const {
+  nn::rms_norm({.rows = pass.tokens,
+                .width = sizes_.width,
+                .x = pass.x,
+                .weight = weight,
+                .epsilon = static_cast<float>(epsilon),
+                .y = y},
+               pass.context);
 }
 
 std::vector<float> RecurrentModel::logits(std::span<const float> hidden,

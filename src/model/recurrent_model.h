@@ -11,6 +11,7 @@
 
 #include "attn/context.h"
 #include "model/fields.h"
+#include "model/transformer.h"
 #include "model/weights.h"
 
 namespace attn {
@@ -54,6 +55,12 @@ class RecurrentModel {
 
  protected:
   RecurrentModel(const Sizes& sizes, const Ends& ends) : sizes_(sizes), ends_(ends) {}
+
+  // What layers have in common. y [tokens][out] = x wᵀ, rows of x `x_stride` apart.
+  static void dense(const RecurrentPass& pass, const TransformerWeights::Linear& w, std::int64_t in,
+                    std::int64_t out, const float* x, std::int64_t x_stride, float* y);
+  // y = the RMS norm of the residual stream.
+  void rms_norm(const RecurrentPass& pass, const float* weight, double epsilon, float* y) const;
 
  private:
   virtual std::vector<float> start_layer() const = 0;
