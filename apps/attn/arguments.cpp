@@ -422,7 +422,8 @@ Command parse(int argc, const char* const* argv) {
       ->type_name("N");
   sub->add_flag("--offline", translate.offline, "Never download; use only the cache");
 
-  sub = add("explain", "Say what an attention call would do and cost", kExplainExamples);
+  sub = add("explain", "Say what an attention call would do and cost, or what a mechanism is",
+            kExplainExamples);
   sub->add_option("mechanism", explain.mechanism,
                   "A mechanism or topic to explain in place of a call; without it and --shape, all "
                   "are listed")
