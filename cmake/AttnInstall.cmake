@@ -6,8 +6,8 @@ include(CMakePackageConfigHelpers)
 set(ATTN_PACKAGE_DIR ${CMAKE_INSTALL_LIBDIR}/cmake/attn)
 set(core_headers attention.h context.h error.h mask.h gradient.h kv_cache.h observe.h position.h reference.h
   score.h tensor.h)
-set(recurrent_headers additive.h decay.h linear_attention.h luong.h mamba2.h recurrent.h
-  reference_recurrent.h reference_scan.h scan.h)
+set(recurrent_headers additive.h decay.h implied.h linear_attention.h luong.h mamba2.h
+  recurrent.h reference_recurrent.h reference_scan.h scan.h)
 file(GLOB headers CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/include/attn/*.h)
 set(other_headers ${headers})
 list(TRANSFORM core_headers PREPEND ${PROJECT_SOURCE_DIR}/include/attn/)
