@@ -139,12 +139,19 @@ def encoder_case(model_type, settings, auto):
     return {"config": json.loads(config.to_json_string()), "tensors": tensors, "runs": runs}
 
 
-def case(model_type, settings):
+def language_model(model_type, settings):
+    """The model, and its tensors' shapes."""
     config = CONFIG_MAPPING[model_type](**settings, bos_token_id=0, eos_token_id=None)
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
     with torch.no_grad():
-        tensors = fill(model, lambda name: not (
+        return model, fill(model, lambda name: not (
             name in ("lm_head.weight", "head.weight") and config.tie_word_embeddings))
+
+
+def case(model_type, settings):
+    model, tensors = language_model(model_type, settings)
+    config = model.config
+    with torch.no_grad():
         runs = []
         for length in LENGTHS:
             ids = ids_of(length)

@@ -33,15 +33,14 @@ class ImpliedAttention {
 
   std::int64_t heads() const;
   std::int64_t tokens() const;
-  DType dtype() const;  // float32 or float64
 
   // The weights of a query's row, [tokens]; 0 for later tokens, and all 0 where nothing is read.
   // Throws std::invalid_argument for a head or query that is not there.
   void row(std::int64_t head, std::int64_t query, double* weights,
            const Context& context = Context()) const;
 
-  // Answers questions about all rows, as Plan::run does: tensors [1, heads, ...] of dtype(); lse is
-  // the logarithm of the row's sum of |a_ij|, max_logit that of the largest. Memory O(L). Throws
+  // Answers questions about all rows, as Plan::run does: tensors [1, heads, ...], all float32 or all
+  // float64 where Plan::run has one of them; lse is the logarithm of the row's sum of |a_ij|, max_logit that of the largest. Memory O(L). Throws
   // std::invalid_argument for an answer of another shape, and for value_weighted, as values are not
   // kept.
   void observe(const Observed& observed, const Context& context = Context()) const;

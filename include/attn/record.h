@@ -3,9 +3,11 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "attn/implied.h"
 #include "attn/mask.h"
 #include "attn/score.h"
 
@@ -27,6 +29,8 @@ struct LayerRecord {
   std::vector<float> value_norm = {};
   Mask mask = {};
   Score score = {};
+  // Of a layer with a state, in place of q, k, value_norm and score; its mask is causal.
+  std::optional<ImpliedAttention> implied = {};
 };
 
 struct AttentionRecord {
@@ -37,7 +41,7 @@ struct AttentionRecord {
   std::vector<RecordToken> keys = {};
   std::int64_t heads = 0;
   std::int64_t kv_heads = 0;
-  std::int64_t width = 0;  // of a head
+  std::int64_t width = 0;  // of a head; any where all layers have states
   std::vector<LayerRecord> layers;
   // Which layers of the model `layers` are, ascending, as heads are named by them; empty: 0, 1, ...
   std::vector<std::int64_t> layer_numbers = {};

@@ -25,6 +25,23 @@ std::vector<double> dense_bias(const ConstTensor& bias) {
   return out;
 }
 
+// Answers of queries, keys and scores.
+void attend(const AttentionRecord& record, const LayerRecord& l, const Observed& observed,
+            const Context& context) {
+  const Geometry g = geometry(record);
+  AttentionOptions options{.mask = l.mask, .score = l.score};
+  const std::vector<double> bias = dense_bias(l.score.bias);
+  if (!bias.empty()) options.score.bias = {bias.data(), l.score.bias.shape};
+  options.score.scale = scale_of(l.score, record.width);
+  const std::vector<double> q(l.q.begin(), l.q.end()), k(l.k.begin(), l.k.end()),
+      v(static_cast<std::size_t>(record.kv_heads * g.k_len));
+  std::vector<double> out(static_cast<std::size_t>(g.heads * g.q_len));
+  attention({q.data(), Shape{1, g.heads, g.q_len, record.width}},
+            {k.data(), Shape{1, record.kv_heads, g.k_len, record.width}},
+            {v.data(), Shape{1, record.kv_heads, g.k_len, 1}},
+            {out.data(), Shape{1, g.heads, g.q_len, 1}}, options, context, observed);
+}
+
 }  // namespace
 
 LayerRows layer_rows(const AttentionRecord& record, std::size_t layer, const Context& context,
@@ -36,14 +53,6 @@ LayerRows layer_rows(const AttentionRecord& record, std::size_t layer, const Con
   const auto numbers = [](std::int64_t count) {
     return std::vector<double>(static_cast<std::size_t>(count));
   };
-  AttentionOptions options{.mask = l.mask, .score = l.score};
-  const std::vector<double> bias = dense_bias(l.score.bias);
-  if (!bias.empty()) options.score.bias = {bias.data(), l.score.bias.shape};
-  options.score.scale = scale_of(l.score, record.width);
-  const std::vector<double> q(l.q.begin(), l.q.end()), k(l.k.begin(), l.k.end()),
-      v(static_cast<std::size_t>(record.kv_heads * keys));
-  std::vector<double> out = numbers(heads * n);
-
   std::vector<std::int64_t> special, plain;
   for (std::int64_t t = 0; t < keys; ++t)
     (record.key_tokens()[static_cast<std::size_t>(t)].special ? special : plain).push_back(t);
@@ -82,10 +91,10 @@ LayerRows layer_rows(const AttentionRecord& record, std::size_t layer, const Con
     observed.rows = {.queries = questions.queries,
                      .probabilities = {rows.exact.data(), Shape{1, heads, queries, keys}}};
   }
-  const Shape of_queries{1, heads, n, record.width},
-      of_keys{1, record.kv_heads, keys, record.width}, of_values{1, record.kv_heads, keys, 1};
-  attention({q.data(), of_queries}, {k.data(), of_keys}, {v.data(), of_values},
-            {out.data(), row_shape}, options, context, observed);
+  if (l.implied)
+    l.implied->observe(observed, context);
+  else
+    attend(record, l, observed, context);
 
   for (std::int64_t h = 0; h < heads; ++h) {
     const double* const offset = offsets.data() + h * 3;

@@ -23,7 +23,8 @@ constexpr std::int64_t kLongText = 512;
 constexpr std::int64_t kSide = 64;            // cells of such a picture
 constexpr std::int64_t kSideAlone = 128;      // where it is all that there is to see
 constexpr std::int64_t kRowsAlone = 16;       // exact rows of a head, beside it
-constexpr std::int64_t kRowValues = 1 << 16;  // of which there are fewer, where they are long
+constexpr std::int64_t kRowValues = 1 << 16;  // of which there are fewer, where they are long; where
+                                              // states imply them as many, if there is room
 
 json to_json(const std::vector<HeadStatistics>& statistics) {
   json list = json::array();
@@ -148,8 +149,8 @@ double whole_bytes(const AttentionRecord& record) {
 }
 
 // Queries whose rows are kept where the layer cannot be: evenly through the text, the last one too.
-std::vector<std::int64_t> kept_queries(const Geometry& g) {
-  const std::int64_t most = std::min(kRowsAlone, g.q_len),
+std::vector<std::int64_t> kept_queries(const Geometry& g, std::int64_t rows = kRowsAlone) {
+  const std::int64_t most = std::min(rows, g.q_len),
                      count = std::clamp<std::int64_t>(kRowValues / g.k_len, 1, most);
   std::vector<std::int64_t> queries;
   for (std::int64_t i = 1; i <= count; ++i) queries.push_back(i * g.q_len / count - 1);
@@ -157,9 +158,9 @@ std::vector<std::int64_t> kept_queries(const Geometry& g) {
 }
 
 // The same of a layer that is a picture and some rows.
-double alone_bytes(const AttentionRecord& record) {
+double alone_bytes(const AttentionRecord& record, std::int64_t most_rows = kRowsAlone) {
   const Geometry g = geometry(record);
-  const auto rows = static_cast<std::int64_t>(kept_queries(g).size());
+  const auto rows = static_cast<std::int64_t>(kept_queries(g, most_rows).size());
   return bytes(g, kSideAlone * kSideAlone + rows * g.k_len);
 }
 
@@ -212,16 +213,19 @@ json record_json(
                                   " has a custom score function, which a page cannot carry");
     }
     numbers.push_back(record.layer_number(l));
-    const double more = whole_bytes(record) - alone_bytes(record);
-    const bool whole = more <= 0 || room >= more;
-    if (whole) room -= more;
+    // The best that a layer can be: its queries and keys, or as many rows as states imply.
+    const bool implied = layer.implied.has_value();
+    const double best = implied ? alone_bytes(record, g.q_len) : whole_bytes(record),
+                 more = best - alone_bytes(record);
+    const bool has_room = more <= 0 || room >= more, whole = has_room && !implied;
+    if (has_room) room -= more;
     LayerQuestions asked;
     const bool sketched = std::max(g.q_len, g.k_len) > kLongText || !whole;
     if (sketched) {
       asked.rows = std::min(g.q_len, whole ? kSide : kSideAlone);
       asked.columns = std::min(g.k_len, whole ? kSide : kSideAlone);
     }
-    if (!whole) asked.queries = kept_queries(g);
+    if (!whole) asked.queries = kept_queries(g, has_room ? g.q_len : kRowsAlone);
     const LayerRows rows = layer_rows(record, l, context, asked);
     for (const HeadStatistics& s : layer_statistics(record, l, rows)) statistics.push_back(s);
 
@@ -252,6 +256,7 @@ json record_json(
               {"heads", record.heads},
               {"kv_heads", record.kv_heads},
               {"width", record.width},
+              {"implied", record.layers.front().implied.has_value()},
               {"masks", masks.table()},
               {"layers", layers},
               {"layer_numbers", numbers},

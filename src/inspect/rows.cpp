@@ -58,6 +58,17 @@ void check_score(const char* function, std::size_t layer, const AttentionRecord&
   }
 }
 
+void check_implied(const char* function, std::size_t layer, const AttentionRecord& record,
+                   const ImpliedAttention& implied) {
+  const Geometry g = geometry(record);
+  if (implied.heads() == g.heads && implied.tokens() == g.q_len && !record.is_cross()) return;
+  refuse(function, "layer " + std::to_string(layer) + " has states of " +
+                       std::to_string(implied.heads()) + " heads and " +
+                       std::to_string(implied.tokens()) + " tokens, needs " +
+                       std::to_string(g.heads) + " and " + std::to_string(g.q_len) +
+                       " of one text");
+}
+
 }  // namespace
 
 Geometry geometry(const AttentionRecord& record) {
@@ -71,7 +82,10 @@ void check_record(const AttentionRecord& record, const char* function) {
   const Geometry g = geometry(record);
   if (g.q_len == 0) refuse(function, "the record has no tokens");
   if (record.layers.empty()) refuse(function, "the record has no layers");
-  if (record.width < 1) refuse(function, "head width is " + std::to_string(record.width));
+  const bool states = std::all_of(record.layers.begin(), record.layers.end(),
+                                  [](const LayerRecord& l) { return l.implied.has_value(); });
+  if (record.width < 1 && !states)
+    refuse(function, "head width is " + std::to_string(record.width));
   if (record.heads < 1 || record.kv_heads < 1 || record.heads % record.kv_heads != 0) {
     refuse(function, std::to_string(record.heads) + " heads is not a multiple of " +
                          std::to_string(record.kv_heads) + " key/value heads");
@@ -87,6 +101,10 @@ void check_record(const AttentionRecord& record, const char* function) {
   }
   for (std::size_t l = 0; l < record.layers.size(); ++l) {
     const LayerRecord& layer = record.layers[l];
+    if (layer.implied) {
+      check_implied(function, l, record, *layer.implied);
+      continue;
+    }
     check_size(function, l, "q", layer.q.size(), record.heads * g.q_len * record.width);
     check_size(function, l, "k", layer.k.size(), record.kv_heads * g.k_len * record.width);
     if (!layer.value_norm.empty()) {
@@ -140,6 +158,7 @@ HeadRows::HeadRows(const AttentionRecord& record, int layer, int head)
       keys_(static_cast<std::size_t>(geometry_.k_len * width_)),
       relative_(relative_bias(layer_.score, head, geometry_)),
       scores_(static_cast<std::size_t>(geometry_.k_len)) {
+  if (layer_.implied) return;
   const std::int64_t kv_head = head / (record.heads / record.kv_heads);
   const std::int64_t count = geometry_.k_len;
   const float* k = layer_.k.data() + kv_head * count * width_;
@@ -151,6 +170,7 @@ HeadRows::HeadRows(const AttentionRecord& record, int layer, int head)
 }
 
 void HeadRows::row(std::int64_t q, double* out) {
+  if (layer_.implied) return layer_.implied->row(head_, q, out);
   const Score& score = layer_.score;
   std::fill(out, out + geometry_.k_len, 0.0);
   const std::vector<Interval> intervals = layer_.mask.row(geometry_, 0, head_, q);

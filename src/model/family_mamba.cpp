@@ -77,16 +77,19 @@ class Mamba final : public RecurrentModel {
     dense(p, {w.mix}, inner, mixed, u.data(), inner, mix.data());
     dense(p, {w.step}, config_.rank, inner, mix.data(), mixed, delta.data());
     const Tensor states(p.state + kept_inputs(), {1, 1, config_.states, inner});
-    selective_scan({.u = rows(u.data(), inner, inner),
-                    .delta = rows(delta.data(), inner, inner),
-                    .a = ConstTensor(w.a, {1, 1, config_.states, inner}),
-                    .b = rows(mix.data() + config_.rank, config_.states, mixed),
-                    .c = rows(mix.data() + config_.rank + config_.states, config_.states, mixed),
-                    .d = row(w.d),
-                    .z = rows(xz.data() + inner, inner, 2 * inner),
-                    .delta_bias = row(w.step_bias),
-                    .state = states},
-                   {Tensor(y.data(), {1, 1, n, inner}), states}, {.softplus = true}, p.context);
+    const ScanInputs scan{
+        .u = rows(u.data(), inner, inner),
+        .delta = rows(delta.data(), inner, inner),
+        .a = ConstTensor(w.a, {1, 1, config_.states, inner}),
+        .b = rows(mix.data() + config_.rank, config_.states, mixed),
+        .c = rows(mix.data() + config_.rank + config_.states, config_.states, mixed),
+        .d = row(w.d),
+        .z = rows(xz.data() + inner, inner, 2 * inner),
+        .delta_bias = row(w.step_bias),
+        .state = states};
+    if (p.see) p.see(ImpliedAttention::of(scan, {.softplus = true}));
+    selective_scan(scan, {Tensor(y.data(), {1, 1, n, inner}), states}, {.softplus = true},
+                   p.context);
 
     dense(p, w.out, inner, width, y.data(), inner, x.data());
     nn::add(n * width, x.data(), p.x, p.context);

@@ -85,15 +85,16 @@ class Mamba2 final : public RecurrentModel {
     const auto by_head = [&](const float* from) { return ConstTensor(from, {1, c.heads, 1, 1}); };
     const float *b = xbc.data() + inner, *dt = all.data() + inner + mixed;
     const Tensor states(p.state + kept_inputs(), {1, c.heads, c.states, c.head_width});
-    mamba2({.x = heads(xbc.data(), c.heads, c.head_width, mixed),
-            .dt = heads(dt, c.heads, 1, projected),
-            .a = by_head(w.a),
-            .b = heads(b, c.groups, c.states, mixed),
-            .c = heads(b + c.groups * c.states, c.groups, c.states, mixed),
-            .d = by_head(w.d),
-            .dt_bias = by_head(w.dt_bias),
-            .state = states},
-           Tensor::blhd(y.data(), {1, c.heads, n, c.head_width}), states, c.scan, p.context);
+    const Mamba2Inputs in{.x = heads(xbc.data(), c.heads, c.head_width, mixed),
+                          .dt = heads(dt, c.heads, 1, projected),
+                          .a = by_head(w.a),
+                          .b = heads(b, c.groups, c.states, mixed),
+                          .c = heads(b + c.groups * c.states, c.groups, c.states, mixed),
+                          .d = by_head(w.d),
+                          .dt_bias = by_head(w.dt_bias),
+                          .state = states};
+    if (p.see) p.see(ImpliedAttention::of(in, c.scan));
+    mamba2(in, Tensor::blhd(y.data(), {1, c.heads, n, c.head_width}), states, c.scan, p.context);
 
     gate(n, all.data(), projected, w.gated_norm, y.data());
     dense(p, w.out, inner, width, y.data(), inner, x.data());
@@ -155,7 +156,7 @@ std::unique_ptr<RecurrentModel> load_mamba2(const Fields& fields, Weights& weigh
   s.layers = fields.needed_size("num_hidden_layers", kLargestLayers);
   s.vocabulary = fields.needed_size("vocab_size", kLargestSize);
   Mamba2Config c;
-  c.heads = fields.needed_size("num_heads", kLargestSize);
+  c.heads = s.heads = fields.needed_size("num_heads", kLargestSize);
   c.head_width = fields.needed_size("head_dim", kLargestHeadWidth);
   c.groups = fields.needed_size("n_groups", kLargestSize);
   c.states = fields.needed_size("state_size", kLargestHeadWidth);

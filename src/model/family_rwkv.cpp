@@ -79,9 +79,10 @@ class Rwkv4 final : public RecurrentModel {
     std::vector<float> mean(k.size());
     const Shape rows{1, 1, p.tokens, inner}, row{1, 1, 1, inner};
     const Tensor state(p.state + 2 * width, {1, 1, 3, inner});
-    wkv4({ConstTensor(k.data(), rows), ConstTensor(v.data(), rows), ConstTensor(w.decay, row),
-          ConstTensor(w.bonus, row), state},
-         {Tensor(mean.data(), rows), state}, {}, p.context);
+    const Wkv4Inputs in{ConstTensor(k.data(), rows), ConstTensor(v.data(), rows),
+                        ConstTensor(w.decay, row), ConstTensor(w.bonus, row), state};
+    if (p.see) p.see(ImpliedAttention::of(in));
+    wkv4(in, {Tensor(mean.data(), rows), state}, {}, p.context);
     for (std::size_t i = 0; i < mean.size(); ++i) mean[i] /= 1 + std::exp(-r[i]);
     const std::vector<float> out = product(p, w.output, inner, width, mean);
     nn::add(p.tokens * width, out.data(), p.x, p.context);

@@ -130,6 +130,7 @@ struct LanguageModel::Impl {
       info.family = std::move(parts.family);
       info.path = path;
       info.layers = sizes.layers;
+      info.heads = info.kv_heads = sizes.heads;
       info.width = sizes.width;
       info.vocabulary = sizes.vocabulary;
       info.max_length = info.max_positions = kAnyLength;
@@ -272,7 +273,6 @@ AttentionRecord LanguageModel::record(std::span<const std::int32_t> ids,
                                       std::vector<std::int64_t> layers,
                                       std::int64_t generated) const {
   const auto count = static_cast<std::int64_t>(ids.size());
-  const Transformer& model = impl_->attending("record");
   if (count == 0) throw std::invalid_argument("[record] the text has no tokens");
   impl_->check_length(ids.size(), "record");
   AttentionRecord record = begin_record(impl_->info);
@@ -281,9 +281,21 @@ AttentionRecord LanguageModel::record(std::span<const std::int32_t> ids,
   record.verbatim = true;
   for (std::int64_t i = std::max<std::int64_t>(generated, 0); generated >= 0 && i < count; ++i)
     record.tokens[static_cast<std::size_t>(i)].generated = true;
-  const auto see = [&](const SeenAttention& seen) {
+  const auto is_wanted = [&](std::int64_t layer) {
     const auto& wanted = record.layer_numbers;
-    if (!std::binary_search(wanted.begin(), wanted.end(), seen.layer)) return;
+    return std::binary_search(wanted.begin(), wanted.end(), layer);
+  };
+  if (impl_->recurrent) {
+    TextState state = impl_->recurrent->start();
+    impl_->recurrent->hidden(ids, state, impl_->context,
+                             [&](std::int64_t i, const ImpliedAttention& implied) {
+                               if (is_wanted(i)) record.layers.push_back(implied_layer(implied));
+                             });
+    return record;
+  }
+  const Transformer& model = *impl_->transformer;
+  const auto see = [&](const SeenAttention& seen) {
+    if (!is_wanted(seen.layer)) return;
     LayerRecord layer = record_layer(seen, count, model.config(), impl_->context);
     layer.mask = model.attention(seen.layer).mask;
     layer.score = model.attention(seen.layer).score;
@@ -302,8 +314,15 @@ std::vector<float> LanguageModel::hidden(std::span<const std::int32_t> ids) cons
 
 std::vector<float> LanguageModel::observe(std::span<const std::int32_t> ids,
                                           const Observed& observed) const {
-  const Transformer& model = impl_->attending("observe");
   impl_->check_length(ids.size(), "observe");
+  if (impl_->recurrent) {
+    TextState state = impl_->recurrent->start();
+    return impl_->recurrent->hidden(
+        ids, state, impl_->context, [&](std::int64_t i, const ImpliedAttention& implied) {
+          implied.observe(observed_of_layer(observed, i, impl_->info.layers), impl_->context);
+        });
+  }
+  const Transformer& model = *impl_->transformer;
   KvCache cache(model.cache_options(static_cast<std::int64_t>(ids.size())), impl_->context);
   const auto ask = [&](std::int64_t i) {
     return observed_of_layer(observed, i, impl_->info.layers);
@@ -316,7 +335,7 @@ Mask LanguageModel::mask(std::int64_t layer) const {
     throw std::invalid_argument("[mask] layer " + std::to_string(layer) + " of " +
                                 std::to_string(impl_->info.layers));
   }
-  return impl_->attending("mask").attention(layer).mask;
+  return impl_->transformer ? impl_->transformer->attention(layer).mask : Mask::causal();
 }
 
 std::vector<std::vector<float>> LanguageModel::embed(std::span<const std::string> texts) const {

@@ -75,6 +75,13 @@ std::vector<float> by_head(const float* x, std::int64_t tokens, std::int64_t hea
   return out;
 }
 
+LayerRecord implied_layer(const ImpliedAttention& implied) {
+  LayerRecord layer;
+  layer.mask = Mask::causal();
+  layer.implied = implied;
+  return layer;
+}
+
 LayerRecord record_layer(const SeenAttention& seen, std::int64_t tokens,
                          const TransformerConfig& config, const Context& context) {
   LayerRecord layer;

@@ -27,6 +27,9 @@ std::vector<float> by_head(const float* x, std::int64_t tokens, std::int64_t hea
 std::vector<float> value_norms(const SeenAttention& seen, std::int64_t tokens,
                                const TransformerConfig& config, const Context& context);
 
+// A layer of a model with a state.
+LayerRecord implied_layer(const ImpliedAttention& implied);
+
 // A layer without its mask and score.
 LayerRecord record_layer(const SeenAttention& seen, std::int64_t tokens,
                          const TransformerConfig& config, const Context& context);

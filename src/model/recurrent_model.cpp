@@ -13,7 +13,8 @@ TextState RecurrentModel::start() const {
 }
 
 std::vector<float> RecurrentModel::hidden(std::span<const std::int32_t> ids, TextState& state,
-                                          const Context& context) const {
+                                          const Context& context,
+                                          const RecurrentWatch& watch) const {
   for (const std::int32_t id : ids) {
     if (id < 0 || id >= sizes_.vocabulary) {
       throw std::invalid_argument("[hidden] token " + std::to_string(id) + " is outside [0, " +
@@ -24,11 +25,12 @@ std::vector<float> RecurrentModel::hidden(std::span<const std::int32_t> ids, Tex
   std::vector<float> x(ids.size() * width);
   for (std::size_t i = 0; i < ids.size(); ++i)
     std::copy_n(ends_.embedding + ids[i] * sizes_.width, width, x.data() + i * width);
-  RecurrentPass pass{static_cast<std::int64_t>(ids.size()), x.data(), nullptr, context};
+  RecurrentPass pass{static_cast<std::int64_t>(ids.size()), x.data(), nullptr, context, {}};
   if (ids.empty()) return x;
   begin(pass);
   for (std::int64_t layer = 0; layer < sizes_.layers; ++layer) {
     pass.state = state.layers.at(static_cast<std::size_t>(layer)).data();
+    if (watch) pass.see = [&](const ImpliedAttention& implied) { watch(layer, implied); };
     run_layer(layer, pass);
   }
   normalise(pass);

@@ -4,12 +4,14 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "attn/context.h"
+#include "attn/implied.h"
 #include "model/fields.h"
 #include "model/transformer.h"
 #include "model/weights.h"
@@ -21,18 +23,23 @@ struct TextState {
   std::vector<std::vector<float>> layers;
 };
 
+// Told what each layer's recurrence implies, of a text that begins with the call.
+using RecurrentWatch = std::function<void(std::int64_t layer, const ImpliedAttention&)>;
+
 // Tokens on their way through the layers.
 struct RecurrentPass {
   std::int64_t tokens = 0;
   float* x = nullptr;      // [tokens][width], the residual stream
   float* state = nullptr;  // of the layer
   const Context& context;
+  std::function<void(const ImpliedAttention&)> see = {};  // of the layer; empty: nobody asks
 };
 
 class RecurrentModel {
  public:
   struct Sizes {
     std::int64_t layers = 0, width = 0, vocabulary = 0;
+    std::int64_t heads = 1;  // of a layer, with gates of their own
   };
   // Pointers into the file's weights, which must live longer.
   struct Ends {
@@ -49,7 +56,7 @@ class RecurrentModel {
   // and are remembered then. A text may come in pieces: recurrences give the same bits, products to
   // rounding. Throws std::invalid_argument for an id outside the vocabulary.
   std::vector<float> hidden(std::span<const std::int32_t> ids, TextState& state,
-                            const Context& context) const;
+                            const Context& context, const RecurrentWatch& watch = {}) const;
   // Logits [rows][vocabulary] of hidden states [rows][width].
   std::vector<float> logits(std::span<const float> hidden, const Context& context) const;
 

@@ -262,7 +262,6 @@ ImpliedAttention ImpliedAttention::of(const Wkv4Inputs& in) {
 
 std::int64_t ImpliedAttention::heads() const { return impl_->heads; }
 std::int64_t ImpliedAttention::tokens() const { return impl_->tokens; }
-DType ImpliedAttention::dtype() const { return impl_->dtype; }
 
 void ImpliedAttention::row(std::int64_t head, std::int64_t query, double* weights,
                            const Context& context) const {

@@ -20,7 +20,7 @@ struct ImpliedAttention::Impl {
                     std::int64_t count, void* out, std::int64_t stride, void* workspace) const = 0;
 
   std::int64_t heads = 1, tokens = 0;
-  DType dtype = DType::f32;
+  DType dtype = DType::f32;  // of rows
 };
 
 }  // namespace attn

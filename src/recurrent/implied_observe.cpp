@@ -21,6 +21,16 @@ constexpr Checker kCheck("implied");
 // Rows that a thread computes together, and rows that are there at a time.
 constexpr std::int64_t kUnitRows = 32, kBlockRows = 256;
 
+DType type_of_answers(const Observed& o) {
+  for (const Tensor* t :
+       {&o.lse, &o.max_logit, &o.entropy, &o.relative_entropy, &o.max_probability,
+        &o.mean_variance, &o.top.weights, &o.key_sets.mass, &o.picture.largest, &o.picture.mean,
+        &o.rows.probabilities}) {
+    if (!t->empty()) return t->dtype;
+  }
+  return DType::f32;
+}
+
 // Which of `cells` equal shares of 0, 1, ..., n - 1 does each number lie in?
 std::vector<std::int64_t> shares(std::int64_t n, std::int64_t cells) {
   std::vector<std::int64_t> of(static_cast<std::size_t>(n));
@@ -29,7 +39,8 @@ std::vector<std::int64_t> shares(std::int64_t n, std::int64_t cells) {
   return of;
 }
 
-template <class T>
+// Answers in A about rows in T.
+template <class A, class T>
 class Answers {
  public:
   Answers(const Observed& observed, std::int64_t tokens) : o_(observed), tokens_(tokens) {
@@ -45,7 +56,7 @@ class Answers {
     const double sum = std::accumulate(row, row + query + 1, 0.0);
     const double entropy = make_weights(query, row, sum);
     const auto tell = [&](const Tensor& x, double value) {
-      if (!x.empty()) *x.row<T>(0, head, query) = static_cast<T>(value);
+      if (!x.empty()) *x.row<A>(0, head, query) = static_cast<A>(value);
     };
     const double visible = static_cast<double>(query + 1);
     tell(o_.lse, std::log(sum));
@@ -62,8 +73,9 @@ class Answers {
     see_sets(head, query, row);
     for (std::size_t i = 0; i < o_.rows.queries.size() && !o_.rows.probabilities.empty(); ++i) {
       if (o_.rows.queries[i] != query) continue;
-      T* const to = o_.rows.probabilities.row<T>(0, head, static_cast<std::int64_t>(i));
-      std::fill(std::copy_n(row, query + 1, to), to + tokens_, T(0));
+      A* const to = o_.rows.probabilities.row<A>(0, head, static_cast<std::int64_t>(i));
+      std::transform(row, row + query + 1, to, [](T x) { return static_cast<A>(x); });
+      std::fill(to + query + 1, to + tokens_, A(0));
     }
   }
 
@@ -74,7 +86,7 @@ class Answers {
     }
     cells_.assign(static_cast<std::size_t>(o_.picture.rows * o_.picture.columns), 0.0);
     for (std::int64_t r = 0; r < o_.picture.rows && !o_.picture.largest.empty(); ++r)
-      std::fill_n(o_.picture.largest.row<T>(0, head, r), o_.picture.columns, T(0));
+      std::fill_n(o_.picture.largest.row<A>(0, head, r), o_.picture.columns, A(0));
   }
   // One row after the other.
   void add(std::int64_t head, std::int64_t query, const T* row) {
@@ -101,8 +113,8 @@ class Answers {
       for (std::int64_t c = 0; c < p.columns; ++c) {
         const double pairs =
             size(r, p.q_end - p.q_begin, p.rows) * size(c, p.k_end - p.k_begin, p.columns);
-        p.mean.row<T>(0, head, r)[c] =
-            static_cast<T>(cells_[static_cast<std::size_t>(r * p.columns + c)] / pairs);
+        p.mean.row<A>(0, head, r)[c] =
+            static_cast<A>(cells_[static_cast<std::size_t>(r * p.columns + c)] / pairs);
       }
     }
   }
@@ -133,7 +145,8 @@ class Answers {
                       });
     for (std::int64_t i = 0; i < top.k; ++i) {
       const std::int32_t key = i < there ? order[static_cast<std::size_t>(i)] : -1;
-      if (!top.weights.empty()) top.weights.row<T>(0, head, query)[i] = key < 0 ? T(0) : row[key];
+      if (!top.weights.empty())
+        top.weights.row<A>(0, head, query)[i] = key < 0 ? A(0) : static_cast<A>(row[key]);
       if (!top.keys.empty())
         top.keys[static_cast<std::size_t>((head * tokens_ + query) * top.k + i)] = key;
     }
@@ -146,7 +159,7 @@ class Answers {
       keys.erase(std::unique(keys.begin(), keys.end()), keys.end());
       double mass = 0;
       for (const std::int64_t k : keys) mass += k <= query ? row[k] : T(0);
-      o_.key_sets.mass.row<T>(0, head, query)[i] = static_cast<T>(mass);
+      o_.key_sets.mass.row<A>(0, head, query)[i] = static_cast<A>(mass);
     }
   }
 
@@ -171,8 +184,8 @@ class Answers {
       const std::int64_t c = column_cell_[static_cast<std::size_t>(k - p.k_begin)];
       cells[c] += row[k];
       if (p.largest.empty()) continue;
-      T& largest = p.largest.row<T>(0, head, r)[c];
-      largest = std::max(largest, row[k]);
+      A& largest = p.largest.row<A>(0, head, r)[c];
+      largest = std::max(largest, static_cast<A>(row[k]));
     }
   }
 
@@ -182,7 +195,7 @@ class Answers {
   std::vector<double> cells_;  // sums of one head's picture
 };
 
-template <class T>
+template <class A, class T>
 void observe_rows(const ImpliedAttention::Impl& implied, const Observed& observed,
                   const Context& context) {
   const std::int64_t tokens = implied.tokens, block = std::min(kBlockRows, tokens);
@@ -190,7 +203,7 @@ void observe_rows(const ImpliedAttention::Impl& implied, const Observed& observe
   const kernels::ImpliedKernel& kernel = kernels::implied_kernel(context.isa(), implied.dtype);
   const std::size_t bytes = implied.workspace_bytes(kernel, kUnitRows);
   std::vector<T> rows(static_cast<std::size_t>(block * tokens));
-  Answers<T> answers(observed, tokens);
+  Answers<A, T> answers(observed, tokens);
   for (std::int64_t head = 0; head < implied.heads; ++head) {
     answers.clear(head);
     for (std::int64_t first = 0; first < tokens; first += block) {
@@ -217,21 +230,25 @@ void observe_rows(const ImpliedAttention::Impl& implied, const Observed& observe
 
 void ImpliedAttention::observe(const Observed& observed, const Context& context) const {
   const std::int64_t heads = impl_->heads, tokens = impl_->tokens;
+  const DType type = type_of_answers(observed);
   check_observed({.batch = 1,
                   .q_heads = heads,
                   .kv_heads = heads,
                   .q_len = tokens,
                   .k_len = tokens,
                   .width = 1,
-                  .dtype = impl_->dtype},
+                  .dtype = type},
                  observed);
   if (!observed.value_weighted.empty())
     kCheck.fail("value_weighted is asked, but values are not kept");
   if (tokens == 0) return;
-  if (impl_->dtype == DType::f64)
-    observe_rows<double>(*impl_, observed, context);
-  else
-    observe_rows<float>(*impl_, observed, context);
+  const auto run = [&]<class A>(A) {
+    if (impl_->dtype == DType::f64)
+      observe_rows<A, double>(*impl_, observed, context);
+    else
+      observe_rows<A, float>(*impl_, observed, context);
+  };
+  type == DType::f64 ? run(double()) : run(float());
 }
 
 }  // namespace attn
