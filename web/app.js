@@ -87,7 +87,7 @@ const app = {
     const frame = { key, view, lockedQ, lockedK, q, k, row: null, column: null, picture: null, waiting: false };
     if (q.length && view.hasRow(q)) frame.row = view.row(q);
     // The row sums of one head are found at once; those of many come from the background.
-    if (k.length && !view.isWhole()) frame.column = null;
+    if (k.length && !view.hasRows()) frame.column = null;
     else if (k.length && (background.isQuick(view) || view.columnReady())) frame.column = view.column(k);
     else if (k.length) frame.waiting = true;
     frame.pair = q.length === 1 && k.length === 1 && frame.row ? { q: q[0], k: k[0] } : null;
@@ -178,7 +178,7 @@ const app = {
     if (frame.lockedQ.length) chip("query", "Query", frame.lockedQ, "q");
     if (frame.lockedK.length) chip("key", "Key", frame.lockedK, "k");
     if (!chips.length) chips.push(element("span", { className: "chip", textContent: "nothing locked" }), element("span", { className: "muted small", textContent: HINTS[record.cross && state.view === "text" ? "texts" : state.view] }));
-    if (!view.isWhole()) chips.push(element("span", { className: "chip warn", textContent: `a picture, and rows of ${keptUnits(view).length} tokens` }));
+    if (!view.hasRows()) chips.push(element("span", { className: "chip warn", textContent: `a picture, and rows of ${keptUnits(view).length} tokens` }));
     if (state.hide) chips.push(element("span", { className: "chip warn", textContent: "special tokens hidden, the rest renormalised" }));
     if (state.merge) chips.push(element("span", { className: "chip", textContent: "words: keys summed, queries averaged" }));
     if (state.value) chips.push(element("span", { className: "chip", textContent: "weighted by what each value brings" }));

@@ -163,7 +163,8 @@ class Background {
 
   // Is the picture of a view computed? Else the page has a sketch of it, or nothing.
   computes(view) {
-    return view.isWhole() && !(this.products(view) > AT_MOST && view.heads.every(([l]) => this.record.hasSketch(l)));
+    if (!view.isWhole()) return view.hasRows() && this.isQuick(view);
+    return !(this.products(view) > AT_MOST && view.heads.every(([l]) => this.record.hasSketch(l)));
   }
 
   // The whole picture of a view, or null, with `done` called once when it has come.

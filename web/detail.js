@@ -56,7 +56,7 @@ const detail = {
     if (frame.column && !(frame.row && frame.q.length && app.state.view === "lines" && !frame.lockedK.length)) {
       add("q", frame.k, frame.column, "is looked at by");
     }
-    if (!parts.length && !view.isWhole() && (frame.q.length || frame.k.length)) parts.push(...this.kept(view));
+    if (!parts.length && !view.hasRows() && (frame.q.length || frame.k.length)) parts.push(...this.kept(view));
     if (!parts.length) {
       parts.push(element("h3", { textContent: "Nothing chosen" }),
                  element("p", { className: "muted", textContent: "Hover a token to see where it looks, click to lock it. Choose a query and a key to see why their weight is what it is." }));
@@ -73,7 +73,7 @@ const detail = {
       list.append(button);
     }
     return [element("h3", { textContent: "Not in this file" }),
-            element("p", { className: "muted", textContent: "The queries and keys of this layer did not fit: there is a picture, and where these tokens look:" }), list];
+            element("p", { className: "muted", textContent: `The ${record.isImplied() ? "rows" : "queries and keys"} of this layer did not fit: there is a picture, and where these tokens look:` }), list];
   },
 
   // The pair of tokens inside the chosen units with the largest weight.
@@ -96,6 +96,7 @@ const detail = {
       element("span", { className: "query", textContent: shortText(frame.view.q, frame.pair.q, 12) }), " → ",
       element("span", { className: "key", textContent: shortText(frame.view.k, frame.pair.k, 12) }));
     if (frame.view.heads.length > 1) return home.replaceChildren(title, ...this.whichHeads(frame));
+    if (record.isImplied()) return home.replaceChildren(title, this.implied(frame));
     if (!frame.view.isWhole()) return home.replaceChildren();
     const [[l, h]] = frame.view.heads, { q, k } = this.strongest(frame, l, h);
     const why = record.explain(l, h, q, k);
@@ -105,6 +106,12 @@ const detail = {
     const caption = element("div", { className: "bar" },
       element("span", { className: "muted small", textContent: `query · key, ${record.width} components` }), sort);
     home.replaceChildren(title, caption, this.chart(why), this.sums(frame, why, q, k));
+  },
+
+  // A weight of a state has no components in the file.
+  implied(frame) {
+    return element("p", { className: "muted", textContent: `${number(frame.row[frame.pair.k])} of what the query reads from the state was written by the key: ` +
+      "the size of its factor in the query's output, through the gates between them, over the sum of its row." });
   },
 
   // A mean over heads has no components: which heads bring it?

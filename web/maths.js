@@ -136,8 +136,11 @@ const AttnMaths = (() => {
       return this.sketches[l];
     }
 
-    // Can the row of a query be had?
+    // Can the row of a query be had? Those of all queries?
     hasRow(l, q) { return this.isWhole(l) || this.meta.layers[l].sketch.queries.includes(q); }
+    hasRows(l) { return this.isWhole(l) || this.meta.layers[l].sketch.queries.length === this.n; }
+    // Has the model states in place of keys? Their gates imply its rows.
+    isImplied() { return Boolean(this.meta.implied); }
 
     hasSpecial() { return this.special.some(Boolean); }
     hasNorms() { return this.meta.layers.every((layer) => layer.norm_exponent); }
@@ -332,6 +335,7 @@ const AttnMaths = (() => {
     }
 
     isWhole() { return this.heads.every(([l]) => this.record.isWhole(l)); }
+    hasRows() { return this.heads.every(([l]) => this.record.hasRows(l)); }
     // Units are tokens, as they are.
     isPlain() { return this.q.count === this.record.n && this.k.count === this.record.keys && !this.options.value; }
     hasRow(queries) {
@@ -353,6 +357,7 @@ const AttnMaths = (() => {
     // How much every query unit looks at the units `keys`, summed inside a word and averaged over `keys`.
     column(keys) {
       const { record, options } = this, out = new Float64Array(this.q.count);
+      if (!this.isWhole()) return this.keptColumn(keys);
       for (const [l, h] of this.heads) {
         const open = record.layer(l), { lse, shown } = record.info(l, h);
         for (let u = 0; u < this.q.count; u++) {
@@ -371,6 +376,11 @@ const AttnMaths = (() => {
         }
       }
       return out;
+    }
+    // The same from rows that are all there.
+    keptColumn(keys) {
+      const inKeys = (row) => keys.reduce((sum, u) => sum + row[u], 0) / keys.length;
+      return Float64Array.from({ length: this.q.count }, (_, u) => inKeys(this.row([u])));
     }
     // Columns need the row sums of every head: are they there?
     columnReady() { return this.heads.every(([l, h]) => this.record.hasInfo(l, h)); }

@@ -32,7 +32,7 @@ const overview = {
     }
     for (let l = 0; l < record.layers; l++) {
       const number = record.numbers[l];
-      name(number, "Layer " + number + (record.isWhole(l) ? "" : ": pictures and some rows"), l, 0);
+      name(number, "Layer " + number + (record.hasRows(l) ? "" : ": pictures and some rows"), l, 0);
       for (let h = 0; h < record.heads; h++) place(this.cell({ l, h }), l, h + 1);
       place(this.cell({ l, h: -1 }), l, record.heads + 1);
     }

@@ -73,12 +73,16 @@ function openTab(tab) {
 
 function sayFacts() {
   const { model, title } = page, { layers, heads, n, keys, cross } = record;
-  $("facts").textContent = (model && model !== title ? model + " · " : "") + `${layers} layers × ${heads} heads · ` +
+  $("facts").textContent = (model && model !== title ? model + " · " : "") + `${layers} layers × ${heads} head${heads === 1 ? "" : "s"} · ` +
     (cross ? `${n} target × ${keys} source tokens` : `${n} tokens`);
-  const pictures = record.numbers.filter((_, l) => !record.isWhole(l));
+  const pictures = record.numbers.filter((_, l) => !record.hasRows(l));
   $("pictures").hidden = !pictures.length;
-  $("pictures").textContent = `The queries and keys of ${pictures.length === 1 ? "layer" : "layers"} ${ranges(pictures)} did not fit into this file: ` +
-    "their heads are pictures and some rows. Fewer layers fit whole: attn look --layers " + ranges(pictures);
+  const implied = record.isImplied(), which = (pictures.length === 1 ? "layer " : "layers ") + ranges(pictures);
+  $("pictures").textContent = implied
+    ? `The rows of ${which} did not fit into this file: their heads are pictures and some rows. Texts of up to 256 tokens fit whole, as layers have room: attn look --max-length 256 --layers ${ranges(pictures)}`
+    : `The queries and keys of ${which} did not fit into this file: their heads are pictures and some rows. ` +
+      "Fewer layers fit whole: attn look --layers " + ranges(pictures);
+  $("implied").hidden = !implied;
   $("follow").hidden = steps.first < 1;
   for (const e of document.querySelectorAll(".only-generated")) e.hidden = steps.first < 1;
   $("truncated").hidden = !record.meta.truncated;

@@ -78,6 +78,25 @@ attn::AttentionRecord decoder(std::size_t n, std::int64_t width) {
   return r;
 }
 
+// Two layers of three heads whose states forget more or less.
+attn::AttentionRecord implied(std::size_t n) {
+  attn::AttentionRecord r;
+  r.tokens = attn::synthetic::tokens(n);
+  r.heads = r.kv_heads = 3;
+  const auto length = static_cast<std::int64_t>(n);
+  const attn::AttentionRecord from = attn::synthetic::record(n, 2, 3, 10);
+  const float decays[] = {0, -0.1F, -1};
+  for (const attn::LayerRecord& layer : from.layers) {
+    const attn::Shape rows{1, 3, length, 10};
+    const attn::ConstTensor k(layer.k.data(), rows);
+    r.layers.push_back(
+        {.mask = attn::Mask::causal(),
+         .implied = attn::ImpliedAttention::of(
+             {.q = {layer.q.data(), rows}, .k = k, .v = k, .log_decay = {decays, {1, 3, 1, 1}}})});
+  }
+  return r;
+}
+
 attn::TranslationRecord translation(std::size_t n) {
   attn::TranslationRecord r = attn::synthetic::translation(n, n / 2, 2, 3, 10);
   const char* const letters[] = {" \xd8\xa2", " \xd8\xaa", " \xd8\xb2"};
@@ -125,8 +144,8 @@ void write_rows(const attn::AttentionRecord& record, int tab, bool& first, std::
 
 int main(int argc, char** argv) {
   if (argc != 5) {
-    std::cerr << "usage: make_test_page plain|general|hostile|bare|decoder|pictures|translation "
-                 "TOKENS PAGE NUMBERS\n";
+    std::cerr << "usage: make_test_page plain|general|hostile|bare|decoder|pictures|translation|"
+                 "implied TOKENS PAGE NUMBERS\n";
     return 2;
   }
   const std::string kind = argv[1];
@@ -146,7 +165,8 @@ int main(int argc, char** argv) {
     attn::AttentionRecord record = kind == "general" ? general(n, bias)
                                    : kind == "decoder" || kind == "pictures"
                                        ? decoder(n, kind == "pictures" ? 64 : 10)
-                                       : attn::synthetic::record(n);
+                                   : kind == "implied" ? implied(n)
+                                                       : attn::synthetic::record(n);
     if (kind == "hostile") hostile(record);
     if (kind == "bare") {
       for (attn::RecordToken& token : record.tokens) token.special = false;

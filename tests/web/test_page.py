@@ -527,6 +527,46 @@ class LanguageModels(PageTest):
                     self.assertFalse(wide, f"{kind} at {width} px: {link} scrolls sideways")
 
 
+class Implied(PageTest):
+    """States in place of keys: rows travel instead, as float16."""
+
+    def show(self, layer, head, query):
+        self.driver.execute_script("location.hash = arguments[0]", f"#{layer}.{head}&view=heat&q={query}")
+        self.wait(lambda: self.find("#head-title").text == f"Head {layer}.{head}"
+                  and self.chips() and f"#{query}" in self.chips()[0])
+
+    def test_rows_and_columns_are_the_library_s(self):
+        rows = self.open("implied", 40)
+        self.assertIn("states in place of keys", self.find("#implied").text)
+        self.assertFalse(self.find("#pictures").is_displayed())
+        for row in rows:
+            self.show(row["layer"], row["head"], row["query"])
+            self.check_list(self.listed(), row["row"], 1e-3 * max(row["row"]))
+            self.assertEqual(len(self.chips()), 1)
+        self.show(1, 2, 20)
+        before = self.listed()
+        key = next(iter(before))
+        self.driver.execute_script("location.hash = arguments[0]", f"#1.2&q=20&k={key}")
+        self.wait(lambda: self.listed("queries"))
+        self.assertIn("gates", self.find("#why").text)
+        column = self.listed("queries")
+        self.assertGreaterEqual(min(column), key)
+        if 20 in column:
+            self.assertAlmostEqual(column[20], before[key], delta=1e-6)
+        for link in ("#avg&view=heat", "#1.avg&view=text&dir=at&k=3", "#avg&view=lines", "#0.1&k=3&merge=1"):
+            self.driver.execute_script("location.hash = arguments[0]", link)
+            self.wait(lambda: self.driver.execute_script("return location.hash") == link)
+            time.sleep(0.1)
+
+    def test_a_long_text_has_some_rows(self):
+        rows = self.open("implied", 700)
+        self.assertIn("did not fit", self.find("#pictures").text)
+        self.show(1, 2, 699)
+        self.assertTrue(any("a picture, and rows of 93 tokens" in chip for chip in self.chips()), self.chips())
+        expected = self.row_of(rows, 1, 2, 699)
+        self.check_list(self.listed(), expected, 1e-3 * max(expected))
+
+
 class Translations(PageTest):
     """Encoder, decoder and cross of one text and its translation, which has twice as many tokens."""
 
