@@ -22,12 +22,14 @@
 #include "model/gguf.h"
 #include "model/gguf_tokenizer.h"
 #include "model/llama2c.h"
+#include "model/recurrent_model.h"
 #include "model/safetensors.h"
 #include "model/sentencepiece.h"
 #include "model/tokenizer.h"
 #include "model/tokenizer_config.h"
 #include "model/weight_type.h"
 #include "model/wordpiece.h"
+#include "model/world_tokenizer.h"
 
 namespace attn::fuzz {
 
@@ -219,6 +221,11 @@ inline void config(Bytes bytes) {
     loaded = true;
   } catch (const Error&) {
   }
+  try {
+    load_recurrent(std::string(text_of(bytes)), "fuzz", none);
+    loaded = true;
+  } catch (const Error&) {
+  }
   require(!loaded);
   try {
     const TokenizerConfig tokenizer = parse_tokenizer_config(text_of(bytes), "fuzz");
@@ -265,6 +272,34 @@ inline void wordpiece(Bytes bytes) {
   } catch (const Error&) {
   } catch (const std::invalid_argument&) {  // no room for [CLS] and [SEP]
     require(max_length < 3);
+  }
+}
+
+// A vocabulary of RWKV's, behind pieces for single bytes, and the file as a text. Then as options.
+inline void world(Bytes bytes) {
+  const std::string_view text = text_of(bytes);
+  try {
+    std::vector<WorldPiece> pieces;
+    for (int b = 0; b < 256; ++b) pieces.push_back({b + 1, std::string(1, static_cast<char>(b))});
+    for (WorldPiece& piece : parse_world_vocabulary(text, "fuzz")) {
+      require(piece.id >= 0 && !piece.bytes.empty());
+      if (piece.id != 0) piece.id += 256;
+      if (piece.id == 0 || piece.bytes.size() > 1) pieces.push_back(std::move(piece));
+    }
+    const Tokenizer tokenizer = make_world_tokenizer(pieces, {}, "fuzz");
+    const TokenizedText encoded = tokenizer.encode(text);
+    std::size_t end = 0;
+    for (std::size_t i = 0; i < encoded.ids.size(); ++i) {
+      require(encoded.ids[i] >= 0 && encoded.ids[i] < tokenizer.size());
+      require(encoded.offsets[i].first <= end && encoded.offsets[i].second <= text.size());
+      end = encoded.offsets[i].second;
+    }
+    require(end == text.size() && tokenizer.decode(encoded.ids, false) == text);
+  } catch (const Error&) {
+  }
+  try {
+    parse_world_options(text, "fuzz");
+  } catch (const Error&) {
   }
 }
 

@@ -89,9 +89,12 @@ def uniform(name, count):
 
 
 def numbers(name, shape):
-    """Norms around 1, biases small, matrices that keep the size of what they multiply."""
+    """Norms around 1, biases small, matrices that keep the size of what they multiply, RWKV-5's decays
+    slow: e^-e^x for x around -3."""
     u = uniform(name, int(np.prod(shape)))
-    if len(shape) == 1:
+    if len(shape) == 2 and name.endswith("time_decay"):
+        x = u * 1.7 - 3
+    elif len(shape) == 1:
         x = u * 0.25 + (0 if name.endswith("bias") else 1)
     else:
         x = u * 1.7 / np.sqrt(60)
@@ -140,18 +143,18 @@ def encoder_case(model_type, settings, auto):
 
 
 def language_model(model_type, settings):
-    """The model, and its tensors' shapes."""
     config = CONFIG_MAPPING[model_type](**settings, bos_token_id=0, eos_token_id=None)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
-    with torch.no_grad():
-        return model, fill(model, lambda name: not (
-            name in ("lm_head.weight", "head.weight") and config.tie_word_embeddings))
+    return config, AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
 
 
 def case(model_type, settings):
-    model, tensors = language_model(model_type, settings)
-    config = model.config
+    return case_of(*language_model(model_type, settings))
+
+
+def case_of(config, model):
     with torch.no_grad():
+        tensors = fill(model, lambda name: not (
+            name in ("lm_head.weight", "head.weight") and config.tie_word_embeddings))
         runs = []
         for length in LENGTHS:
             ids = ids_of(length)
@@ -167,7 +170,7 @@ def case(model_type, settings):
             margin = min(margin, float(best[0] - best[1]))
             ids.append(int(logits.argmax()))
     if margin < 1e-4:
-        sys.exit(f"{model_type}: a greedy step is decided by {margin}")
+        sys.exit(f"{config.model_type}: a greedy step is decided by {margin}")
     keep = json.loads(config.to_json_string())
     return {"config": keep, "tensors": tensors, "runs": runs, "greedy": ids[-STEPS:]}
 

@@ -6,7 +6,7 @@ Run it with an environment that has torch and transformers; the file names their
 
 import torch
 import torch.nn.functional as F
-from golden_families import case, language_model, short, write
+from golden_families import case_of, language_model, short, write
 
 SIZES = dict(vocab_size=101, hidden_size=60, num_hidden_layers=2)
 CASES = {
@@ -69,9 +69,8 @@ def rwkv(block, seen):
     return (weights / weights.sum(1, keepdim=True)).sum(-1)[None]
 
 
-def implied(model_type, settings, ids):
+def implied(model_type, model, ids):
     """The attention that a layer implies, [heads][L][L], from what its projections put out."""
-    model, _ = language_model(model_type, settings)
     block = (model.rwkv.blocks if model_type == "rwkv" else model.backbone.layers)[LAYER]
     seen = {}
     for name, module in (block.attention if model_type == "rwkv" else block.mixer).named_modules():
@@ -84,10 +83,12 @@ def implied(model_type, settings, ids):
 
 def main():
     torch.manual_seed(0)
-    cases = {name: case(*what) for name, what in CASES.items()}
-    with torch.no_grad():
-        for name, what in CASES.items():
-            cases[name]["implied"] = implied(*what, cases[name]["runs"][1]["ids"])
+    cases = {}
+    for name, (model_type, settings) in CASES.items():
+        config, model = language_model(model_type, settings)
+        cases[name] = case_of(config, model)
+        with torch.no_grad():
+            cases[name]["implied"] = implied(model_type, model, cases[name]["runs"][1]["ids"])
     write("recurrent.json", cases, "tools/golden_recurrent_models.py")
 
 

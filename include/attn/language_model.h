@@ -124,10 +124,11 @@ struct LanguageModelOptions {
 class LanguageModel {
  public:
   // A folder with config.json, model.safetensors (or shards) and tokenizer.json (GPT-2 also:
-  // vocab.json and merges.txt); a .gguf file, or a folder with one. Families: LLaMA, Mistral, Qwen
-  // 2 and 3, Gemma 2, GPT-2, GPT-NeoX, GPT-J, BLOOM, MPT, DeepSeek-V2 without experts (its latent
-  // vectors are expanded, and the cache holds keys and values); with a state in place of a cache:
-  // Mamba, Mamba-2, RWKV-4 (texts of any length; heads look by what the state implies, see
+  // vocab.json and merges.txt; RWKV: rwkv_vocab_v20230424.txt, or vocab.txt with a literal of
+  // Python's a line); a .gguf file, or a folder with one. Families: LLaMA, Mistral, Qwen 2 and 3,
+  // Gemma 2, GPT-2, GPT-NeoX, GPT-J, BLOOM, MPT, DeepSeek-V2 without experts (its latent vectors
+  // are expanded, and the cache holds keys and values); with a state in place of a cache: Mamba,
+  // Mamba-2, RWKV-4, RWKV-5 (texts of any length; heads look by what the state implies, see
   // attn/implied.h; ablation, windows of a cache, top_keys and value_weighted throw
   // std::invalid_argument); of GGUF: LLaMA, Mistral, Qwen 2 and 3, Gemma 2, Phi-3 (without
   // long factors), GPT-2. Throws attn::Error with file and reason; a setting that is not known is

@@ -9,6 +9,7 @@
 #include "model/byte_level.h"
 #include "model/fields.h"
 #include "model/file.h"
+#include "model/world_tokenizer.h"
 
 namespace attn {
 namespace {
@@ -106,6 +107,7 @@ std::optional<Tokenizer> read_folder_tokenizer(const std::string& folder,
   const bool byte_level = family == "gpt2" || family == "roberta" || family == "longformer";
   if (byte_level && std::filesystem::exists(folder + "/vocab.json", ignored))
     return read_byte_level_tokenizer(folder, family);
+  if (family == "rwkv" || family == "rwkv5") return read_world_tokenizer(folder);
   return std::nullopt;
 }
 

@@ -28,8 +28,8 @@ class EncoderTokenizer {
   std::variant<WordPiece, Tokenizer> tokenizer_;
 };
 
-// tokenizer.json of a folder, or else vocab.json and merges.txt of a family that has those; nothing
-// when it has neither. Throws attn::Error.
+// tokenizer.json of a folder, or else vocab.json and merges.txt, or RWKV's vocabulary, of a family
+// that has those; nothing when it has neither. Throws attn::Error.
 std::optional<Tokenizer> read_folder_tokenizer(const std::string& folder,
                                                const std::string& family);
 

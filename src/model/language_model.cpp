@@ -57,6 +57,11 @@ std::vector<std::int32_t> end_tokens(const std::string& folder, const Json& conf
   return ids;
 }
 
+// The bytes of a token; none where a model has more tokens than its tokenizer, as padded tables do.
+std::string token_bytes(const Tokenizer& tokenizer, std::int32_t id) {
+  return id < tokenizer.size() ? tokenizer.token_bytes(id) : std::string();
+}
+
 // What a folder or file holds.
 struct Parts {
   std::unique_ptr<Weights> weights;
@@ -352,7 +357,7 @@ std::vector<std::vector<float>> LanguageModel::embed(std::span<const std::string
 Generation LanguageModel::generate(std::span<const std::int32_t> prompt,
                                    const GenerationOptions& options,
                                    const std::function<void(std::string_view)>& show) const {
-  const auto bytes_of = [&](std::int32_t id) { return impl_->tokenizer.token_bytes(id); };
+  const auto bytes_of = [&](std::int32_t id) { return token_bytes(impl_->tokenizer, id); };
   if (impl_->recurrent) {
     return attn::generate(*impl_->recurrent, prompt, bytes_of, impl_->ends, options, impl_->context,
                           show);
@@ -375,7 +380,7 @@ std::vector<Generation> LanguageModel::generate_batch(
   }
   return attn::generate_batch(
       *impl_->transformer, prompts,
-      [&](std::int32_t id) { return impl_->tokenizer.token_bytes(id); }, impl_->ends, options,
+      [&](std::int32_t id) { return token_bytes(impl_->tokenizer, id); }, impl_->ends, options,
       impl_->context, show);
 }
 

@@ -77,7 +77,8 @@ std::vector<float> RecurrentModel::logits(std::span<const float> hidden,
 }
 
 bool is_recurrent(const std::string& model_type) {
-  return model_type == "mamba" || model_type == "mamba2" || model_type == "rwkv";
+  return model_type == "mamba" || model_type == "mamba2" || model_type == "rwkv" ||
+         model_type == "rwkv5";
 }
 
 std::unique_ptr<RecurrentModel> load_recurrent(const std::string& config_json,
@@ -88,7 +89,8 @@ std::unique_ptr<RecurrentModel> load_recurrent(const std::string& config_json,
   if (type == "mamba") return load_mamba(fields, weights);
   if (type == "mamba2") return load_mamba2(fields, weights);
   if (type == "rwkv") return load_rwkv4(fields, weights);
-  fields.fail("model_type", "\"" + type + "\" is not known (mamba, mamba2, rwkv)");
+  if (type == "rwkv5") return load_rwkv5(fields, weights);
+  fields.fail("model_type", "\"" + type + "\" is not known (mamba, mamba2, rwkv, rwkv5)");
 }
 
 }  // namespace attn

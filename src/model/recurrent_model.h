@@ -82,8 +82,8 @@ class RecurrentModel {
 // Is it the model_type of one?
 bool is_recurrent(const std::string& model_type);
 
-// By model_type of config.json: mamba, mamba2, rwkv (version 4). Throws attn::Error for another,
-// and for a setting that is not known or that we do not run, by its name.
+// By model_type of config.json: mamba, mamba2, rwkv (version 4), rwkv5. Throws attn::Error for
+// another, and for a setting that is not known or that we do not run, by its name.
 std::unique_ptr<RecurrentModel> load_recurrent(const std::string& config_json,
                                                const std::string& source, Weights& weights);
 
@@ -91,5 +91,6 @@ std::unique_ptr<RecurrentModel> load_recurrent(const std::string& config_json,
 std::unique_ptr<RecurrentModel> load_mamba(const Fields& fields, Weights& weights);
 std::unique_ptr<RecurrentModel> load_mamba2(const Fields& fields, Weights& weights);
 std::unique_ptr<RecurrentModel> load_rwkv4(const Fields& fields, Weights& weights);
+std::unique_ptr<RecurrentModel> load_rwkv5(const Fields& fields, Weights& weights);
 
 }  // namespace attn

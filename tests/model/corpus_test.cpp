@@ -37,6 +37,7 @@ TEST(Corpus, SentencePiece) { replay("sentencepiece", fuzz::sentencepiece); }
 TEST(Corpus, Gguf) { replay("gguf", fuzz::gguf); }
 TEST(Corpus, Config) { replay("config", fuzz::config); }
 TEST(Corpus, WordPiece) { replay("wordpiece", fuzz::wordpiece); }
+TEST(Corpus, World) { replay("world", fuzz::world); }
 TEST(Corpus, Tokenizer) { replay("tokenizer", fuzz::tokenizer); }
 
 }  // namespace

@@ -30,17 +30,19 @@ inline std::uint64_t hash(const std::string& name) {
 }
 
 // The numbers of a tensor, float32: norms around 1, biases small, matrices that keep the size of
-// what they multiply.
+// what they multiply, RWKV-5's decays slow.
 inline std::string made_numbers(const std::string& name, const std::vector<std::int64_t>& shape) {
   std::size_t count = 1;
   for (const std::int64_t n : shape) count *= static_cast<std::size_t>(n);
-  const bool vector = shape.size() == 1, bias = name.ends_with("bias");
+  const bool vector = shape.size() == 1, bias = name.ends_with("bias"),
+             decay = shape.size() == 2 && name.ends_with("time_decay");
   const std::uint64_t seed = hash(name);
   std::string data(count * sizeof(float), '\0');
   for (std::size_t i = 0; i < count; ++i) {
     const double u = uniform(seed, i);
-    const auto x =
-        static_cast<float>(vector ? u * 0.25 + (bias ? 0 : 1) : u * 1.7 / std::sqrt(60.0));
+    const auto x = static_cast<float>(decay    ? u * 1.7 - 3
+                                      : vector ? u * 0.25 + (bias ? 0 : 1)
+                                               : u * 1.7 / std::sqrt(60.0));
     std::memcpy(data.data() + i * sizeof x, &x, sizeof x);
   }
   return data;

@@ -1,5 +1,6 @@
-// Models with a state against Transformers (tests/data/recurrent.json), on weights made by the
-// formula of tools/golden_families.py: in one piece, in pieces, token by token.
+// Models with a state against Transformers (tests/data/recurrent.json) and RWKV-5's published code
+// (tests/data/rwkv5.json), on weights made by the formula of tools/golden_families.py: in one
+// piece, in pieces, token by token.
 #include "model/recurrent_model.h"
 
 #include <gtest/gtest.h>
@@ -19,15 +20,22 @@
 namespace attn {
 namespace {
 
-const Json& golden() {
-  static const Json json = read_golden("recurrent.json");
-  return json;
+// An object, as the files have it; what comes from the second stands behind the first's in order.
+const Json& cases() {
+  static const Json all = [] {
+    Json first = *read_golden("recurrent.json").find("cases");
+    const Json second = *read_golden("rwkv5.json").find("cases");
+    first.names.insert(first.names.end(), second.names.begin(), second.names.end());
+    first.items.insert(first.items.end(), second.items.begin(), second.items.end());
+    return first;
+  }();
+  return all;
 }
 
 class Recurrent : public testing::TestWithParam<std::size_t> {
  protected:
-  const std::string& name() const { return golden().find("cases")->names[GetParam()]; }
-  const Json& given() const { return golden().find("cases")->items[GetParam()]; }
+  const std::string& name() const { return cases().names[GetParam()]; }
+  const Json& given() const { return cases().items[GetParam()]; }
 };
 
 // A model of a case, and the file that it points into.
@@ -66,6 +74,13 @@ TEST_P(Recurrent, AgreesWithTransformers) {
         expect_close(hidden.data() + row * width, run.find("hidden")->items[i], "hidden, " + what);
         expect_close(logits.data() + row * vocabulary, run.find("logits")->items[i],
                      "logits, " + what);
+      }
+      const Json* const states = given().find("states");
+      if (states == nullptr || &run != &given().find("runs")->items.back()) continue;
+      ASSERT_EQ(states->items.size(), state.layers.size());
+      for (std::size_t i = 0; i < state.layers.size(); ++i) {
+        ASSERT_EQ(states->items[i].items.size(), state.layers[i].size());
+        expect_close(state.layers[i].data(), states->items[i], "state by " + std::to_string(piece));
       }
     }
   }
@@ -205,7 +220,7 @@ TEST_P(Recurrent, ImpliesAttention) {
 
 // As older versions of Transformers wrote it; in a string it is a word.
 TEST(RecurrentConfigs, PythonsInfinity) {
-  const Json& given = *golden().find("cases")->find("mamba2");
+  const Json& given = *cases().find("mamba2");
   std::string config = written(*given.find("config"));
   const std::string named = R"({"__float__":"Infinity"})";
   ASSERT_NE(config.find(named), std::string::npos);
@@ -220,7 +235,7 @@ TEST(RecurrentConfigs, PythonsInfinity) {
 
 TEST(RecurrentLanguageModel, SaysWhatAStateHasNot) {
   const TestFolder folder;
-  write_folder(folder, golden().find("cases")->items[0]);
+  write_folder(folder, cases().items[0]);
   const LanguageModel model = LanguageModel::load(folder.path());
   const std::vector<std::int32_t> ids = {1, 2, 3};
   const auto message = [](auto&& act) -> std::string {
@@ -253,11 +268,10 @@ TEST(RecurrentLanguageModel, SaysWhatAStateHasNot) {
             "[load] a model with a state has no rotary positions to stretch");
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, Recurrent,
-                         testing::Range(std::size_t{0}, golden().find("cases")->names.size()));
+INSTANTIATE_TEST_SUITE_P(Models, Recurrent, testing::Range(std::size_t{0}, cases().names.size()));
 
 std::string message_with(const std::string& name, const std::string& from, const std::string& to) {
-  const Json& given = *golden().find("cases")->find(name);
+  const Json& given = *cases().find(name);
   std::string config = written(*given.find("config"));
   config.replace(config.find(from), from.size(), to);
   const TestFolder folder;
@@ -273,17 +287,36 @@ std::string message_with(const std::string& name, const std::string& from, const
 
 TEST(RecurrentConfigs, NothingIsGuessed) {
   EXPECT_EQ(message_with("mamba", "\"model_type\":\"mamba\"", "\"model_type\":\"mamba9\""),
-            "config.json: model_type \"mamba9\" is not known (mamba, mamba2, rwkv)");
+            "config.json: model_type \"mamba9\" is not known (mamba, mamba2, rwkv, rwkv5)");
   EXPECT_EQ(message_with("mamba", "\"use_bias\"", "\"use_biases\""),
             "config.json: use_biases is not known");
   EXPECT_EQ(message_with("mamba", "\"hidden_act\":\"silu\"", "\"hidden_act\":\"relu\""),
             "config.json: hidden_act is not silu, the only one that we run");
   EXPECT_EQ(message_with("rwkv", "\"rescale_every\"", "\"rescale\""),
             "config.json: rescale is not known");
+  EXPECT_EQ(message_with("rwkv5", "\"rescale_every\"", "\"rescale\""),
+            "config.json: rescale is not known");
+  EXPECT_EQ(message_with("rwkv5", "\"head_size\":20", "\"head_size\":21"),
+            "config.json: head_size does not divide hidden_size");
+  EXPECT_EQ(message_with("rwkv5", "\"head_size_divisor\":8", "\"head_size_divisor\":0"),
+            "config.json: head_size_divisor must be above 0");
+  EXPECT_EQ(message_with("rwkv5", "\"attention_hidden_size\":60", "\"attention_hidden_size\":40"),
+            "config.json: attention_hidden_size is not hidden_size, the only one that we run");
+  EXPECT_EQ(
+      message_with("rwkv5", "\"rescale_every\"", "\"model_version\":\"5_1\",\"rescale_every\""),
+      "config.json: model_version \"5_1\" is not known, \"5_2\" is");
+}
+
+// What folders on the Hub say besides.
+TEST(RecurrentConfigs, SettingsOfRwkv5ThatChangeNothing) {
+  EXPECT_EQ(message_with("rwkv5", "\"rescale_every\":6",
+                         R"("rescale_every":0,"model_version":"5_2","num_attention_heads":64,)"
+                         R"("context_length":4096,"auto_map":{"AutoConfig":"a.B"})"),
+            "nothing was thrown");
 }
 
 TEST(RecurrentModels, RefuseTokensOutsideTheVocabulary) {
-  const Loaded loaded(golden().find("cases")->items[0]);
+  const Loaded loaded(cases().items[0]);
   TextState state = loaded.model->start();
   const std::vector<std::int32_t> ids = {3, 101};
   EXPECT_THROW(loaded.model->hidden(ids, state, Context()), std::invalid_argument);

@@ -1,0 +1,9 @@
+#include <cstddef>
+#include <cstdint>
+
+#include "parsers.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  attn::fuzz::world({data, size});
+  return 0;
+}
