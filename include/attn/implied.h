@@ -39,10 +39,10 @@ class ImpliedAttention {
   void row(std::int64_t head, std::int64_t query, double* weights,
            const Context& context = Context()) const;
 
-  // Answers questions about all rows, as Plan::run does: tensors [1, heads, ...], all float32 or all
-  // float64 where Plan::run has one of them; lse is the logarithm of the row's sum of |a_ij|, max_logit that of the largest. Memory O(L). Throws
-  // std::invalid_argument for an answer of another shape, and for value_weighted, as values are not
-  // kept.
+  // Answers questions about all rows, as Plan::run does: tensors [1, heads, ...], all float32 or
+  // all float64 where Plan::run has one of them. lse is the logarithm of the row's sum of |a_ij|,
+  // max_logit that of the largest. Memory O(L). Throws std::invalid_argument for an answer of
+  // another shape, and for value_weighted, as values are not kept.
   void observe(const Observed& observed, const Context& context = Context()) const;
 
   struct Impl;

@@ -23,8 +23,8 @@ constexpr std::int64_t kLongText = 512;
 constexpr std::int64_t kSide = 64;            // cells of such a picture
 constexpr std::int64_t kSideAlone = 128;      // where it is all that there is to see
 constexpr std::int64_t kRowsAlone = 16;       // exact rows of a head, beside it
-constexpr std::int64_t kRowValues = 1 << 16;  // of which there are fewer, where they are long; where
-                                              // states imply them as many, if there is room
+constexpr std::int64_t kRowValues = 1 << 16;  // of which there are fewer, where they are long;
+                                              // where states imply them as many, if there is room
 
 json to_json(const std::vector<HeadStatistics>& statistics) {
   json list = json::array();
@@ -251,18 +251,13 @@ json record_json(
   for (const std::string& finding : findings_above(record, statistics, uniform, 3)) {
     found.push_back(valid_utf8(finding));
   }
-  json all = {{"truncated", record.truncated},
-              {"tokens", tokens_json(record.tokens, record.verbatim)},
-              {"heads", record.heads},
-              {"kv_heads", record.kv_heads},
-              {"width", record.width},
-              {"implied", record.layers.front().implied.has_value()},
-              {"masks", masks.table()},
-              {"layers", layers},
-              {"layer_numbers", numbers},
-              {"statistics", to_json(statistics)},
-              {"uniform", to_json(uniform)},
-              {"findings", found}};
+  json all = {
+      {"truncated", record.truncated}, {"tokens", tokens_json(record.tokens, record.verbatim)},
+      {"heads", record.heads},         {"kv_heads", record.kv_heads},
+      {"width", record.width},         {"implied", record.layers.front().implied.has_value()},
+      {"masks", masks.table()},        {"layers", layers},
+      {"layer_numbers", numbers},      {"statistics", to_json(statistics)},
+      {"uniform", to_json(uniform)},   {"findings", found}};
   if (record.is_cross()) all["keys"] = tokens_json(record.keys, record.verbatim);
   return all;
 }

@@ -62,11 +62,10 @@ void check_implied(const char* function, std::size_t layer, const AttentionRecor
                    const ImpliedAttention& implied) {
   const Geometry g = geometry(record);
   if (implied.heads() == g.heads && implied.tokens() == g.q_len && !record.is_cross()) return;
-  refuse(function, "layer " + std::to_string(layer) + " has states of " +
-                       std::to_string(implied.heads()) + " heads and " +
-                       std::to_string(implied.tokens()) + " tokens, needs " +
-                       std::to_string(g.heads) + " and " + std::to_string(g.q_len) +
-                       " of one text");
+  refuse(function,
+         "layer " + std::to_string(layer) + " has states of " + std::to_string(implied.heads()) +
+             " heads and " + std::to_string(implied.tokens()) + " tokens, needs " +
+             std::to_string(g.heads) + " and " + std::to_string(g.q_len) + " of one text");
 }
 
 }  // namespace

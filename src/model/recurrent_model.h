@@ -53,7 +53,7 @@ class RecurrentModel {
   TextState start() const;
 
   // Hidden states [ids][width], after the last norm, of tokens that follow what `state` remembers,
-  // and are remembered then. A text may come in pieces: recurrences give the same bits, products to
+  // and are remembered then. A text may come in pieces: the results agree to
   // rounding. Throws std::invalid_argument for an id outside the vocabulary.
   std::vector<float> hidden(std::span<const std::int32_t> ids, TextState& state,
                             const Context& context, const RecurrentWatch& watch = {}) const;

@@ -22,10 +22,9 @@ constexpr Checker kCheck("implied");
 constexpr std::int64_t kUnitRows = 32, kBlockRows = 256;
 
 DType type_of_answers(const Observed& o) {
-  for (const Tensor* t :
-       {&o.lse, &o.max_logit, &o.entropy, &o.relative_entropy, &o.max_probability,
-        &o.mean_variance, &o.top.weights, &o.key_sets.mass, &o.picture.largest, &o.picture.mean,
-        &o.rows.probabilities}) {
+  for (const Tensor* t : {&o.lse, &o.max_logit, &o.entropy, &o.relative_entropy, &o.max_probability,
+                          &o.mean_variance, &o.top.weights, &o.key_sets.mass, &o.picture.largest,
+                          &o.picture.mean, &o.rows.probabilities}) {
     if (!t->empty()) return t->dtype;
   }
   return DType::f32;
