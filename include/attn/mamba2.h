@@ -32,8 +32,9 @@ struct Mamba2Options {
 };
 
 // y [B, H, L, P]; `state` [B, H, N, P] after the last token, which may be the memory of
-// inputs.state (empty: not wanted). float32, or float64 throughout. Throws std::invalid_argument
-// when shapes or types do not fit.
+// inputs.state (empty: not wanted). float32, or float64 throughout. Memory beyond these does not
+// grow with the length. Throws std::invalid_argument when shapes or types do not fit, or outputs
+// overlap inputs otherwise.
 void mamba2(const Mamba2Inputs& inputs, const Tensor& y, const Tensor& state = {},
             const Mamba2Options& options = {}, const Context& context = Context());
 
@@ -42,7 +43,8 @@ struct Mamba2Gradients {
   Tensor x = {}, dt = {}, a = {}, b = {}, c = {}, d = {}, dt_bias = {}, state = {};
 };
 
-// Gradients of a loss, given those with respect to y and the last state (empty: none).
+// Gradients of a loss, given those with respect to y and the last state (empty: none). Kept
+// meanwhile: four numbers a token and head, and what recurrent_backward() keeps.
 void mamba2_backward(const Mamba2Inputs& inputs, const ConstTensor& d_y, const ConstTensor& d_state,
                      const Mamba2Gradients& to, const Mamba2Options& options = {},
                      const Context& context = Context());

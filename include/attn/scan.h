@@ -61,9 +61,10 @@ void causal_convolution_backward(const ConvolutionInputs& inputs,
                                  const ConvolutionOptions& options = {},
                                  const Context& context = Context());
 
-// The state after parts A and B, from the state after A and that after B run from a fresh state;
-// `lengths` [S]: tokens of B. Outputs of B's first width - 1 tokens need A's state to be right.
-void merge_convolution_states(const ConstTensor& state_a, const ConstTensor& state_b,
+// The state of a sequence in two parts, from those of the parts, the second run from a fresh state;
+// `lengths` [S]: tokens of the second. Outputs of its first width - 1 tokens need the state of the
+// first to be right. `out` may be the memory of either.
+void merge_convolution_states(const ConstTensor& first, const ConstTensor& second,
                               const std::vector<std::int64_t>& lengths, const Tensor& out);
 
 // --- Selective scan (selective_scan_ref of state-spaces/mamba) ------------------------------
@@ -112,11 +113,12 @@ void selective_scan_backward(const ScanInputs& inputs, const ScanOutputGradients
                              const ScanGradients& to, const ScanOptions& options = {},
                              const Context& context = Context());
 
-// exp(elapsed_b a) state_a + state_b: the state after parts A and B, where B ran from a fresh state
-// and `elapsed_b` from 0. Elapsed times of A and B add up. Outputs of B alone lack what A's state
-// adds to them: for those, run B once more from A's state.
-void merge_scan_states(const ConstTensor& state_a, const ConstTensor& state_b, const ConstTensor& a,
-                       const ConstTensor& elapsed_b, const Tensor& out);
+// exp(elapsed a) first + second: the state of a sequence in two parts, the second of which ran from
+// a fresh state, with its elapsed time counted from 0. Elapsed times of parts add up. Outputs of
+// the second lack what the state of the first adds to them: for those, run it once more from there.
+// `out` may be the memory of either.
+void merge_scan_states(const ConstTensor& first, const ConstTensor& second, const ConstTensor& a,
+                       const ConstTensor& elapsed, const Tensor& out);
 
 // --- RWKV-4 (rwkv_linear_attention_cpu of Transformers, wkv_cuda.cu of RWKV-LM) --------------
 //
@@ -154,9 +156,9 @@ struct Wkv4OutputGradients {
 void wkv4_backward(const Wkv4Inputs& inputs, const Wkv4OutputGradients& d, const Wkv4Gradients& to,
                    const Wkv4Options& options = {}, const Context& context = Context());
 
-// The state after parts A and B, where B, of lengths[s] tokens, ran from a fresh state. Outputs of
-// B: as for the scan.
-void merge_wkv4_states(const ConstTensor& state_a, const ConstTensor& state_b,
+// The state of a sequence in two parts, the second, of lengths[s] tokens, run from a fresh state.
+// Outputs of the second: as for the scan. `out` may be the memory of either.
+void merge_wkv4_states(const ConstTensor& first, const ConstTensor& second,
                        const ConstTensor& decay, const std::vector<std::int64_t>& lengths,
                        const Tensor& out);
 

@@ -36,7 +36,9 @@ NB_MODULE(_attn, m) {
   attn::python::bind_recurrent(m);
   attn::python::bind_linear_attention(m);
   attn::python::bind_mamba2(m);
-  attn::python::bind_scans(m);
+  attn::python::bind_convolution(m);
+  attn::python::bind_selective_scan(m);
+  attn::python::bind_wkv4(m);
   attn::python::bind_language_models(m);
   attn::python::bind_translation_models(m);
   attn::python::bind_models(m);

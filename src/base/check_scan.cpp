@@ -120,7 +120,7 @@ void check_gradients(const Checker& check, const ConvolutionInputs& in,
                      std::int64_t sequences) {
   const Shape state{sequences, 1, in.weight.length() - 1, in.x.width()};
   check_read(check, in.x.dtype,
-             {{"d.out", from.out, in.x.shape, false}, {"d.state", from.state, state, false}});
+             {{"d_out", from.out, in.x.shape, false}, {"d_state", from.state, state, false}});
   check_written(check, in.x.dtype,
                 {{"the gradient of x", to.x, in.x.shape},
                  {"the gradient of weight", to.weight, in.weight.shape},
@@ -130,8 +130,8 @@ void check_gradients(const Checker& check, const ConvolutionInputs& in,
                  {"weight", in.weight, {}},
                  {"bias", in.bias, {}},
                  {"state", in.state, {}},
-                 {"d.out", from.out, {}},
-                 {"d.state", from.state, {}}});
+                 {"d_out", from.out, {}},
+                 {"d_state", from.state, {}}});
 }
 
 // --- Selective scan -----------------------------------------------------------------------------
@@ -182,7 +182,7 @@ void check_gradients(const Checker& check, const ScanInputs& in, const ScanOutpu
                      const ScanGradients& to, std::int64_t sequences) {
   const Shape state{sequences, 1, in.a.length(), in.u.width()};
   check_read(check, in.u.dtype,
-             {{"d.out", from.out, in.u.shape, false}, {"d.state", from.state, state, false}});
+             {{"d_out", from.out, in.u.shape, false}, {"d_state", from.state, state, false}});
   check_written(check, in.u.dtype,
                 {{"the gradient of u", to.u, in.u.shape},
                  {"the gradient of delta", to.delta, in.u.shape},
@@ -202,8 +202,8 @@ void check_gradients(const Checker& check, const ScanInputs& in, const ScanOutpu
                  {"z", in.z, {}},
                  {"delta_bias", in.delta_bias, {}},
                  {"state", in.state, {}},
-                 {"d.out", from.out, {}},
-                 {"d.state", from.state, {}}});
+                 {"d_out", from.out, {}},
+                 {"d_state", from.state, {}}});
   if (in.z.empty() && !to.z.empty()) check.fail("there is no z to have a gradient");
 }
 
@@ -239,7 +239,7 @@ void check_gradients(const Checker& check, const Wkv4Inputs& in, const Wkv4Outpu
                      const Wkv4Gradients& to, std::int64_t sequences) {
   const Shape state{sequences, 1, 3, in.k.width()};
   check_read(check, in.k.dtype,
-             {{"d.out", from.out, in.k.shape, false}, {"d.state", from.state, state, false}});
+             {{"d_out", from.out, in.k.shape, false}, {"d_state", from.state, state, false}});
   check_written(check, in.k.dtype,
                 {{"the gradient of k", to.k, in.k.shape},
                  {"the gradient of v", to.v, in.k.shape},
@@ -251,8 +251,8 @@ void check_gradients(const Checker& check, const Wkv4Inputs& in, const Wkv4Outpu
                  {"decay", in.decay, {}},
                  {"bonus", in.bonus, {}},
                  {"state", in.state, {}},
-                 {"d.out", from.out, {}},
-                 {"d.state", from.state, {}}});
+                 {"d_out", from.out, {}},
+                 {"d_state", from.state, {}}});
 }
 
 }  // namespace attn

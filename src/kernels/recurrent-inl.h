@@ -56,9 +56,10 @@ class Gates {
 
   Gates(const RecurrentParams& p, Arena& arena)
       : decay_(p.log_decay),
+        any_(decay_.data != nullptr || p.gates != nullptr),
         q_before_(p.bonus.data != nullptr),
         reads_before_(q_before_ || p.rank_one) {
-    if (decay_.data == nullptr) return;
+    if (!any_) return;
     step_ = whole_vectors<T>(decay_.width);
     to_q = {arena.take<T>(kRecurrentChunk * step_), step_};
     to_k = {arena.take<T>(kRecurrentChunk * step_), step_};
@@ -70,20 +71,23 @@ class Gates {
     at_end = arena.take<T>(step_);
   }
 
-  bool any() const { return decay_.data != nullptr; }
+  bool any() const { return any_; }
   bool by_channel() const { return decay_.width > 1; }
 
-  // Factors of the chunk that begins with `token`; how many of `count` tokens it has.
-  std::int64_t fill(std::int64_t batch, std::int64_t head, std::int64_t token, std::int64_t count) {
+  // Factors of the chunk that begins with `token`; how many of `count` tokens it has. `made`: the
+  // logarithms, where gates are made.
+  std::int64_t fill(std::int64_t batch, std::int64_t head, std::int64_t token, std::int64_t count,
+                    const T* made) {
     if (!any()) return count;
-    if (decay_.strides[2] == 0 && filled_ == count) return count;  // the same as before
+    if (made == nullptr && decay_.strides[2] == 0 && filled_ == count)
+      return count;  // the same as before
     using B = Blocking<T>;
     const typename B::D d;
     const auto log2e = hn::Set(d, T(1.4426950408889634));
     std::fill_n(sum_, step_, T(0));
     std::int64_t n = 0;
     for (; n < count; ++n) {
-      const T* row = element<T>(decay_, batch, head, token + n);
+      const T* row = made != nullptr ? made + n : element<T>(decay_, batch, head, token + n);
       auto farthest = hn::Zero(d);
       for (std::int64_t c = 0; c < step_; c += B::kLanes) {
         auto log = hn::Mul(load(row, c), log2e);
@@ -165,7 +169,7 @@ class Gates {
   }
 
   Spread decay_;
-  bool q_before_, reads_before_;
+  bool any_, q_before_, reads_before_;
   std::int64_t step_ = 0, filled_ = -1;
   T *sum_ = nullptr, *middle_ = nullptr;
 };
@@ -233,17 +237,18 @@ void load_state(const RecurrentParams& p, const RecurrentUnit& u, const Rows<T>&
 }
 
 // What is written for `count` keys, before the delta rule: beta v, and beta for the sum of keys.
+// `made`: their betas, where gates are made.
 template <class T>
 void load_values(const RecurrentParams& p, const RecurrentUnit& u, std::int64_t token,
-                 std::int64_t count, const Rows<T>& v) {
+                 std::int64_t count, const T* made, const Rows<T>& v) {
   const std::int64_t columns = u.columns + (p.normalise ? 1 : 0), whole = whole_vectors<T>(columns);
   for (std::int64_t i = 0; i < count; ++i) {
     T* to = v[i];
     std::copy_n(row_of<T>(p.v, u.batch, u.head, token + i) + u.column, u.columns, to);
     if (p.normalise) to[u.columns] = 1;
     std::fill(to + columns, to + whole, T(0));
-    if (p.beta.data == nullptr || p.delta) continue;
-    const T beta = *element<T>(p.beta, u.batch, u.head, token + i);
+    if ((p.beta.data == nullptr && made == nullptr) || p.delta) continue;
+    const T beta = made != nullptr ? made[i] : *element<T>(p.beta, u.batch, u.head, token + i);
     for (std::int64_t c = 0; c < columns; ++c) to[c] *= beta;
   }
 }

@@ -253,15 +253,19 @@ void step_recurrent(const RecurrentParams& p, const RecurrentUnit& u) {
     t.a = row_of<T>(p.a, u.batch, q_head, u.begin);
     t.b = row_of<T>(p.b, u.batch, q_head, u.begin);
   }
+  const bool made = p.gates != nullptr;
+  T made_decay = 0, made_beta = 0;
+  if (made) (*p.gates)(u, u.begin, 1, &made_decay, &made_beta);
   t.beta = p.beta.data == nullptr ? T(1) : *element<T>(p.beta, u.batch, u.head, u.begin);
-  load_values(p, u, u.begin, 1, Rows<T>{values, kMost});
+  load_values(p, u, u.begin, 1, made ? &made_beta : nullptr, Rows<T>{values, kMost});
   t.values = values;
   t.out = out;
-  if (p.log_decay.data != nullptr) {
+  if (p.log_decay.data != nullptr || made) {
     const typename B::D d;
     const auto log2e = hn::Set(d, T(1.4426950408889634));
     const std::int64_t width = p.log_decay.width, whole = whole_vectors<T>(width);
-    std::copy_n(element<T>(p.log_decay, u.batch, u.head, u.begin), width, w);
+    const T* log = made ? &made_decay : element<T>(p.log_decay, u.batch, u.head, u.begin);
+    std::copy_n(log, width, w);
     std::fill(w + width, w + whole, T(0));
     for (std::int64_t c = 0; c < whole; c += B::kLanes)
       hn::Store(exp2(d, hn::Mul(hn::Load(d, w + c), log2e)), d, w + c);

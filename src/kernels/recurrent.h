@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 
 #include "attn/context.h"
 #include "attn/tensor.h"
@@ -20,26 +21,32 @@ struct Spread {
   std::int64_t width = 1;  // channels that differ: 1 or the width of keys
 };
 
-struct RecurrentParams {
-  Matrix q, k, v;
-  Matrix a, b;             // null data: none
-  std::int64_t group = 1;  // heads that share a head of q and k
-  std::int64_t width = 0, v_width = 0;
-  Spread log_decay, beta, bonus;
-  bool delta = false, rank_one = false, normalise = false;
-  double epsilon = 0;
-  Matrix out;            // data is written; null: not wanted
-  Matrix before, after;  // states; strides of batch, head and row; null: zeros, not wanted
-
-  std::int64_t state_width() const { return v_width + (normalise ? 1 : 0); }
-};
-
 // What one thread does at a time: some value columns of one head, as columns do not meet.
 struct RecurrentUnit {
   std::int64_t batch = 0;                     // of the tensors
   std::int64_t sequence = 0;                  // of the states
   std::int64_t head = 0, begin = 0, end = 0;  // tokens
   std::int64_t column = 0, columns = 0;
+};
+
+// Gates that are made when the state comes to them: a number a token of log_decay and of beta, for
+// `count` tokens of the unit from `token` on. Called by several threads.
+using MakeGates = std::function<void(const RecurrentUnit&, std::int64_t token, std::int64_t count,
+                                     void* log_decay, void* beta)>;
+
+struct RecurrentParams {
+  Matrix q, k, v;
+  Matrix a, b;             // null data: none
+  std::int64_t group = 1;  // heads that share a head of q and k
+  std::int64_t width = 0, v_width = 0;
+  Spread log_decay, beta, bonus;
+  const MakeGates* gates = nullptr;  // in place of log_decay and beta, forward, without `delta`
+  bool delta = false, rank_one = false, normalise = false;
+  double epsilon = 0;
+  Matrix out;            // data is written; null: not wanted
+  Matrix before, after;  // states; strides of batch, head and row; null: zeros, not wanted
+
+  std::int64_t state_width() const { return v_width + (normalise ? 1 : 0); }
 };
 
 struct RecurrentKernel {

@@ -42,6 +42,10 @@ class RecurrentChunk {
       k_rows_ = {arena.take<T>(kC * k_step), k_step};
       q_rows_ = {arena.take<T>(kC * k_step), k_step};
     }
+    if (p.gates != nullptr) {
+      made_decay_ = arena.take<T>(kC);
+      made_beta_ = arena.take<T>(kC);
+    }
     if (p.delta) delta = DeltaScratch<T>(p, step, arena);
     if (p.rank_one) rank_one = RankOneScratch<T>(p, step, arena);
   }
@@ -52,12 +56,14 @@ class RecurrentChunk {
   // Makes the chunk that begins with `token` ready: S~, K~, and what is written. How many tokens it
   // has: chunks end where 64 tokens of the sequence do, or earlier.
   std::int64_t begin(std::int64_t token) {
-    const std::int64_t in_block = kRecurrentChunk - (token - u_.begin) % kRecurrentChunk;
-    std::int64_t n = std::min(in_block, u_.end - token);
-    load_values(p_, u_, token, n, values);
+    const std::int64_t in_block = (token - u_.begin) % kRecurrentChunk;
+    std::int64_t n = std::min(kRecurrentChunk - in_block, u_.end - token);
+    const bool made = p_.gates != nullptr;
+    if (made && in_block == 0) (*p_.gates)(u_, token, n, made_decay_, made_beta_);
+    load_values(p_, u_, token, n, made ? made_beta_ + in_block : nullptr, values);
     n = rows_before_poison(values, n, columns);
     if (p_.delta || p_.rank_one) n = keys_before_poison(token, n);
-    n = gates.fill(u_.batch, u_.head, token, n);
+    n = gates.fill(u_.batch, u_.head, token, n, made ? made_decay_ + in_block : nullptr);
     if (gates.any()) gates.scale_state(gates.at_start, state, p_.width, state.step);
     k = {const_cast<T*>(row_of<T>(p_.k, u_.batch, q_head_, token)), p_.k.length};
     if (p_.delta) {
@@ -148,6 +154,7 @@ class RecurrentChunk {
   const RecurrentUnit& u_;
   std::int64_t q_head_;
   bool copies_ = false;
+  T *made_decay_ = nullptr, *made_beta_ = nullptr;  // of 64 tokens
   Rows<T> k_rows_, q_rows_;
 };
 

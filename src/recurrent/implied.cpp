@@ -9,6 +9,7 @@
 #include "base/check_scan.h"
 #include "base/context_use.h"
 #include "kernels/arena.h"
+#include "recurrent/time_steps.h"
 
 namespace attn {
 
@@ -105,12 +106,6 @@ struct ScanImpl final : ImpliedAttention::Impl {
   std::vector<T> b, c;                                // [groups][tokens][states]
 };
 
-// ln(1 + e^x) without overflow
-template <class T>
-T softplus(T x) {
-  return x > 0 ? x + std::log1p(std::exp(-x)) : std::log1p(std::exp(x));
-}
-
 void check_one_text(std::int64_t batch, const std::vector<std::int64_t>& offsets) {
   if (batch != 1 || !offsets.empty())
     kCheck.fail("inputs are of several texts; the attention of one is asked at a time");
@@ -136,20 +131,15 @@ std::shared_ptr<const ImpliedAttention::Impl> state_impl(const RecurrentInputs& 
   return impl;
 }
 
-// Steps of time and their decays, as mamba2() takes them.
 template <class T>
 std::shared_ptr<const ImpliedAttention::Impl> mamba2_impl(const Mamba2Inputs& in,
                                                           const Mamba2Options& options) {
   const Shape shape{1, in.x.heads(), in.x.length(), 1};
-  std::vector<T> steps, decays;
+  const auto count = static_cast<std::size_t>(shape[1] * shape[2]);
+  std::vector<T> steps(count), decays(count);
   for (std::int64_t h = 0; h < shape[1]; ++h) {
-    const T bias = in.dt_bias.empty() ? T(0) : *in.dt_bias.row<T>(0, h, 0);
-    for (std::int64_t l = 0; l < shape[2]; ++l) {
-      const T raw = *in.dt.row<T>(0, h, l) + bias;
-      steps.push_back(std::clamp(options.softplus ? softplus(raw) : raw,
-                                 static_cast<T>(options.dt_min), static_cast<T>(options.dt_max)));
-      decays.push_back(steps.back() * *in.a.row<T>(0, h, 0));
-    }
+    TimeSteps<T>(in, options)
+        .fill(0, h, 0, shape[2], decays.data() + h * shape[2], steps.data() + h * shape[2]);
   }
   RecurrentInputs to{.q = in.c, .k = in.b, .v = in.x};
   to.log_decay = {decays.data(), shape};

@@ -1,7 +1,5 @@
 #include "attn/mamba2.h"
 
-#include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <string>
 #include <vector>
@@ -10,64 +8,22 @@
 #include "attn/recurrent.h"
 #include "base/check_recurrent.h"
 #include "base/context_use.h"
+#include "recurrent/recurrent_problem.h"
+#include "recurrent/time_steps.h"
 
 namespace attn {
 
 namespace {
 
-// ln(1 + e^x) without overflow
-template <class T>
-T softplus(T x) {
-  return x > 0 ? x + std::log1p(std::exp(-x)) : std::log1p(std::exp(x));
+// Without decays and betas.
+RecurrentInputs inputs_of(const Mamba2Inputs& in) {
+  RecurrentInputs to;
+  to.q = in.c;
+  to.k = in.b;
+  to.v = in.x;
+  to.state = in.state;
+  return to;
 }
-
-// Steps of time and what follows from them, [B, H, L] each.
-template <class T>
-struct Steps {
-  std::vector<T> raw, dt, log_decay;
-  Shape shape;
-
-  Steps(const Mamba2Inputs& in, const Mamba2Options& options)
-      : shape{in.x.batch(), in.x.heads(), in.x.length(), 1} {
-    const auto count = static_cast<std::size_t>(shape[0] * shape[1] * shape[2]);
-    raw.resize(count);
-    dt.resize(count);
-    log_decay.resize(count);
-    const T least = static_cast<T>(options.dt_min), most = static_cast<T>(options.dt_max);
-    std::size_t i = 0;
-    for (std::int64_t b = 0; b < shape[0]; ++b) {
-      for (std::int64_t h = 0; h < shape[1]; ++h) {
-        const T a = *in.a.row<T>(0, h, 0);
-        const T bias = in.dt_bias.empty() ? T(0) : *in.dt_bias.row<T>(0, h, 0);
-        for (std::int64_t l = 0; l < shape[2]; ++l, ++i) {
-          raw[i] = *in.dt.row<T>(b, h, l) + bias;
-          const T step = options.softplus ? softplus(raw[i]) : raw[i];  // NaN stays
-          dt[i] = step < least ? least : step > most ? most : step;
-          log_decay[i] = a * dt[i];
-        }
-      }
-    }
-  }
-
-  // The derivative of dt by what was given.
-  T derivative(std::size_t i, const Mamba2Options& options) const {
-    const T step = dt[i];
-    if (step == static_cast<T>(options.dt_max)) return 0;
-    if (options.dt_min > 0 && step == static_cast<T>(options.dt_min)) return 0;
-    return options.softplus ? 1 / (1 + std::exp(-raw[i])) : T(1);
-  }
-
-  RecurrentInputs inputs(const Mamba2Inputs& in) const {
-    RecurrentInputs to;
-    to.q = in.c;
-    to.k = in.b;
-    to.v = in.x;
-    to.log_decay = {log_decay.data(), shape};
-    to.beta = {dt.data(), shape};
-    to.state = in.state;
-    return to;
-  }
-};
 
 RecurrentOptions recurrence(const Mamba2Options& options) {
   RecurrentOptions to;
@@ -91,19 +47,20 @@ void add_skip(const ConstTensor& d, const ConstTensor& x, const Tensor& y, const
   });
 }
 
+// From the gradients of steps and of decays.
 template <class T>
-void differentiate_steps(const Mamba2Inputs& in, const Steps<T>& steps, const std::vector<T>& d_dt,
-                         const std::vector<T>& d_log, const Mamba2Options& options,
-                         const Mamba2Gradients& to) {
-  const Shape& s = steps.shape;
-  for (std::int64_t h = 0; h < s[1]; ++h) {
+void differentiate_steps(const Mamba2Inputs& in, const TimeSteps<T>& steps,
+                         const std::vector<T>& dt, const std::vector<T>& d_dt,
+                         const std::vector<T>& d_log, const Mamba2Gradients& to) {
+  const std::int64_t length = in.x.length();
+  for (std::int64_t h = 0; h < in.x.heads(); ++h) {
     const T a = *in.a.row<T>(0, h, 0);
     T d_a = 0, d_bias = 0;
-    for (std::int64_t b = 0; b < s[0]; ++b) {
-      for (std::int64_t l = 0; l < s[2]; ++l) {
-        const auto i = static_cast<std::size_t>((b * s[1] + h) * s[2] + l);
-        const T d = (d_dt[i] + a * d_log[i]) * steps.derivative(i, options);
-        d_a += d_log[i] * steps.dt[i];
+    for (std::int64_t b = 0; b < in.x.batch(); ++b) {
+      auto i = static_cast<std::size_t>((b * in.x.heads() + h) * length);
+      for (std::int64_t l = 0; l < length; ++l, ++i) {
+        const T d = (d_dt[i] + a * d_log[i]) * steps.derivative(b, h, l, dt[i]);
+        d_a += d_log[i] * dt[i];
         d_bias += d;
         if (!to.dt.empty()) *to.dt.row<T>(b, h, l) = d;
       }
@@ -130,19 +87,29 @@ void differentiate_skip(const Mamba2Inputs& in, const ConstTensor& d_y, const Te
 template <class T>
 void run_backward(const Mamba2Inputs& in, const ConstTensor& d_y, const ConstTensor& d_state,
                   const Mamba2Gradients& to, const Mamba2Options& options, const Context& context) {
-  const Steps<T> steps(in, options);
-  std::vector<T> d_dt(steps.dt.size()), d_log(steps.dt.size());
+  const TimeSteps<T> steps(in, options);
+  const std::int64_t heads = in.x.heads(), length = in.x.length();
+  const Shape shape{in.x.batch(), heads, length, 1};
+  const auto count = static_cast<std::size_t>(in.x.batch() * heads * length);
+  std::vector<T> dt(count), log_decay(count), d_dt(count), d_log(count);
+  for (std::int64_t row = 0; row < in.x.batch() * heads; ++row) {
+    steps.fill(row / heads, row % heads, 0, length, log_decay.data() + row * length,
+               dt.data() + row * length);
+  }
+  RecurrentInputs inputs = inputs_of(in);
+  inputs.log_decay = {log_decay.data(), shape};
+  inputs.beta = {dt.data(), shape};
   RecurrentGradients gradients;
   gradients.q = to.c;
   gradients.k = to.b;
   gradients.v = to.x;
   gradients.state = to.state;
   if (!to.dt.empty() || !to.a.empty() || !to.dt_bias.empty()) {
-    gradients.beta = {d_dt.data(), steps.shape};
-    gradients.log_decay = {d_log.data(), steps.shape};
+    gradients.beta = {d_dt.data(), shape};
+    gradients.log_decay = {d_log.data(), shape};
   }
-  recurrent_backward(steps.inputs(in), d_y, d_state, gradients, recurrence(options), context);
-  differentiate_steps(in, steps, d_dt, d_log, options, to);
+  recurrent_backward(inputs, d_y, d_state, gradients, recurrence(options), context);
+  differentiate_steps(in, steps, dt, d_dt, d_log, to);
   if (!d_y.empty() && !to.x.empty()) add_skip<T>(in.d, d_y, to.x, context);
   differentiate_skip<T>(in, d_y, to.d);
 }
@@ -151,10 +118,19 @@ void run_backward(const Mamba2Inputs& in, const ConstTensor& d_y, const ConstTen
 
 void mamba2(const Mamba2Inputs& in, const Tensor& y, const Tensor& state,
             const Mamba2Options& options, const Context& context) {
-  check_mamba2(in, options, Checker("mamba2"));
+  constexpr Checker kCheck("mamba2");
+  check_mamba2(in, options, kCheck);
+  kCheck.apart("y", y, "dt", in.dt);
+  kCheck.apart("state", state, "dt", in.dt);
   const auto run = [&]<class T>(T) {
-    const Steps<T> steps(in, options);
-    recurrent(steps.inputs(in), y, state, recurrence(options), context);
+    const TimeSteps<T> steps(in, options);
+    const kernels::MakeGates gates = [&steps](const kernels::RecurrentUnit& unit,
+                                              std::int64_t token, std::int64_t count,
+                                              void* log_decay, void* beta) {
+      steps.fill(unit.batch, unit.head, token, count, static_cast<T*>(log_decay),
+                 static_cast<T*>(beta));
+    };
+    run_recurrent(inputs_of(in), y, state, recurrence(options), context, &gates);
     add_skip<T>(in.d, in.x, y, context);
   };
   in.x.dtype == DType::f64 ? run(double()) : run(float());

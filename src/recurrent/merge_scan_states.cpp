@@ -50,35 +50,36 @@ void by_type(const Tensor& x, const WithType& with_type) {
 
 }  // namespace
 
-void merge_convolution_states(const ConstTensor& a, const ConstTensor& b,
+void merge_convolution_states(const ConstTensor& first, const ConstTensor& second,
                               const std::vector<std::int64_t>& lengths, const Tensor& out) {
   const Checker check("merge_convolution_states");
   check_parts(check, out,
-              {{"state_a", a, out.shape, out.dtype}, {"state_b", b, out.shape, out.dtype}});
+              {{"first", first, out.shape, out.dtype}, {"second", second, out.shape, out.dtype}});
   check_lengths(check, lengths, out.batch());
   by_type(out, [&](auto type) {
     using T = decltype(type);
     for (std::int64_t s = 0; s < out.batch(); ++s) {
       const std::int64_t length = lengths[static_cast<std::size_t>(s)];
-      // The last rows of A's followed by B's tokens; ascending, so that `out` may be either.
+      // The last rows of the first, followed by those of the second's tokens; ascending, so that
+      // `out` may be either.
       for (std::int64_t i = 0; i < out.length(); ++i) {
-        const bool of_b = i + length >= out.length();
-        const T* from = of_b ? b.row<T>(s, 0, i) : a.row<T>(s, 0, i + length);
+        const bool of_second = i + length >= out.length();
+        const T* from = of_second ? second.row<T>(s, 0, i) : first.row<T>(s, 0, i + length);
         std::copy_n(from, out.width(), out.row<T>(s, 0, i));
       }
     }
   });
 }
 
-void merge_scan_states(const ConstTensor& state_a, const ConstTensor& state_b, const ConstTensor& a,
+void merge_scan_states(const ConstTensor& first, const ConstTensor& second, const ConstTensor& a,
                        const ConstTensor& elapsed, const Tensor& out) {
   const Checker check("merge_scan_states");
   const std::int64_t sequences = out.batch(), states = out.length(), channels = out.width();
   check_parts(check, out,
-              {{"state_a", state_a, out.shape, out.dtype},
-               {"state_b", state_b, out.shape, out.dtype},
+              {{"first", first, out.shape, out.dtype},
+               {"second", second, out.shape, out.dtype},
                {"a", a, {1, 1, states, channels}, out.dtype},
-               {"elapsed_b", elapsed, {sequences, 1, 1, channels}, DType::f64}});
+               {"elapsed", elapsed, {sequences, 1, 1, channels}, DType::f64}});
   by_type(out, [&](auto type) {
     using T = decltype(type);
     for (std::int64_t s = 0; s < sequences; ++s) {
@@ -87,22 +88,23 @@ void merge_scan_states(const ConstTensor& state_a, const ConstTensor& state_b, c
           const double decay =
               std::exp(elapsed.row<double>(s, 0, 0)[i] * static_cast<double>(a.row<T>(0, 0, n)[i]));
           out.row<T>(s, 0, n)[i] =
-              static_cast<T>(decay * static_cast<double>(state_a.row<T>(s, 0, n)[i]) +
-                             static_cast<double>(state_b.row<T>(s, 0, n)[i]));
+              static_cast<T>(decay * static_cast<double>(first.row<T>(s, 0, n)[i]) +
+                             static_cast<double>(second.row<T>(s, 0, n)[i]));
         }
       }
     }
   });
 }
 
-void merge_wkv4_states(const ConstTensor& a, const ConstTensor& b, const ConstTensor& decay,
-                       const std::vector<std::int64_t>& lengths, const Tensor& out) {
+void merge_wkv4_states(const ConstTensor& first, const ConstTensor& second,
+                       const ConstTensor& decay, const std::vector<std::int64_t>& lengths,
+                       const Tensor& out) {
   const Checker check("merge_wkv4_states");
   const std::int64_t sequences = out.batch(), channels = out.width();
   check.shape("out", out, {sequences, 1, 3, channels});
   check_parts(check, out,
-              {{"state_a", a, out.shape, out.dtype},
-               {"state_b", b, out.shape, out.dtype},
+              {{"first", first, out.shape, out.dtype},
+               {"second", second, out.shape, out.dtype},
                {"decay", decay, {1, 1, 1, channels}, out.dtype}});
   check_lengths(check, lengths, sequences);
   by_type(out, [&](auto type) {
@@ -113,10 +115,11 @@ void merge_wkv4_states(const ConstTensor& a, const ConstTensor& b, const ConstTe
         const auto at = [&](const ConstTensor& x, std::int64_t row) {
           return static_cast<double>(x.row<T>(s, 0, row)[i]);
         };
-        const double past = at(a, 2) + length * static_cast<double>(decay.row<T>(0, 0, 0)[i]);
-        const double top = std::max(past, at(b, 2));
-        const double of_a = std::exp(past - top), of_b = std::exp(at(b, 2) - top);
-        const double p = of_a * at(a, 0) + of_b * at(b, 0), q = of_a * at(a, 1) + of_b * at(b, 1);
+        const double past = at(first, 2) + length * static_cast<double>(decay.row<T>(0, 0, 0)[i]);
+        const double top = std::max(past, at(second, 2));
+        const double of_first = std::exp(past - top), of_second = std::exp(at(second, 2) - top);
+        const double p = of_first * at(first, 0) + of_second * at(second, 0),
+                     q = of_first * at(first, 1) + of_second * at(second, 1);
         out.row<T>(s, 0, 0)[i] = static_cast<T>(p);
         out.row<T>(s, 0, 1)[i] = static_cast<T>(q);
         out.row<T>(s, 0, 2)[i] = static_cast<T>(top);

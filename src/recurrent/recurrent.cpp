@@ -45,14 +45,16 @@ void check_outputs(const RecurrentInputs& in, const RecurrentOptions& options, c
 
 }  // namespace
 
-void recurrent(const RecurrentInputs& inputs, const Tensor& out, const Tensor& state,
-               const RecurrentOptions& options, const Context& context) {
+void run_recurrent(const RecurrentInputs& inputs, const Tensor& out, const Tensor& state,
+                   const RecurrentOptions& options, const Context& context,
+                   const kernels::MakeGates* gates) {
   check_recurrent(inputs, options, kCheck);
   check_outputs(inputs, options, out, state);
   RecurrentProblem problem = recurrent_problem(inputs, options);
   kernels::RecurrentParams& p = problem.params;
   p.out = matrix_of(out);
   p.after = matrix_of(state);
+  p.gates = gates;
   const auto& kernel = kernels::recurrent_kernel(context.isa(), inputs.q.dtype);
   const auto sequences = static_cast<std::int64_t>(problem.sequences.size());
   const std::int64_t v_heads = inputs.v.heads(), heads = sequences * v_heads;
@@ -82,6 +84,11 @@ void recurrent(const RecurrentInputs& inputs, const Tensor& out, const Tensor& s
     unit.columns = std::min(columns, p.v_width - unit.column);
     kernel.run(p, unit, context.workspace(thread, bytes));
   });
+}
+
+void recurrent(const RecurrentInputs& inputs, const Tensor& out, const Tensor& state,
+               const RecurrentOptions& options, const Context& context) {
+  run_recurrent(inputs, out, state, options, context, nullptr);
 }
 
 }  // namespace attn

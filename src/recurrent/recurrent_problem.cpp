@@ -9,6 +9,7 @@ namespace attn {
 namespace {
 
 kernels::Spread spread_of(const ConstTensor& x) {
+  if (x.empty()) return {};
   kernels::Spread spread{x.data, x.strides, x.shape[3]};
   for (std::size_t i = 0; i < 4; ++i) {
     if (x.shape[i] == 1) spread.strides[i] = 0;

@@ -16,4 +16,10 @@ struct RecurrentProblem {
 // Of checked arguments.
 RecurrentProblem recurrent_problem(const RecurrentInputs& inputs, const RecurrentOptions& options);
 
+// recurrent(), with gates that are made 64 tokens at a time where `gates` is not null: they take no
+// memory that grows with the length.
+void run_recurrent(const RecurrentInputs& inputs, const Tensor& out, const Tensor& state,
+                   const RecurrentOptions& options, const Context& context,
+                   const kernels::MakeGates* gates);
+
 }  // namespace attn

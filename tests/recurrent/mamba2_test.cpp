@@ -4,10 +4,12 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <fstream>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "attn/recurrent.h"
 #include "attn/reference_recurrent.h"
 
 namespace attn::test {
@@ -141,6 +143,87 @@ TEST(Mamba2, GradientsEqualFiniteDifferences) {
   }
 }
 
+// Steps of time are made as the state comes to them: the bits are those of steps made before.
+template <class T>
+void expect_the_recurrence(double a_scale, const std::vector<std::int64_t>& offsets,
+                           const Context& context) {
+  Mamba2Problem<T> p(offsets.empty() ? 2 : 1, 3, 1, offsets.empty() ? 333 : offsets.back(), 5, 19);
+  const std::int64_t sequences =
+      offsets.empty() ? p.B : static_cast<std::int64_t>(offsets.size()) - 1;
+  const Shape states{sequences, p.H, p.N, p.P}, of_tokens{p.B, p.H, p.L, 1};
+  for (T& a : p.a) a *= static_cast<T>(a_scale);
+  p.options.offsets = offsets;
+  std::vector<T> step, log_decay, after(static_cast<std::size_t>(sequences * p.H * p.N * p.P)),
+      expected_after(after.size()), y(p.y.size());
+  for (std::int64_t b = 0; b < p.B; ++b) {
+    for (std::int64_t h = 0; h < p.H; ++h) {
+      const auto head = static_cast<std::size_t>(h);
+      for (std::int64_t l = 0; l < p.L; ++l) {
+        const T x = p.dt[static_cast<std::size_t>((b * p.L + l) * p.H + h)] + p.dt_bias[head];
+        step.push_back(x > 0 ? x + std::log1p(std::exp(-x)) : std::log1p(std::exp(x)));
+        log_decay.push_back(p.a[head] * step.back());
+      }
+    }
+  }
+  Mamba2Inputs in = p.inputs();
+  in.d = {};
+  in.state = {};
+  mamba2(in, p.y_tensor(), {after.data(), states}, p.options, context);
+  RecurrentInputs same;
+  same.q = in.c;
+  same.k = in.b;
+  same.v = in.x;
+  same.log_decay = {log_decay.data(), of_tokens};
+  same.beta = {step.data(), of_tokens};
+  RecurrentOptions options;
+  options.offsets = offsets;
+  recurrent(same, Tensor::blhd(y.data(), p.x_shape()), {expected_after.data(), states}, options,
+            context);
+  EXPECT_EQ(p.y, y);
+  EXPECT_EQ(after, expected_after);
+}
+
+TEST(Mamba2, HasTheBitsOfTheRecurrence) {
+  for (const int threads : {1, 5}) {  // 5: columns are divided
+    const Context context({.threads = threads});
+    for (const double a_scale : {0.1, 1.0, 30.0}) {  // chunks that end early, of a token at last
+      for (const std::vector<std::int64_t>& offsets :
+           {std::vector<std::int64_t>(), {0, 1, 1, 130, 131, 200}}) {
+        expect_the_recurrence<float>(a_scale, offsets, context);
+        expect_the_recurrence<double>(a_scale, offsets, context);
+      }
+    }
+  }
+}
+
+TEST(Mamba2, AStepHasThem) {
+  Mamba2Problem<float> p(1, 4, 2, 1, 5, 19), once = p;
+  p.options.dt_max = once.options.dt_max = 1;
+  const Tensor state(p.before.data(), p.state_shape());
+  mamba2(once.inputs(), once.y_tensor(), once.after_tensor(), once.options);
+  mamba2(p.inputs(), p.y_tensor(), state, p.options);  // in place
+  EXPECT_EQ(p.y, once.y);
+  EXPECT_EQ(p.before, once.after);
+}
+
+std::int64_t peak_kb() {
+  std::ifstream status("/proc/self/status");
+  std::string word;
+  std::int64_t kb = 0;
+  while (status >> word && word != "VmHWM:") {
+  }
+  status >> kb;
+  return kb;
+}
+
+TEST(Mamba2, MemoryDoesNotGrowWithTheLength) {
+  Mamba2Problem<float> p(1, 16, 1, 65536, 1, 1);
+  const std::int64_t before = peak_kb();
+  if (before == 0) GTEST_SKIP() << "no /proc/self/status";
+  mamba2(p.inputs(), p.y_tensor(), p.after_tensor(), p.options, Context({.threads = 2}));
+  EXPECT_LT(peak_kb() - before, 3 * 1024);  // a number a token and head: 4 MiB
+}
+
 TEST(Mamba2, SaysWhatIsWrong) {
   Mamba2Problem<float> p(1, 4, 2, 3, 5, 3);
   const auto refused = [&](const char* what, auto&& change) {
@@ -160,6 +243,9 @@ TEST(Mamba2, SaysWhatIsWrong) {
   refused("multiple of the 3 groups", [](auto& in, auto&) { in.b.shape[1] = in.c.shape[1] = 3; });
   refused("dt_min is 2", [](auto&, auto& options) { options.dt_min = 2, options.dt_max = 1; });
   refused("x is float16", [](auto& in, auto&) { in.x.dtype = DType::f16; });
+  refused("y lies in the memory of dt", [&](auto& in, auto&) {
+    in.dt = {p.y.data(), {1, 4, 3, 1}};
+  });
 }
 
 }  // namespace

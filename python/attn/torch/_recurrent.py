@@ -38,7 +38,7 @@ def recurrent(
     tensors = {"q": q, "k": k, "v": v, "log_decay": log_decay, "beta": beta, "bonus": bonus}
     tensors |= {"a": a, "b": b, "state": state}
     options = {"rule": rule, "normalise": normalise, "epsilon": epsilon, "offsets": offsets}
-    return _run("recurrent", tensors, options, return_state, q.dtype)
+    return run("recurrent", tensors, options, return_state, q.dtype)
 
 
 def mamba2(
@@ -66,7 +66,7 @@ def mamba2(
     check("mamba2", x=x, b=b, c=c)
     tensors = {"x": x, "dt": dt, "a": a, "b": b, "c": c, "d": d, "dt_bias": dt_bias}
     options = {"softplus": softplus, "dt_limits": dt_limits, "offsets": offsets}
-    return _run("mamba2", {**tensors, "state": state}, options, return_state, x.dtype)
+    return run("mamba2", {**tensors, "state": state}, options, return_state, x.dtype)
 
 
 def linear_attention(
@@ -80,10 +80,10 @@ def linear_attention(
     check("linear_attention", q=q, k=k, v=v)
     options = {"map": map, "causal": causal, "normalise": normalise, "features": features}
     options["epsilon"] = epsilon
-    return _run("linear_attention", {"q": q, "k": k, "v": v}, options, False, q.dtype)
+    return run("linear_attention", {"q": q, "k": k, "v": v}, options, False, q.dtype)
 
 
-def _run(name, tensors, options, return_state, dtype):
+def run(name, tensors, options, return_state, dtype):
     """(out of this type, state of the arithmetic's) or out."""
     for what, x in tensors.items():
         if x is not None:
