@@ -199,7 +199,7 @@ void copy_in(const T* from, std::int64_t stride, std::int64_t rows, std::int64_t
 // How many of `count` rows come before the first that is not finite, at least 1.
 template <class T>
 std::int64_t rows_before_poison(const Rows<T>& x, std::int64_t count, std::int64_t columns) {
-  if (all_finite(x.data, count * x.step)) return count;
+  if (x.step == whole_vectors<T>(columns) && all_finite(x.data, count * x.step)) return count;
   for (std::int64_t i = 0; i < count; ++i) {
     if (!all_finite(x[i], columns)) return std::max<std::int64_t>(i, 1);
   }

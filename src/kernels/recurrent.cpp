@@ -27,7 +27,7 @@ class RecurrentForward {
 
   RecurrentForward(const RecurrentParams& p, const RecurrentUnit& u, Arena arena)
       : p_(p), u_(u), chunk_(p, u, false, arena) {
-    out_ = {arena.take<T>(kRecurrentChunk * chunk_.values.step), chunk_.values.step};
+    scratch_ = {arena.take<T>(kRecurrentChunk * chunk_.values.step), chunk_.values.step};
     pairs_ = {arena.take<T>(kRecurrentChunk * kRecurrentChunk), kRecurrentChunk};
     bytes_ = arena.used();
   }
@@ -38,14 +38,31 @@ class RecurrentForward {
     chunk_.load_first();
     for (std::int64_t token = u_.begin; token < u_.end;) {
       const std::int64_t n = chunk_.begin(token);
+      look_ahead(token + n);
       if (p_.out.data != nullptr) read(token, n);
-      chunk_.end(n);
+      chunk_.end(n, &ahead_);
       token += n;
     }
     store_state();
   }
 
  private:
+  // The rows of the next chunk come while this one is computed.
+  void look_ahead(std::int64_t token) {
+    ahead_.clear();
+    const std::int64_t rows = std::min(kRecurrentChunk, u_.end - token);
+    const auto add = [&](const Matrix& m, std::int64_t head, std::int64_t width) {
+      constexpr auto kSize = static_cast<std::int64_t>(sizeof(T));
+      if (m.data != nullptr)
+        ahead_.add(row_of<T>(m, u_.batch, head, token), m.length * kSize, rows, width * kSize);
+    };
+    const std::int64_t q_head = u_.head / p_.group;
+    add(p_.v, u_.head, p_.v_width);
+    add(p_.k, q_head, p_.width);
+    add(p_.q, q_head, p_.width);
+    add(p_.out, u_.head, p_.v_width);
+  }
+
   void read(std::int64_t token, std::int64_t n) {
     chunk_.load_queries(token, n);
     // Tokens are read before the decay with a bonus, which then stands on the diagonal.
@@ -53,16 +70,21 @@ class RecurrentForward {
     find_pairs(chunk_.k_across, n);
     for (std::int64_t i = 0; before && i < n; ++i) pairs_[i][i] = chunk_.bonus_of(token + i);
     const Rows<T>& state = chunk_.state;
+    // Straight to where it goes, where that is whole vectors.
+    const bool direct = !p_.normalise && u_.columns == scratch_.step;
+    out_ = scratch_;
+    if (direct)
+      out_ = {mutable_row_of<T>(p_.out, u_.batch, u_.head, token) + u_.column, p_.out.length};
     for_strips<T>(n, [&](std::int64_t i, std::int64_t height) HWY_ATTR {
       product_strip<false>(height, chunk_.q_across + i, kRecurrentChunk, state.data, state.step,
-                           p_.width, out_[i], out_.step, out_.step);
+                           p_.width, out_[i], out_.step, scratch_.step, &ahead_);
     });
     add_pairs(chunk_.values, n);
     if (p_.rank_one) {
       find_pairs(chunk_.rank_one.a_across, n);
       add_pairs(chunk_.rank_one.values, n);
     }
-    store_out(token, n);
+    if (!direct) store_out(token, n);
   }
 
   // pairs[j][i] = keys_j . Q~_i for j <= i, from the first panel that has any.
@@ -71,7 +93,7 @@ class RecurrentForward {
       const std::int64_t from = j / B::kPanel * B::kPanel;
       product_strip<false>(height, keys_across + j, kRecurrentChunk, chunk_.q_across + from,
                            kRecurrentChunk, p_.width, pairs_[j] + from, kRecurrentChunk,
-                           round_up(n, B::kLanes) - from);
+                           round_up(n, B::kLanes) - from, &ahead_);
       for (std::int64_t r = j; r < j + height; ++r)
         std::fill(pairs_[r] + from, pairs_[r] + r, T(0));
     });
@@ -81,7 +103,7 @@ class RecurrentForward {
   void add_pairs(const Rows<T>& values, std::int64_t n) {
     for_strips<T>(n, [&](std::int64_t i, std::int64_t height) HWY_ATTR {
       product_strip<true>(height, pairs_.data + i, kRecurrentChunk, values.data, values.step,
-                          i + height, out_[i], out_.step, out_.step);
+                          i + height, out_[i], out_.step, scratch_.step, &ahead_);
     });
   }
 
@@ -109,8 +131,10 @@ class RecurrentForward {
   const RecurrentParams& p_;
   const RecurrentUnit& u_;
   RecurrentChunk<T> chunk_;
-  Rows<T> out_;    // [chunk][columns]
-  Rows<T> pairs_;  // [chunk keys][chunk queries]
+  Rows<T> scratch_;  // [chunk][columns], of outputs
+  Rows<T> out_;      // outputs, there or in place
+  Rows<T> pairs_;    // [chunk keys][chunk queries]
+  Ahead ahead_;
   std::size_t bytes_ = 0;
 };
 

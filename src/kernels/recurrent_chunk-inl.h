@@ -35,6 +35,8 @@ class RecurrentChunk {
     const std::int64_t step = whole_vectors<T>(columns), k_step = whole_vectors<T>(p.width);
     state = {arena.take<T>(p.width * step), step};
     values = {arena.take<T>(kC * step), step};
+    values_as_they_lie_ = !rows && columns == step && p.beta.data == nullptr &&
+                          p.gates == nullptr && !p.normalise && !p.delta && !p.rank_one;
     k_across = arena.take<T>(p.width * kC);
     q_across = arena.take<T>(p.width * kC);
     copies_ = rows || gates.any();
@@ -60,7 +62,10 @@ class RecurrentChunk {
     std::int64_t n = std::min(kRecurrentChunk - in_block, u_.end - token);
     const bool made = p_.gates != nullptr;
     if (made && in_block == 0) (*p_.gates)(u_, token, n, made_decay_, made_beta_);
-    load_values(p_, u_, token, n, made ? made_beta_ + in_block : nullptr, values);
+    if (values_as_they_lie_)
+      values = {const_cast<T*>(row_of<T>(p_.v, u_.batch, u_.head, token)) + u_.column, p_.v.length};
+    else
+      load_values(p_, u_, token, n, made ? made_beta_ + in_block : nullptr, values);
     n = rows_before_poison(values, n, columns);
     if (p_.delta || p_.rank_one) n = keys_before_poison(token, n);
     n = gates.fill(u_.batch, u_.head, token, n, made ? made_decay_ + in_block : nullptr);
@@ -92,8 +97,8 @@ class RecurrentChunk {
   }
 
   // The state after the chunk. Keys as they lie: a sum over tokens needs no transposition.
-  void end(std::int64_t n) {
-    product<true>(p_.width, k.data, k.step, values.data, values.step, n, state, columns);
+  void end(std::int64_t n, Ahead* ahead = nullptr) {
+    product<true>(p_.width, k.data, k.step, values.data, values.step, n, state, columns, ahead);
     if (p_.rank_one)
       product<true>(p_.width, rank_one.a.data, rank_one.a.step, rank_one.values.data,
                     rank_one.values.step, n, state, columns);
@@ -153,7 +158,7 @@ class RecurrentChunk {
   const RecurrentParams& p_;
   const RecurrentUnit& u_;
   std::int64_t q_head_;
-  bool copies_ = false;
+  bool copies_ = false, values_as_they_lie_ = false;
   T *made_decay_ = nullptr, *made_beta_ = nullptr;  // of 64 tokens
   Rows<T> k_rows_, q_rows_;
 };
