@@ -93,8 +93,16 @@ void map_elements(const FeatureParams& p, const T* x, std::int64_t x_step, std::
 
 template <class T>
 T half_square(const T* x, std::int64_t count) {
-  T sum = 0;
-  for (std::int64_t i = 0; i < count; ++i) sum += x[i] * x[i];
+  using B = Blocking<T>;
+  const typename B::D d;
+  auto squares = hn::Zero(d);
+  std::int64_t i = 0;
+  for (; i + B::kLanes <= count; i += B::kLanes) {
+    const auto v = hn::LoadU(d, x + i);
+    squares = hn::MulAdd(v, v, squares);
+  }
+  T sum = hn::GetLane(hn::SumOfLanes(d, squares));
+  for (; i < count; ++i) sum += x[i] * x[i];
   return sum / 2;
 }
 
@@ -112,15 +120,24 @@ void map_features(const FeatureParams& p, const void* x, std::int64_t x_step, st
   across(scratch.rows.data, scratch.rows.step, rows, p.width, scratch.across);
   product<false>(rows, scratch.across, kFeatureRows, static_cast<const T*>(p.directions), p.step,
                  p.width, Rows<T>{to, p.step}, p.features);
+  using B = Blocking<T>;
+  const typename B::D d;
   for (std::int64_t r = 0; r < rows; ++r) {
-    const T less = half_square(scratch.rows[r], p.width);
-    T top = -std::numeric_limits<T>::infinity();
+    const auto less = hn::Set(d, half_square(scratch.rows[r], p.width));
+    auto top = hn::Set(d, -std::numeric_limits<T>::infinity());
     T* row = to + r * p.step;
-    for (std::int64_t c = 0; c < p.features; ++c) {
-      row[c] -= less;
-      top = row[c] > top ? row[c] : top;
+    std::int64_t c = 0;
+    for (; c + B::kLanes <= p.features; c += B::kLanes) {
+      const auto y = hn::Sub(hn::Load(d, row + c), less);
+      hn::Store(y, d, row + c);
+      top = hn::IfThenElse(hn::Gt(y, top), y, top);  // never NaN
     }
-    static_cast<T*>(tops)[r] = top;
+    T largest = hn::GetLane(hn::MaxOfLanes(d, top));
+    for (; c < p.features; ++c) {
+      row[c] -= hn::GetLane(less);
+      largest = row[c] > largest ? row[c] : largest;
+    }
+    static_cast<T*>(tops)[r] = largest;
   }
 }
 

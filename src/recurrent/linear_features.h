@@ -93,13 +93,14 @@ class LinearFeatures {
   void differentiate(const ConstTensor& x, const ConstTensor& features, const Tensor& d_features,
                      std::int64_t begin, std::int64_t n, const Tensor& d_x) const {
     const std::size_t bytes = kernel_.workspace_bytes(p_);
-    for_row_blocks(
-        n, [&](int thread, std::int64_t b, std::int64_t h, std::int64_t row, std::int64_t rows) {
-          kernel_.differentiate(p_, x.row<T>(b, h, begin + row), x.strides[2], rows,
-                                features.row<T>(b, h, row), d_features.row<T>(b, h, row),
-                                d_x.row<T>(b, h, begin + row), d_x.strides[2],
-                                context_.workspace(thread, bytes));
-        });
+    for_row_blocks(batch_ * heads_, n,
+                   [&](int thread, std::int64_t i, std::int64_t row, std::int64_t rows) {
+                     const std::int64_t b = i / heads_, h = i % heads_;
+                     kernel_.differentiate(p_, x.row<T>(b, h, begin + row), x.strides[2], rows,
+                                           features.row<T>(b, h, row), d_features.row<T>(b, h, row),
+                                           d_x.row<T>(b, h, begin + row), d_x.strides[2],
+                                           context_.workspace(thread, bytes));
+                   });
   }
 
  private:
@@ -117,13 +118,14 @@ class LinearFeatures {
             {heads_ * block_ * p_.step, block_ * p_.step, p_.step, 1}};
   }
 
+  // Calls each(thread, head, first row, rows) for the rows of all heads, some at a time.
   template <class Each>
-  void for_row_blocks(std::int64_t n, const Each& each) const {
+  void for_row_blocks(std::int64_t heads, std::int64_t n, const Each& each) const {
     const std::int64_t blocks = (n + kernels::kFeatureRows - 1) / kernels::kFeatureRows;
     const ContextUse use(context_);
-    parallel_units(threads_, batch_ * heads_ * blocks, [&](int thread, std::int64_t i) {
-      const std::int64_t head = i / blocks, row = i % blocks * kernels::kFeatureRows;
-      each(thread, head / heads_, head % heads_, row, std::min(kernels::kFeatureRows, n - row));
+    parallel_units(threads_, heads * blocks, [&](int thread, std::int64_t i) {
+      const std::int64_t row = i % blocks * kernels::kFeatureRows;
+      each(thread, i / blocks, row, std::min(kernels::kFeatureRows, n - row));
     });
   }
 
@@ -132,20 +134,26 @@ class LinearFeatures {
   }
 
   void map_rows(const ConstTensor& x, std::int64_t begin, std::int64_t n, std::vector<T>& to) {
+    // One token of every head is as many rows as there are heads, which read directions once.
+    const bool joined = block_ == 1 && (batch_ <= 1 || x.strides[0] == heads_ * x.strides[1]);
+    const std::int64_t heads = joined ? 1 : batch_ * heads_, rows = joined ? batch_ * heads_ : n,
+                       stride = joined ? x.strides[1] : x.strides[2];
     const std::size_t bytes = kernel_.workspace_bytes(p_);
     const ConstTensor out = view(to, n);
     for_row_blocks(
-        n, [&](int thread, std::int64_t b, std::int64_t h, std::int64_t row, std::int64_t rows) {
-          kernel_.map(p_, x.row<T>(b, h, begin + row), x.strides[2], rows,
-                      const_cast<T*>(out.row<T>(b, h, row)), favor() ? top_of(b, h, row) : nullptr,
-                      context_.workspace(thread, bytes));
+        heads, rows, [&](int thread, std::int64_t i, std::int64_t row, std::int64_t count) {
+          const std::int64_t b = i / heads_, h = i % heads_;
+          kernel_.map(p_, x.row<T>(b, h, begin) + row * stride, stride, count,
+                      const_cast<T*>(out.row<T>(b, h, 0)) + row * p_.step,
+                      favor() ? top_of(b, h, row) : nullptr, context_.workspace(thread, bytes));
         });
   }
 
   void exponentiate(std::int64_t n, std::vector<T>& to) {
     const ConstTensor out = view(to, n);
     for_row_blocks(
-        n, [&](int, std::int64_t b, std::int64_t h, std::int64_t row, std::int64_t rows) {
+        batch_ * heads_, n, [&](int, std::int64_t i, std::int64_t row, std::int64_t rows) {
+          const std::int64_t b = i / heads_, h = i % heads_;
           kernel_.exponentiate(p_, rows, top_of(b, h, row), const_cast<T*>(out.row<T>(b, h, row)));
         });
   }
