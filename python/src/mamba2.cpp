@@ -12,6 +12,7 @@
 #include "attn/reference_recurrent.h"
 #include "bindings.h"
 #include "gradients.h"
+#include "implied.h"
 
 namespace attn::python {
 
@@ -125,6 +126,15 @@ nb::any run_reference(nb::handle x, nb::handle dt, nb::handle a, nb::handle b, n
   return results.object();
 }
 
+nb::any run_implied(nb::handle x, nb::handle dt, nb::handle a, nb::handle b, nb::handle c,
+                    nb::handle dt_bias, nb::handle queries, bool softplus, Limits dt_limits,
+                    int threads, const std::string& isa) {
+  const Call call("[implied_mamba2]", x, dt, a, b, c, nb::none(), dt_bias, nb::none(), softplus,
+                  dt_limits, nb::none());
+  return implied_rows(kind_of(x), ImpliedAttention::of(call.inputs(), call.options), queries,
+                      context(threads, isa));
+}
+
 }  // namespace
 
 void bind_mamba2(nb::module_& m) {
@@ -156,6 +166,10 @@ wrt: with respect to what, among x, dt, a, b, c, d, dt_bias and state.)");
         "dt_bias"_a = nb::none(), nb::kw_only(), "softplus"_a = true, "dt_limits"_a = any,
         "state"_a = nb::none(), "return_state"_a = false, "offsets"_a = nb::none(),
         "The oracle: mamba2() once more, a token at a time, in float64.");
+  m.def("implied_mamba2", &run_implied, "x"_a, "dt"_a, "a"_a, "b"_a, "c"_a,
+        "dt_bias"_a = nb::none(), nb::kw_only(), "queries"_a = nb::none(), "softplus"_a = true,
+        "dt_limits"_a = any, "threads"_a = 0, "isa"_a = "automatic",
+        "The attention that mamba2() implies, as implied_recurrent(); the skip d goes around it.");
   Gradients::bind(m, "Mamba2Gradients");
 }
 

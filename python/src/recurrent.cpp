@@ -11,6 +11,7 @@
 #include "attn/reference_recurrent.h"
 #include "bindings.h"
 #include "gradients.h"
+#include "implied.h"
 
 namespace attn::python {
 
@@ -160,6 +161,16 @@ nb::any merged_delta(nb::handle first, nb::handle second, nb::handle transition)
   return nb::borrow<nb::any>(state.object());
 }
 
+nb::any run_implied(nb::handle q, nb::handle k, nb::handle v, nb::handle log_decay, nb::handle beta,
+                    nb::handle bonus, nb::handle queries, nb::handle a, nb::handle b,
+                    const std::string& rule, int threads, const std::string& isa) {
+  const std::string function = "[implied_recurrent]";
+  const Call call(function, q, k, v, log_decay, beta, bonus, a, b, nb::none(),
+                  options_of(function, rule, false, 0, nb::none()));
+  return implied_rows(kind_of(q), ImpliedAttention::of(call.inputs(), call.options), queries,
+                      context(threads, isa));
+}
+
 }  // namespace
 
 void bind_recurrent(nb::module_& m) {
@@ -216,6 +227,16 @@ transition [B, H, Dk, Dk]: the state that the second part makes of the identity 
         "b"_a = nb::none(), "rule"_a = "add", "normalise"_a = false, "epsilon"_a = 0.0,
         "state"_a = nb::none(), "return_state"_a = false, "offsets"_a = nb::none(),
         "The oracle: recurrent() once more, a token at a time, in float64.");
+  m.def("implied_recurrent", &run_implied, "q"_a, "k"_a, "v"_a, "log_decay"_a = nb::none(),
+        "beta"_a = nb::none(), "bonus"_a = nb::none(), nb::kw_only(), "queries"_a = nb::none(),
+        "a"_a = nb::none(), "b"_a = nb::none(), "rule"_a = "add", "threads"_a = 0,
+        "isa"_a = "automatic",
+        R"(The attention that recurrent() implies (arXiv 2403.01590, 2405.16504).
+
+A head puts out y_i = sum over j of a_ij v_j, with a_ij = q_i^T G_i ... G_{j+1} beta_j k_j through the
+gates between. Returns |a_ij| over the sum of their row, [H, queries, L] float64: as probabilities of
+attention. The arguments are those of recurrent(), of one text (B = 1) that begins without a state;
+values only tell how many heads there are. queries: of which tokens; None: of all, a square.)");
   Gradients::bind(m, "RecurrentGradients");
 }
 

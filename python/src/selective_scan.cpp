@@ -12,6 +12,7 @@
 #include "attn/scan.h"
 #include "bindings.h"
 #include "gradients.h"
+#include "implied.h"
 #include "scan_arrays.h"
 
 namespace attn::python {
@@ -188,6 +189,15 @@ nb::any merged(nb::handle first, nb::handle second, nb::handle a, nb::handle ela
   return nb::borrow<nb::any>(state.object());
 }
 
+nb::any run_implied(nb::handle u, nb::handle delta, nb::handle a, nb::handle b, nb::handle c,
+                    nb::handle delta_bias, nb::handle queries, bool softplus, int threads,
+                    const std::string& isa) {
+  const Call call("[implied_selective_scan]", u, delta, a, b, c, nb::none(), nb::none(), delta_bias,
+                  nb::none(), softplus, nb::none());
+  return implied_rows(kind_of(u), ImpliedAttention::of(call.inputs(), call.options), queries,
+                      context(threads, isa));
+}
+
 }  // namespace
 
 void bind_selective_scan(nb::module_& m) {
@@ -229,6 +239,13 @@ selective_scan() returned with it. Elapsed times of parts add up.)");
         "softplus"_a = false, "state"_a = nb::none(), "return_state"_a = false,
         "return_elapsed"_a = false, "offsets"_a = nb::none(),
         "The oracle: selective_scan() once more, plain and slow, in float64.");
+  m.def("implied_selective_scan", &run_implied, "u"_a, "delta"_a, "a"_a, "b"_a, "c"_a,
+        "delta_bias"_a = nb::none(), nb::kw_only(), "queries"_a = nb::none(), "softplus"_a = false,
+        "threads"_a = 0, "isa"_a = "automatic",
+        R"(The attention that selective_scan() implies, as implied_recurrent(), of one text (B = 1).
+
+Channels have gates of their own and are one head: |a_ij| are summed over them, [1, queries, L]. The
+skip d and the gate z go around it.)");
   Gradients::bind(m, "ScanGradients");
 }
 

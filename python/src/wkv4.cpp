@@ -8,6 +8,7 @@
 #include "attn/scan.h"
 #include "bindings.h"
 #include "gradients.h"
+#include "implied.h"
 #include "scan_arrays.h"
 
 namespace attn::python {
@@ -105,6 +106,13 @@ nb::any merged(nb::handle first, nb::handle second, nb::handle decay, nb::handle
   return nb::borrow<nb::any>(state.object());
 }
 
+nb::any run_implied(nb::handle k, nb::handle v, nb::handle decay, nb::handle bonus,
+                    nb::handle queries, int threads, const std::string& isa) {
+  const Call call("[implied_wkv4]", k, v, decay, bonus, nb::none(), nb::none());
+  return implied_rows(kind_of(k), ImpliedAttention::of(call.inputs()), queries,
+                      context(threads, isa));
+}
+
 }  // namespace
 
 void bind_wkv4(nb::module_& m) {
@@ -138,6 +146,11 @@ last states. wrt: with respect to what, among k, v, decay, bonus and state.)");
   m.def("reference_wkv4", &run_reference, "k"_a, "v"_a, "decay"_a, "bonus"_a, nb::kw_only(),
         "state"_a = nb::none(), "return_state"_a = false, "offsets"_a = nb::none(),
         "The oracle: wkv4() once more, from the sum over all tokens before, in float64.");
+  m.def("implied_wkv4", &run_implied, "k"_a, "v"_a, "decay"_a, "bonus"_a, nb::kw_only(),
+        "queries"_a = nb::none(), "threads"_a = 0, "isa"_a = "automatic",
+        R"(The attention that wkv4() implies, as implied_recurrent(), of one text (B = 1).
+
+The weights of the mean, summed over the channels, which are one head: [1, queries, L].)");
   Gradients::bind(m, "Wkv4Gradients");
 }
 
