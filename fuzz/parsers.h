@@ -27,7 +27,9 @@
 #include "model/sentencepiece.h"
 #include "model/tokenizer.h"
 #include "model/tokenizer_config.h"
+#include "model/translators.h"
 #include "model/weight_type.h"
+#include "model/word_tokens.h"
 #include "model/wordpiece.h"
 #include "model/world_tokenizer.h"
 
@@ -91,6 +93,15 @@ inline void llama2c(Bytes bytes) {
   }
 }
 
+// The weights of a file with these bytes, for what reads them from a file alone.
+inline Weights weights_of(Bytes bytes, const std::string& extension) {
+  static const std::string stem =
+      (std::filesystem::temp_directory_path() / ("attn-fuzz-" + std::to_string(getpid()))).string();
+  const std::string path = stem + extension;
+  write_file(path, std::string(text_of(bytes)));
+  return Weights(path);
+}
+
 // A GGUF file as a model: its tokenizer cuts a text, and what its tensors say is a transformer.
 inline void gguf_model(const Gguf& file, Bytes bytes) {
   try {
@@ -106,12 +117,8 @@ inline void gguf_model(const Gguf& file, Bytes bytes) {
     tokenizer.decode(encoded.ids, false);
   } catch (const Error&) {
   }
-  static const std::string path =
-      (std::filesystem::temp_directory_path() / ("attn-fuzz-" + std::to_string(getpid()) + ".gguf"))
-          .string();
   try {
-    write_file(path, std::string(text_of(bytes)));
-    Weights weights(path);
+    Weights weights = weights_of(bytes, ".gguf");
     DescribedModel model = load_gguf(weights);
     require(static_cast<std::int64_t>(model.weights.layers.size()) == model.config.layers);
     const Transformer made(model.config, std::move(model.weights));
@@ -163,10 +170,33 @@ inline void gguf(Bytes bytes) {
   }
 }
 
-// Every variable lies in the file, has the size of its shape, and is asked for as a setting.
+// What a CTranslate2 file's variables say is two transformers.
+inline void ctranslate2_model(Bytes bytes) {
+  try {
+    Weights weights = weights_of(bytes, ".bin");
+    DescribedTranslator model = load_ctranslate2(weights, "", "fuzz").model;
+    for (DescribedModel* const side : {&model.encoder, &model.decoder}) {
+      require(static_cast<std::int64_t>(side->weights.layers.size()) == side->config.layers);
+      const Transformer made(side->config, std::move(side->weights));
+      require(made.config().vocabulary > 0);
+    }
+  } catch (const Error&) {
+  }
+}
+
+// Every variable lies in the file, has the size of its shape, and is asked for as a setting; then
+// as a model, and as a list of tokens.
 inline void ctranslate2(Bytes bytes) {
+  for (const char* const source : {"fuzz.txt", "fuzz.json"}) {
+    try {
+      for (const std::string& token : parse_token_list(text_of(bytes), source))
+        require(token.size() <= bytes.size() * 3);
+    } catch (const Error&) {
+    }
+  }
   try {
     const CTranslate2 file(std::as_bytes(bytes), "fuzz");
+    ctranslate2_model(bytes);
     const std::string* before = nullptr;
     for (const TensorEntry& entry : file.tensors()) {
       require(before == nullptr || *before < entry.name);
@@ -207,7 +237,8 @@ inline void sentencepiece(Bytes bytes) {
   }
 }
 
-// A config.json whose weights are absent, so that no model of it can be loaded; and a
+// A config.json whose weights are absent, so that no model of it can be loaded: of one transformer,
+// of an encoder-decoder or of a model with a state. And a generation_config.json, and a
 // tokenizer_config.json.
 inline void config(Bytes bytes) {
   static Weights none = [] {
@@ -215,21 +246,29 @@ inline void config(Bytes bytes) {
     write_file(path.string(), std::string("\2\0\0\0\0\0\0\0{}", 10));
     return Weights(path.string());
   }();
-  bool loaded = false;
+  const std::string text(text_of(bytes));
+  const auto refused = [](const auto& load) {
+    try {
+      load();
+      return false;
+    } catch (const Error&) {
+      return true;
+    }
+  };
+  require(refused([&] { load_described(text, "fuzz", none); }));
+  require(refused([&] { load_translator(text, "fuzz", {}, none); }));
+  require(refused([&] { load_recurrent(text, "fuzz", none); }));
+  constexpr std::int64_t kPositions = 100, kVocabulary = 50;
   try {
-    load_described(std::string(text_of(bytes)), "fuzz", none);
-    loaded = true;
+    const Json tree = Json::parse(text, "fuzz");
+    const SearchSettings search = read_search(Fields(tree, "fuzz"), kPositions, kVocabulary);
+    require(search.beams >= 1 && search.max_tokens >= 1 && search.max_tokens <= kPositions);
+    for (const std::int32_t id : search.ends) require(id >= 0 && id < kVocabulary);
   } catch (const Error&) {
   }
-  try {
-    load_recurrent(std::string(text_of(bytes)), "fuzz", none);
-    loaded = true;
-  } catch (const Error&) {
-  }
-  require(!loaded);
   try {
     const TokenizerConfig tokenizer = parse_tokenizer_config(text_of(bytes), "fuzz");
-    for (const auto& [text, id] : tokenizer.added) require(!text.empty() && id >= 0);
+    for (const auto& added : tokenizer.added) require(!added.first.empty() && added.second >= 0);
   } catch (const Error&) {
   }
 }

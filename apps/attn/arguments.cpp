@@ -71,12 +71,16 @@ constexpr const char* kHeadsExamples = R"eg(Examples:
   attn heads smollm2 book.txt --documents 4 --length 256 --ablation --csv > heads.csv
   attn heads smollm2 book.txt --sinks
   attn heads minilm letters.txt --json
+  attn heads ./opus-mt-en-fr english.txt --target french.txt
 
 Masses and entropies are means over the tokens of all documents. 'share' is the entropy over the
 largest possible, 'first' the mass on the first token, 'sink' the share of documents in which that
 is above 0.3, 'distance' in tokens. 'rep-prev', 'duplicate' and 'induction' are the mass on the
 token before, on the same token and on the one that followed it, on 100 random tokens that come
-twice. 'even' is a head that spreads evenly: what the others are to be compared with.)eg";
+twice. 'even' is a head that spreads evenly: what the others are to be compared with.
+
+Of an encoder-decoder every line is a document; encoder, decoder and cross have tables of their own.
+In cross tokens of the target look at those of the source.)eg";
 
 constexpr const char* kTranslateExamples = R"eg(Examples:
   attn translate ./opus-mt-en-fr "A dog runs across the meadow."
@@ -285,6 +289,11 @@ Command parse(int argc, const char* const* argv) {
   sub->add_option("-f,--file", generate.file, "File with the prompt ('-': standard input)")
       ->type_name("FILE");
   sub->add_flag("--lines", generate.lines, "The file has a prompt a line; empty lines are skipped");
+  sub->add_option("--side-by-side", generate.how.side_by_side,
+                  "Of several prompts, run so many at a time: memory grows with them")
+      ->check(CLI::Range(1, 1 << 24).description(""))
+      ->type_name("N")
+      ->capture_default_str();
   const CLI::Option* const max_tokens =
       sub->add_option("-n,--max-tokens", generate.how.max_tokens, "Generate at most N tokens")
           ->check(CLI::Range(1, 1 << 24).description(""))
@@ -392,6 +401,10 @@ Command parse(int argc, const char* const* argv) {
                   "Read the first N documents at most (default: 20; with --sinks: 100)")
       ->check(CLI::Range(1, 1 << 24).description(""))
       ->type_name("N");
+  sub->add_option(
+         "--target", heads.target,
+         "Of an encoder-decoder: file with a target a line (default: its own translations)")
+      ->type_name("FILE");
   sub->add_flag("--ablation", heads.ablation,
                 "Also the loss that each head saves: one more run a head and document");
   sub->add_flag("--sinks", heads.sinks,

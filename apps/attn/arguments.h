@@ -66,6 +66,7 @@ struct HeadsOptions {
   Common common;
   std::string model;
   std::vector<std::string> files;  // "-": standard input
+  std::string target;              // of an encoder-decoder: file with a target a line
   std::int64_t length = 0;         // 0: the library's default
   std::int64_t documents = 0;      // 0: the library's default
   bool ablation = false;

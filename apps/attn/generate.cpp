@@ -45,20 +45,29 @@ std::vector<std::string> prompts(const GenerateOptions& options) {
   return {text};
 }
 
-// As fast as all of them together were.
+std::string speed(const Generation& g) {
+  std::string line = fmt::format("{} tokens of prompt in {}", g.prompt_tokens,
+                                 duration_text(g.prompt_seconds * 1e3));
+  // The first token belongs to the prompt's time.
+  if (g.ids.size() > 1 && g.seconds > 0)
+    line +=
+        fmt::format(", then {:.1f} tokens/s", static_cast<double>(g.ids.size() - 1) / g.seconds);
+  return line;
+}
+
+// As fast as all of them together were: some begin when others have ended.
 std::string speed(const std::vector<Generation>& all) {
-  std::int64_t prompt = 0, tokens = 0;
-  double until = 0, seconds = 0;
+  std::int64_t prompt = 0;
+  std::size_t tokens = 0;
+  double seconds = 0;
   for (const Generation& g : all) {
     prompt += g.prompt_tokens;
-    // The first token belongs to the prompt's time.
-    tokens += std::max<std::int64_t>(static_cast<std::int64_t>(g.ids.size()) - 1, 0);
-    until = std::max(until, g.prompt_seconds);
+    tokens += g.ids.size();
     seconds = std::max(seconds, g.prompt_seconds + g.seconds);
   }
-  std::string line = fmt::format("{} tokens of prompt in {}", prompt, duration_text(until * 1e3));
-  if (tokens > 0 && seconds > until)
-    line += fmt::format(", then {:.1f} tokens/s", static_cast<double>(tokens) / (seconds - until));
+  std::string line = fmt::format("{} prompts of {} tokens, and {} more, in {}", all.size(), prompt,
+                                 tokens, duration_text(seconds * 1e3));
+  if (seconds > 0) line += fmt::format(": {:.1f} tokens/s", static_cast<double>(tokens) / seconds);
   return line;
 }
 
@@ -117,7 +126,7 @@ void generate(const GenerateOptions& options) {
       print(fmt::format("{}{}{}\n", i == 0 ? "" : "\n", bold(texts[i]), got[i].text));
     }
   }
-  note(speed(got));
+  note(one ? speed(got.front()) : speed(got));
 }
 
 }  // namespace attn::cli

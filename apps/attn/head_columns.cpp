@@ -1,5 +1,6 @@
 #include "head_columns.h"
 
+#include <cmath>
 #include <stdexcept>
 
 namespace attn::cli {
@@ -7,7 +8,9 @@ namespace attn::cli {
 const std::vector<HeadColumn>& head_columns() {
   using Value = std::optional<double>;
   const auto plain = [](double HeadMeasures::*place) {
-    return [place](const HeadMeasures& head) { return Value(head.*place); };
+    return [place](const HeadMeasures& head) {
+      return std::isnan(head.*place) ? Value() : Value(head.*place);
+    };
   };
   const auto repeated = [](double RepeatScores::*place) {
     return [place](const HeadMeasures& head) {

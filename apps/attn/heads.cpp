@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <stdexcept>
+#include <utility>
 
 #include "arguments.h"
 #include "head_columns.h"
@@ -88,12 +89,17 @@ std::string text_of(const HeadTable& table) {
   return text;
 }
 
-std::string csv_of(const HeadTable& table) {
+std::string csv_header() {
   std::string text = "layer,head";
   for (const HeadColumn& column : head_columns()) text += "," + column.name;
-  text += "\n";
+  return text + "\n";
+}
+
+// `begin`: of every line.
+std::string csv_lines(const HeadTable& table, const std::string& begin = "") {
+  std::string text;
   const auto add = [&](const HeadMeasures& head, const std::string& name) {
-    text += fmt::format("{},{}", head.layer, name);
+    text += fmt::format("{}{},{}", begin, head.layer, name);
     for (const HeadColumn& column : head_columns()) {
       const auto value = column.value(head);
       text += value ? fmt::format(",{}", *value) : ",";
@@ -137,11 +143,66 @@ void print_sinks(const HeadsOptions& options, const LanguageModel& model) {
                   table.length, kSinkMass, table.uniform));
 }
 
+// Every line is a text, and belongs to the same line of the targets.
+void print_translation_heads(const HeadsOptions& options, const TranslationModel& model) {
+  const bool given = !options.target.empty();
+  std::vector<std::string> lines, sources, targets;
+  for (const std::string& text : read_all(options.files)) {
+    const std::vector<std::string> more = all_lines(text);
+    lines.insert(lines.end(), more.begin(), more.end());
+  }
+  const std::vector<std::string> of_target =
+      given ? all_lines(read_text(options.target)) : std::vector<std::string>{};
+  if (given && of_target.size() != lines.size()) {
+    throw std::invalid_argument(fmt::format("heads: the texts have {} lines, '{}' has {}",
+                                            lines.size(), options.target, of_target.size()));
+  }
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    if (is_blank(lines[i])) continue;
+    sources.push_back(lines[i]);
+    if (given) targets.push_back(of_target[i]);
+  }
+  TranslationHeadTable tables;
+  const auto start = std::chrono::steady_clock::now();
+  {
+    RunsProgress progress;
+    HeadOptions how{
+        .length = options.length, .ablation = options.ablation, .progress = std::ref(progress)};
+    if (options.documents > 0) how.documents = options.documents;
+    tables = measure_heads(model, sources, targets, how);
+  }
+  const double seconds = seconds_since(start);
+  const std::pair<const char*, HeadTable*> parts[] = {
+      {"encoder", &tables.encoder}, {"decoder", &tables.decoder}, {"cross", &tables.cross}};
+  std::string text = options.csv ? "part," + csv_header() : "";
+  for (const auto& [name, table] : parts) {
+    sort_heads(*table, options.sort);
+    if (options.csv)
+      text += csv_lines(*table, std::string(name) + ",");
+    else
+      text += (text.empty() ? "" : "\n") + bold(name) + "\n" + text_of(*table);
+  }
+  if (options.common.json)
+    return print(json(TranslationHeadsReport{options.model, tables, seconds}));
+  print(text);
+  note(fmt::format("{} pairs of texts, {} tokens of sources and {} of targets, in {}",
+                   tables.cross.documents, tables.encoder.tokens, tables.decoder.tokens,
+                   duration_text(seconds * 1e3)));
+}
+
 }  // namespace
 
 void heads(const HeadsOptions& options) {
-  const std::string path = reading_model_path("heads", options.model, options.offline);
+  const std::string path = model_path(options.model, options.offline);
   const Context context = options.common.context();
+  if (is_translation_model(path)) {
+    if (options.sinks) throw std::invalid_argument("heads: --sinks needs a language model");
+    return print_translation_heads(options, TranslationModel::load(path, context));
+  }
+  if (!options.target.empty()) {
+    throw std::invalid_argument("heads: --target needs an encoder-decoder, which '" +
+                                options.model + "' is not");
+  }
   if (options.sinks) return print_sinks(options, LanguageModel::load(path, context));
   HeadTable table;
   double seconds = 0;
@@ -162,7 +223,7 @@ void heads(const HeadsOptions& options) {
   }
   sort_heads(table, options.sort);
   if (options.common.json) return print(json(HeadsReport{options.model, table, seconds}));
-  print(options.csv ? csv_of(table) : text_of(table));
+  print(options.csv ? csv_header() + csv_lines(table) : text_of(table));
   note(fmt::format("{} documents of up to {} tokens, {} in all, in {}", table.documents,
                    table.length, table.tokens, duration_text(seconds * 1e3)));
 }

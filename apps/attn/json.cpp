@@ -201,7 +201,9 @@ std::string json(const LookReport& report) {
   return text(out);
 }
 
-std::string json(const HeadsReport& report) {
+namespace {
+
+Json members(const HeadTable& table) {
   const auto entry = [](Json to, const HeadMeasures& head) {
     for (const HeadColumn& column : head_columns()) {
       const auto value = column.value(head);
@@ -210,16 +212,30 @@ std::string json(const HeadsReport& report) {
     return to;
   };
   Json heads = Json::array(), even = Json::array();
-  for (const HeadMeasures& h : report.table.heads)
+  for (const HeadMeasures& h : table.heads)
     heads.push_back(entry({{"layer", h.layer}, {"head", h.head}}, h));
-  for (const HeadMeasures& h : report.table.uniform) even.push_back(entry({{"layer", h.layer}}, h));
+  for (const HeadMeasures& h : table.uniform) even.push_back(entry({{"layer", h.layer}}, h));
+  return {{"documents", table.documents},
+          {"tokens", table.tokens},
+          {"length", table.length},
+          {"heads", std::move(heads)},
+          {"uniform", std::move(even)}};
+}
+
+}  // namespace
+
+std::string json(const HeadsReport& report) {
+  Json all = {{"model", report.model}, {"seconds", report.seconds}};
+  all.update(members(report.table));
+  return text(all);
+}
+
+std::string json(const TranslationHeadsReport& report) {
   return text({{"model", report.model},
-               {"documents", report.table.documents},
-               {"tokens", report.table.tokens},
-               {"length", report.table.length},
                {"seconds", report.seconds},
-               {"heads", std::move(heads)},
-               {"uniform", std::move(even)}});
+               {"encoder", members(report.tables.encoder)},
+               {"decoder", members(report.tables.decoder)},
+               {"cross", members(report.tables.cross)}});
 }
 
 std::string json(const SinksReport& report) {

@@ -81,6 +81,13 @@ struct HeadsReport {
   double seconds = 0;
 };
 
+// Of an encoder-decoder.
+struct TranslationHeadsReport {
+  std::string model;
+  TranslationHeadTable tables;
+  double seconds = 0;
+};
+
 struct SinksReport {
   std::string model;
   SinkTable table;
@@ -154,6 +161,7 @@ std::string json(const GenerateReport& report);
 std::string json(const ScoreReport& report);
 std::string json(const TranslateReport& report);
 std::string json(const HeadsReport& report);
+std::string json(const TranslationHeadsReport& report);
 std::string json(const SinksReport& report);
 std::string json(const ObserveReport& report);
 std::string json(const ExplainReport& report);

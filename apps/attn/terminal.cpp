@@ -123,12 +123,22 @@ std::string read_text(const std::string& file) {
   return all;
 }
 
+bool is_blank(const std::string& line) {
+  return line.find_first_not_of(" \t") == std::string::npos;
+}
+
 std::vector<std::string> split_lines(const std::string& text) {
+  std::vector<std::string> lines = all_lines(text);
+  std::erase_if(lines, is_blank);
+  return lines;
+}
+
+std::vector<std::string> all_lines(const std::string& text) {
   std::vector<std::string> lines;
   std::istringstream in(text);
   for (std::string line; std::getline(in, line);) {
-    if (!line.empty() && line.back() == '\r') line.pop_back();
-    if (line.find_first_not_of(" \t") != std::string::npos) lines.push_back(line);
+    if (line.ends_with('\r')) line.pop_back();
+    lines.push_back(line);
   }
   return lines;
 }

@@ -29,8 +29,12 @@ std::string duration_text(double ms);
 
 // The file's content; "-" is standard input. Throws attn::Error.
 std::string read_text(const std::string& file);
-// One text a line, without empty lines.
+// Nothing but spaces and tabs.
+bool is_blank(const std::string& line);
+// One text a line, without blank lines.
 std::vector<std::string> split_lines(const std::string& text);
+// With them, so that line n of one file belongs to line n of another.
+std::vector<std::string> all_lines(const std::string& text);
 
 // A line of progress on standard error, replaced by the next and cleared at the end; only on a
 // terminal.

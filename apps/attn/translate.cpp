@@ -1,7 +1,6 @@
 // attn translate: an encoder-decoder translates texts.
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <stdexcept>
 
 #include "arguments.h"
@@ -12,26 +11,10 @@
 
 namespace attn::cli {
 
-namespace {
-
-// Every line is a text, so that line n of the output belongs to line n of the input.
-std::vector<std::string> lines_of(const std::string& text) {
-  std::vector<std::string> lines;
-  for (std::size_t begin = 0; begin < text.size();) {
-    const std::size_t end = std::min(text.find('\n', begin), text.size());
-    lines.push_back(text.substr(begin, end - begin));
-    if (lines.back().ends_with('\r')) lines.back().pop_back();
-    begin = end + 1;
-  }
-  return lines;
-}
-
-}  // namespace
-
 void translate(const TranslateOptions& options) {
   const std::vector<std::string> texts =
       options.text ? std::vector{*options.text}
-                   : lines_of(read_text(options.file.empty() ? "-" : options.file));
+                   : all_lines(read_text(options.file.empty() ? "-" : options.file));
   if (texts.empty()) throw std::invalid_argument("translate: there is no text");
   const std::string path = model_path(options.model, options.offline);
   if (!is_translation_model(path)) {
@@ -42,8 +25,7 @@ void translate(const TranslateOptions& options) {
   TranslateReport report{.model = options.model, .translations = {}};
   Progress progress;
   for (std::size_t i = 0; i < texts.size(); ++i) {
-    const bool empty =
-        std::all_of(texts[i].begin(), texts[i].end(), [](char c) { return c == ' ' || c == '\t'; });
+    const bool empty = is_blank(texts[i]);
     if (texts.size() > 1 && options.common.json)
       progress.show(fmt::format("Translating {} of {}", i + 1, texts.size()));
     Translation got;

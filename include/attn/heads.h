@@ -12,6 +12,7 @@
 #include "attn/inspect.h"
 #include "attn/language_model.h"
 #include "attn/model.h"
+#include "attn/translation_model.h"
 
 namespace attn {
 
@@ -59,6 +60,20 @@ HeadTable measure_heads(const LanguageModel& model, std::span<const std::string>
                         const HeadOptions& options = {});
 HeadTable measure_heads(const Model& model, std::span<const std::string> texts,
                         const HeadOptions& options = {});
+
+// Of an encoder-decoder. In `cross`, where tokens of targets look at those of sources, `first`,
+// `sink`, `special` and `punctuation` are the source's, and self, previous, next and distance NaN.
+struct TranslationHeadTable {
+  HeadTable encoder, decoder, cross;
+};
+
+// Over pairs of texts, `options.documents` at most. `targets`: one for each source, or none: those
+// that the model makes of them. Throws std::invalid_argument for other numbers of texts, and for
+// options.length and ablation; as TranslationModel::observe, too.
+TranslationHeadTable measure_heads(const TranslationModel& model,
+                                   std::span<const std::string> sources,
+                                   std::span<const std::string> targets = {},
+                                   const HeadOptions& options = {});
 
 // How many heads have their sink at the first token, whatever the tokens say (Gu et al. 2024, Table
 // 1): on natural text, random tokens, and one random token repeated.

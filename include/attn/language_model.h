@@ -39,7 +39,11 @@ struct GenerationOptions {
   std::vector<std::string> stop = {};  // texts that end the text where they begin
   DType cache = DType::f32;            // of keys and values: float32, bfloat16 or int8
   std::int64_t chunk = 512;            // tokens of the prompt that run together
-  std::int64_t top_keys = 0;           // above 0: report where heads look, so many keys of each
+  // Prompts of generate_batch() that run at a time; the next one begins when one has ended. Memory
+  // grows with them; speed only as long as reading the weights, once for all of them, takes more
+  // time than multiplying by them.
+  std::int64_t side_by_side = 64;
+  std::int64_t top_keys = 0;  // above 0: report where heads look, so many keys of each
   // Above 0: remember so many tokens, the first `sinks` and the last others, and go on for as long
   // as asked, past the model's positions (StreamingLLM, arXiv 2309.17453). Positions are counted
   // within what is remembered. A prompt that is longer runs in pieces of a quarter of the window.
@@ -200,7 +204,7 @@ class LanguageModel {
                       const std::function<void(std::string_view)>& show = {}) const;
   // Continues prompts of any lengths side by side, which is faster than one after the other. Each
   // is sampled as it would be alone; its numbers agree to rounding, not to the bit, as products of
-  // several rows do. `show` takes the prompt's index too.
+  // several rows do. `show` takes the prompt's index too. Times count from this call.
   std::vector<Generation> generate_batch(
       std::span<const std::vector<std::int32_t>> prompts, const GenerationOptions& options = {},
       const std::function<void(std::size_t, std::string_view)>& show = {}) const;

@@ -68,6 +68,10 @@ class TranslationModel {
   std::string decode(std::span<const std::int32_t> ids) const;
   // The vocabulary's spelling of a source token. Throws std::invalid_argument for an id without.
   std::string piece(std::int32_t id) const;
+  // Tokens for people and pages: joined, their texts are the text, special ones by their names.
+  std::vector<RecordToken> tokens(std::span<const std::int32_t> source) const;
+  // The start token and those of a target: what the decoder reads.
+  std::vector<RecordToken> target_tokens(std::span<const std::int32_t> target) const;
 
   // The best translation that beam search finds. Throws std::invalid_argument for a text without
   // tokens or with more than the model has positions, and for an option without meaning.

@@ -95,16 +95,20 @@ PyGeneration generate(PyLanguageModel& m, nb::handle prompt, std::int64_t max_to
                     m.model.info());
 }
 
-std::vector<PyGeneration> generate_batch(
-    PyLanguageModel& m, const std::vector<nb::object>& prompts, std::int64_t max_tokens,
-    double temperature, std::int64_t top_k, double top_p, double min_p, double repetition_penalty,
-    std::uint64_t seed, const std::vector<std::string>& stop, bool chat, const std::string& system,
-    const std::string& kv_cache, std::int64_t window, std::int64_t sinks, nb::handle on_text) {
+std::vector<PyGeneration> generate_batch(PyLanguageModel& m, const std::vector<nb::object>& prompts,
+                                         std::int64_t max_tokens, double temperature,
+                                         std::int64_t top_k, double top_p, double min_p,
+                                         double repetition_penalty, std::uint64_t seed,
+                                         const std::vector<std::string>& stop, bool chat,
+                                         const std::string& system, const std::string& kv_cache,
+                                         std::int64_t window, std::int64_t sinks,
+                                         std::int64_t side_by_side, nb::handle on_text) {
   std::vector<Ids> ids;
   for (const nb::object& prompt : prompts) ids.push_back(prompt_ids(m, prompt, chat, system));
-  const GenerationOptions options =
+  GenerationOptions options =
       options_of(max_tokens, {repetition_penalty, temperature, top_k, top_p, min_p, seed}, stop,
                  kv_cache, window, sinks);
+  options.side_by_side = side_by_side;
   nb::gil_scoped_release release;
   const std::lock_guard one_at_a_time(m.busy);
   std::vector<Generation> all =
@@ -171,11 +175,13 @@ called with each piece of text as soon as it is certain.)")
            "temperature"_a = 0.0, "top_k"_a = 0, "top_p"_a = 1.0, "min_p"_a = 0.0,
            "repetition_penalty"_a = 1.0, "seed"_a = 0, "stop"_a = std::vector<std::string>{},
            "chat"_a = false, "system"_a = "", "kv_cache"_a = "float32", "window"_a = 0,
-           "sinks"_a = 4, "on_text"_a = nb::none(),
+           "sinks"_a = 4, "side_by_side"_a = GenerationOptions{}.side_by_side,
+           "on_text"_a = nb::none(),
            R"(Continues prompts of any lengths side by side; returns a Generation each.
 
 Faster than one after the other. Arguments as of generate(), which samples each prompt alike; numbers
-agree to rounding. on_text is called with a prompt's index and a piece of text.)");
+agree to rounding. side_by_side: prompts that run at a time, memory grows with them. on_text is called
+with a prompt's index and a piece of text.)");
 }
 
 }  // namespace attn::python

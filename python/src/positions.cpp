@@ -1,6 +1,7 @@
 // attn.rope, attn.sinusoidal, attn.alibi_slopes, attn.t5_bucket, attn.RopeScaling.
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 
 #include <cstring>
 #include <numeric>
@@ -107,7 +108,11 @@ void bind_positions(nb::module_& m) {
           "truncate"_a = true, "attention_factor"_a = 0.0, "mscale"_a = 0.0,
           "mscale_all_dim"_a = 0.0, "paper_ramp"_a = false, "YaRN.")
       .def_static("llama3", &RopeScaling::llama3, "factor"_a = 8.0, "low_freq_factor"_a = 1.0,
-                  "high_freq_factor"_a = 4.0, "original_length"_a = 8192, "LLaMA 3.1.");
+                  "high_freq_factor"_a = 4.0, "original_length"_a = 8192, "LLaMA 3.1.")
+      .def_static(
+          "divided", &RopeScaling::divided, "divisors"_a,
+          "Every frequency divided by its own number, [rotary width / 2], as GGUF files keep "
+          "LLaMA 3.1's.");
 
   m.def("rope", &rotated, "x"_a, "positions"_a = nb::none(), nb::kw_only(), "base"_a = 10000.0,
         "layout"_a = "half", "fraction"_a = 1.0, "scaling"_a = nb::none(), "sequence_length"_a = 0,

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <limits>
 #include <numeric>
 
 #include "model/unicode.h"
@@ -19,14 +20,29 @@ bool is_punctuation_text(const std::string& text) {
   return some;
 }
 
+std::vector<TokenKind> kinds_of(const std::vector<RecordToken>& tokens) {
+  std::vector<TokenKind> kinds;
+  for (const RecordToken& token : tokens) {
+    kinds.push_back({.special = token.special,
+                     .punctuation = !token.special && is_punctuation_text(token.text)});
+  }
+  return kinds;
+}
+
 HeadAnswers::HeadAnswers(std::int64_t layer_count, std::int64_t head_count,
                          std::int64_t token_count)
-    : layers(layer_count), heads(head_count), tokens(token_count) {
-  const auto rows = static_cast<std::size_t>(layers * heads), n = static_cast<std::size_t>(tokens);
+    : HeadAnswers(layer_count, head_count, token_count, token_count) {
+  cross = false;
+  distances.resize(static_cast<std::size_t>(layers * heads * bins()));
+}
+
+HeadAnswers::HeadAnswers(std::int64_t layer_count, std::int64_t head_count,
+                         std::int64_t token_count, std::int64_t key_count)
+    : layers(layer_count), heads(head_count), tokens(token_count), keys(key_count), cross(true) {
+  const auto rows = static_cast<std::size_t>(layers * heads);
   for (auto* of_queries : {&entropy, &relative_entropy, &max_probability})
-    of_queries->resize(rows * n);
-  columns.resize(rows * n);
-  distances.resize(rows * static_cast<std::size_t>(bins()));
+    of_queries->resize(rows * static_cast<std::size_t>(tokens));
+  columns.resize(rows * static_cast<std::size_t>(keys));
 }
 
 Observed HeadAnswers::observed() {
@@ -35,7 +51,8 @@ Observed HeadAnswers::observed() {
   o.entropy = {entropy.data(), of_queries};
   o.relative_entropy = {relative_entropy.data(), of_queries};
   o.max_probability = {max_probability.data(), of_queries};
-  o.column_mass = {columns.data(), Shape{layers, heads, 1, tokens}};
+  o.column_mass = {columns.data(), Shape{layers, heads, 1, keys}};
+  if (cross) return o;
   o.distances = {.first = 1 - tokens,
                  .step = 1,
                  .bins = bins(),
@@ -46,9 +63,9 @@ Observed HeadAnswers::observed() {
 // A row adds the same to neighbouring keys and distances: the change at each end of an interval
 // is enough, summed up at the end.
 void HeadAnswers::answer_evenly(std::int64_t layer, const Mask& mask) {
-  const Geometry geometry{.q_len = tokens, .k_len = tokens};
-  std::vector<double> column(static_cast<std::size_t>(tokens + 1)),
-      distance(static_cast<std::size_t>(bins() + 1));
+  const Geometry geometry{.q_len = tokens, .k_len = keys};
+  std::vector<double> column(static_cast<std::size_t>(keys + 1)),
+      distance(cross ? 0 : static_cast<std::size_t>(bins() + 1));
   for (std::int64_t q = 0; q < tokens; ++q) {
     const std::vector<Interval> intervals = mask.row(geometry, 0, 0, q);
     std::int64_t visible = 0;
@@ -59,6 +76,7 @@ void HeadAnswers::answer_evenly(std::int64_t layer, const Mask& mask) {
       for (std::int64_t k = i.begin; k < i.end; k += i.step == 1 ? length : i.step) {
         column[static_cast<std::size_t>(k)] += p;
         column[static_cast<std::size_t>(k + length)] -= p;
+        if (cross) continue;
         distance[static_cast<std::size_t>(q - k - length + 1 + tokens)] += p;
         distance[static_cast<std::size_t>(q - k + 1 + tokens)] -= p;
       }
@@ -68,8 +86,9 @@ void HeadAnswers::answer_evenly(std::int64_t layer, const Mask& mask) {
     relative_entropy[row] = visible > 1 ? 1 : 0;
     max_probability[row] = static_cast<float>(p);
   }
-  std::partial_sum(column.begin(), column.end() - 1, columns.begin() + layer * tokens);
-  std::partial_sum(distance.begin(), distance.end() - 1, distances.begin() + layer * bins());
+  std::partial_sum(column.begin(), column.end() - 1, columns.begin() + layer * keys);
+  if (!cross)
+    std::partial_sum(distance.begin(), distance.end() - 1, distances.begin() + layer * bins());
 }
 
 HeadSums::HeadSums(std::int64_t layers, std::int64_t heads) {
@@ -95,7 +114,7 @@ void HeadSums::add(const HeadAnswers& answers, const std::vector<TokenKind>& kin
     to.entropy += sum(answers.entropy);
     to.relative_entropy += sum(answers.relative_entropy);
     to.max_probability += sum(answers.max_probability);
-    for (std::int64_t k = 0; k < n; ++k) {
+    for (std::int64_t k = 0; k < answers.keys; ++k) {
       const TokenKind& kind = kinds[static_cast<std::size_t>(k)];
       if (kind.special) to.special += answers.column(row, k);
       if (kind.punctuation) to.punctuation += answers.column(row, k);
@@ -103,6 +122,10 @@ void HeadSums::add(const HeadAnswers& answers, const std::vector<TokenKind>& kin
     const double first = answers.column(row, 0);
     to.first += first;
     if (first > kSinkMass * static_cast<double>(n)) ++to.sink;
+    if (answers.cross) {
+      to.self = to.previous = to.next = to.distance = std::numeric_limits<double>::quiet_NaN();
+      continue;
+    }
     to.self += answers.mass_at(row, 0);
     if (n > 1) {
       to.previous += answers.mass_at(row, 1);

@@ -16,12 +16,18 @@ struct TokenKind {
   bool special = false, punctuation = false;
 };
 
+// Of tokens as models tell them.
+std::vector<TokenKind> kinds_of(const std::vector<RecordToken>& tokens);
+
 // Is it a text of nothing but punctuation, spaces around it aside?
 bool is_punctuation_text(const std::string& text);
 
 // The questions about one document, with places for the answers of every head.
 struct HeadAnswers {
   HeadAnswers(std::int64_t layer_count, std::int64_t head_count, std::int64_t token_count);
+  // Of tokens that look at those of another text, at no distance.
+  HeadAnswers(std::int64_t layer_count, std::int64_t head_count, std::int64_t token_count,
+              std::int64_t key_count);
 
   // [layers, heads, ...]. Views of this object.
   Observed observed();
@@ -29,15 +35,17 @@ struct HeadAnswers {
   void answer_evenly(std::int64_t layer, const Mask& mask);
 
   // Of head `row` = layer * heads + head, summed over queries.
-  double column(std::int64_t row, std::int64_t k) const { return columns[at(row, tokens, k)]; }
+  double column(std::int64_t row, std::int64_t k) const { return columns[at(row, keys, k)]; }
   double mass_at(std::int64_t row, std::int64_t distance) const {
     return distances[at(row, bins(), distance + tokens)];
   }
 
-  std::int64_t layers, heads, tokens;
+  std::int64_t layers, heads, tokens, keys;
+  bool cross = false;                                             // keys are another text's
   std::vector<float> entropy, relative_entropy, max_probability;  // [layers][heads][tokens]
-  std::vector<double> columns;                                    // [layers][heads][tokens]
-  std::vector<double> distances;  // [layers][heads][bins]: bin i is distance i - tokens
+  std::vector<double> columns;                                    // [layers][heads][keys]
+  // [layers][heads][bins]: bin i is distance i - tokens; none in cross-attention.
+  std::vector<double> distances;
 
  private:
   std::int64_t bins() const { return 2 * tokens + 1; }
@@ -50,7 +58,7 @@ class HeadSums {
  public:
   HeadSums(std::int64_t layers, std::int64_t heads);
 
-  // kinds [tokens].
+  // kinds [keys].
   void add(const HeadAnswers& answers, const std::vector<TokenKind>& kinds);
   // Of `period` random tokens that come twice.
   void add_repeated(const HeadAnswers& answers, std::int64_t period);

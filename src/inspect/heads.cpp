@@ -14,6 +14,7 @@ namespace {
 using inspect::HeadAnswers;
 using inspect::HeadSums;
 using inspect::Ids;
+using inspect::kinds_of;
 using inspect::TokenKind;
 
 constexpr std::int64_t kDefaultLength = 1024;
@@ -93,15 +94,6 @@ class Measuring {
   std::optional<HeadAnswers> answers_, even_answers_;
   std::int64_t documents_ = 0, tokens_ = 0, longest_ = 0;
 };
-
-std::vector<TokenKind> kinds_of(const std::vector<RecordToken>& tokens) {
-  std::vector<TokenKind> kinds;
-  for (const RecordToken& token : tokens) {
-    kinds.push_back({.special = token.special,
-                     .punctuation = !token.special && inspect::is_punctuation_text(token.text)});
-  }
-  return kinds;
-}
 
 // The sum of losses of a document's tokens.
 double loss_of(const LanguageModel& model, const Ids& ids, const HeadAblation& ablation) {

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <functional>
+#include <numeric>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -75,8 +77,8 @@ double seconds_since(Clock::time_point start) {
 void check(const TransformerConfig& model, std::span<const std::vector<std::int32_t>> prompts,
            const GenerationOptions& o) {
   const auto text = [](std::int64_t n) { return std::to_string(n); };
-  if (o.max_tokens < 0 || o.chunk < 1 || o.top_keys < 0)
-    fail("max_tokens or top_keys is below 0, or chunk below 1");
+  if (o.max_tokens < 0 || o.chunk < 1 || o.side_by_side < 1 || o.top_keys < 0)
+    fail("max_tokens or top_keys is below 0, or chunk or side_by_side below 1");
   if (o.window > 0) {
     require_window(model, "[generate]", o.window, o.sinks, 1);
     if (o.top_keys > 0) fail("top_keys does not go with a window, which moves keys");
@@ -105,9 +107,9 @@ struct Writer {
 
   Sampler sampler;
   TextStream stream;
-  std::vector<std::int32_t> all;  // the prompt and what was generated
-  std::size_t ran = 0;            // of them, through the model
-  SequenceId sequence = 0;
+  std::vector<std::int32_t> all;       // the prompt and what was generated
+  std::size_t ran = 0;                 // of them, through the model
+  std::optional<SequenceId> sequence;  // none: it waits
   bool ended = false;
   Clock::time_point first_token;
   Generation result;
@@ -124,14 +126,19 @@ std::vector<Generation> generate_batch(
   const bool evicts = options.window > 0;
   // A window's pages: one that the sinks share with nobody, and one that it begins within.
   const std::int64_t page = KvCacheOptions().page_tokens;
-  std::int64_t room = 0;
+  std::vector<std::int64_t> rooms;
   std::vector<Writer> writers;
   for (const std::vector<std::int32_t>& prompt : prompts) {
     const Writer& w = writers.emplace_back(prompt, options);
     const std::int64_t length =
         evicts ? options.window + 2 * page : w.result.prompt_tokens + options.max_tokens;
-    room += (length + page - 1) / page * page;
+    rooms.push_back((length + page - 1) / page * page);
   }
+  // Whichever run at a time, they need no more than the longest.
+  std::sort(rooms.begin(), rooms.end(), std::greater<>());
+  if (static_cast<std::int64_t>(rooms.size()) > options.side_by_side)
+    rooms.resize(static_cast<std::size_t>(options.side_by_side));
+  const std::int64_t room = std::accumulate(rooms.begin(), rooms.end(), std::int64_t{0});
   const auto results = [&] {
     std::vector<Generation> all;
     for (Writer& w : writers) all.push_back(std::move(w.result));
@@ -141,7 +148,6 @@ std::vector<Generation> generate_batch(
 
   const Clock::time_point start = Clock::now();
   KvCache cache(model.cache_options(room, options.cache, evicts), context);
-  for (Writer& w : writers) w.sequence = cache.create();
   std::optional<HeadWatch> heads;
   if (options.top_keys > 0) heads.emplace(model.config(), options.top_keys);
 
@@ -154,7 +160,7 @@ std::vector<Generation> generate_batch(
     w.result.end = why;
     w.result.seconds = seconds_since(w.first_token);
     add_text(w, w.stream.finish());
-    cache.drop(w.sequence);
+    cache.drop(*w.sequence);
   };
   const auto add_token = [&](Writer& w, std::span<const float> logits) {
     const std::int32_t token = w.sampler.next(logits, w.all);
@@ -173,7 +179,8 @@ std::vector<Generation> generate_batch(
       end(w, GenerationEnd::max_tokens);
   };
 
-  // Each turn runs what is left of every text: a prompt, a piece of it, or the newest token.
+  // Each turn runs what is left of the first texts that have not ended: a prompt, a piece of it, or
+  // the newest token.
   const auto width = static_cast<std::size_t>(model.config().width),
              vocabulary = static_cast<std::size_t>(model.config().vocabulary);
   const auto chunk = static_cast<std::size_t>(options.chunk);
@@ -187,16 +194,19 @@ std::vector<Generation> generate_batch(
     std::vector<std::pair<Writer*, std::size_t>>
         chosen;  // with the row that their next token is of
     std::size_t tokens = 0;
+    std::int64_t running = 0;
     for (Writer& w : writers) {
-      if (w.ended || tokens == chunk) continue;
+      if (w.ended) continue;
+      if (running++ == options.side_by_side || tokens == chunk) break;
+      if (!w.sequence) w.sequence = cache.create();
       const std::size_t n = std::min({w.left().size(), piece, chunk - tokens});
       if (evicts) {
-        cache.evict(w.sequence, options.sinks,
+        cache.evict(*w.sequence, options.sinks,
                     options.window - options.sinks - static_cast<std::int64_t>(n));
       }
       const auto next = w.left().first(n);
       ids.insert(ids.end(), next.begin(), next.end());
-      batch.sequences.push_back(w.sequence);
+      batch.sequences.push_back(*w.sequence);
       batch.counts.push_back(static_cast<std::int64_t>(n));
       w.ran += n;
       tokens += n;

@@ -372,10 +372,14 @@ std::vector<Generation> LanguageModel::generate_batch(
   if (impl_->recurrent) {
     // One after the other, each from its own state.
     std::vector<Generation> all;
-    for (std::size_t i = 0; i < prompts.size(); ++i)
-      all.push_back(generate(prompts[i], options, [&](std::string_view text) {
+    double waited = 0;
+    for (std::size_t i = 0; i < prompts.size(); ++i) {
+      Generation& g = all.emplace_back(generate(prompts[i], options, [&](std::string_view text) {
         if (show) show(i, text);
       }));
+      g.prompt_seconds += waited;
+      waited = g.prompt_seconds + g.seconds;
+    }
     return all;
   }
   return attn::generate_batch(

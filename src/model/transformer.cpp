@@ -88,20 +88,25 @@ Transformer::Transformer(const TransformerConfig& config, TransformerWeights wei
   // Kept where queries and keys may be wider.
   if ((config_.block_sparse || config_.global_tokens) && config_.attention_scale == 0)
     config_.attention_scale = 1 / std::sqrt(static_cast<double>(config_.head_width));
-  for (std::int64_t i = 0; i < config_.layers; ++i) {
-    const std::int64_t window =
-        config_.windows.empty() ? 0 : config_.windows[static_cast<std::size_t>(i)];
-    const auto known = std::find(windows_.begin(), windows_.end(), window);
+  const bool alike = config_.masks.empty() &&
+                     std::all_of(weights_.layers.begin(), weights_.layers.end(),
+                                 [](const auto& layer) { return layer.sinks == nullptr; });
+  for (std::size_t i = 0; i < static_cast<std::size_t>(config_.layers); ++i) {
+    const std::int64_t window = config_.windows.empty() ? 0 : config_.windows[i];
+    const auto known = alike ? std::find(windows_.begin(), windows_.end(), window) : windows_.end();
     attention_index_.push_back(static_cast<std::size_t>(known - windows_.begin()));
     if (known != windows_.end()) continue;
     windows_.push_back(window);
     AttentionOptions& options = attention_.emplace_back();
     if (window > 0) options.mask = Mask::window(window - 1, config_.causal ? 0 : window - 1);
     if (config_.causal) options.mask = window > 0 ? Mask::causal() & options.mask : Mask::causal();
+    if (!config_.masks.empty()) options.mask = options.mask & config_.masks[i];
     if (config_.attention_scale > 0) options.score.scale = config_.attention_scale;
     options.score.soft_cap = config_.attention_cap;
     if (config_.alibi) options.score.alibi_slopes = alibi_slopes(config_.heads, config_.alibi_max);
     options.score.t5 = config_.t5;
+    if (const float* const sinks = weights_.layers[i].sinks)
+      options.score.sinks.assign(sinks, sinks + config_.heads);
   }
 }
 
@@ -278,6 +283,13 @@ void Transformer::attend(std::int64_t index, Pass& p) const {
                                                                              context);
   }
   run_attention(index, q, k, p);
+  if (layer.attention_gate.weight != nullptr) {
+    std::vector<float> gate(p.attended.size());
+    product(layer.attention_gate, p.tokens, p.input(), width, gate.data(), heads * value_width,
+            context);
+    nn::gate(static_cast<std::int64_t>(gate.size()), gate.data(), p.attended.data(),
+             nn::Activation::sigmoid, context);
+  }
   if (p.watch->outputs) p.watch->outputs(index, p.tokens, p.attended.data());
   product(layer.output, p.tokens, p.attended.data(), heads * value_width, p.branch.data(), width,
           context);

@@ -67,6 +67,7 @@ struct TransformerConfig {
   // [layers]: keys that a query sees, its own included, and as many after it when not causal; 0:
   // all. Empty: 0 everywhere.
   std::vector<std::int64_t> windows = {};
+  std::vector<Mask> masks = {};  // [layers]: what hides more of the keys; empty: nothing
   std::optional<BlockSparseConfig> block_sparse = {};
   // Tokens of each text see, and are seen by, all of it; their rows have projections of their own
   // (Longformer, arXiv 2004.05150). Every layer then has a window.
@@ -88,6 +89,10 @@ struct TransformerWeights {
   struct Layer {
     Norm attention_norm;  // of what attention reads, or of the sum after it (post_norm)
     Linear query, key, value, output;
+    // Of a gate after attention (arXiv 2505.06708), null: none: heads' outputs are multiplied by
+    // the sigmoid of what it makes of attention's input, [heads * value_width][width].
+    Linear attention_gate;
+    const float* sinks = nullptr;  // [heads]: logits in the denominators; null: none
     Linear global_query, global_key, global_value;  // of global tokens' rows; null: none
     // Of latent attention, in place of key and value: [rank + rotated][width], and rows of each
     // head, of the key and then of the value, [heads * (head_width - rotated + value_width)][rank].
@@ -137,14 +142,14 @@ struct SeenAttention {
   const float* q = nullptr;              // [tokens][heads * head_width], rotated
   const float* k = nullptr;              // [tokens][kv_heads * head_width], rotated
   const float* v = nullptr;              // [tokens][kv_heads * value_width]
-  const float* output_weight = nullptr;  // [width][heads * value_width]
+  const float* output_weight = nullptr;  // [width][heads * value_width], behind a gate if there is
   // Attention to a source: its k and v are told by keep_source(), its q by the tokens' pass, each
   // with null for the other.
   bool source = false;
 };
 
-// Reads, and may change, what the heads of a layer put out, before the output projection:
-// [tokens][heads][value_width].
+// Reads, and may change, what the heads of a layer put out, gated where they are, before the output
+// projection: [tokens][heads][value_width].
 using HeadOutputs = std::function<void(std::int64_t layer, std::int64_t tokens, float* outputs)>;
 
 // What a run tells of its attention, layer by layer, on the way.
@@ -234,8 +239,8 @@ class Transformer {
 
   TransformerConfig config_;
   TransformerWeights weights_;
-  std::vector<std::int64_t> windows_;         // those that differ
-  std::vector<AttentionOptions> attention_;   // of each of them
+  std::vector<AttentionOptions> attention_;   // those that differ
+  std::vector<std::int64_t> windows_;         // of each of them
   std::vector<std::size_t> attention_index_;  // [layers]
 };
 

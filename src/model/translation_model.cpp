@@ -263,6 +263,15 @@ std::vector<RecordToken> tokens_of(std::span<const std::int32_t> ids, const Toke
 
 }  // namespace
 
+std::vector<RecordToken> TranslationModel::tokens(std::span<const std::int32_t> source) const {
+  return tokens_of(source, impl_->tokenizers.source);
+}
+
+std::vector<RecordToken> TranslationModel::target_tokens(
+    std::span<const std::int32_t> target) const {
+  return tokens_of(impl_->from_start(target), impl_->target());
+}
+
 TranslationRecord TranslationModel::record(std::span<const std::int32_t> source,
                                            std::span<const std::int32_t> target,
                                            const std::vector<std::int64_t>& layers,
@@ -275,8 +284,8 @@ TranslationRecord TranslationModel::record(std::span<const std::int32_t> source,
     part->model = named.model;
     part->verbatim = true;
   }
-  out.encoder.tokens = out.cross.keys = tokens_of(source, impl_->tokenizers.source);
-  out.decoder.tokens = tokens_of(ids, impl_->target());
+  out.encoder.tokens = out.cross.keys = tokens(source);
+  out.decoder.tokens = target_tokens(target);
   for (std::size_t i = 1; generated && i < ids.size(); ++i) out.decoder.tokens[i].generated = true;
   out.cross.tokens = out.decoder.tokens;
   return out;

@@ -59,9 +59,14 @@ HWY_INLINE V activate(D d, V x, Activation activation) {
       return hn::MulAdd(half_x, t, half_x);
     }
     case Activation::silu:
+    case Activation::sigmoid: {
+      const V one = hn::Set(d, 1.0F);
       // Exp takes no more than 104, where it is infinite.
-      return hn::Div(
-          x, hn::Add(hn::Set(d, 1.0F), hn::Exp(d, hn::Min(hn::Neg(x), hn::Set(d, 104.0F)))));
+      const V e = hn::Exp(d, hn::Min(hn::Neg(x), hn::Set(d, 104.0F)));
+      // Min drops a NaN; it must come through.
+      const V top = activation == Activation::silu ? x : hn::IfThenElse(hn::IsNaN(x), x, one);
+      return hn::Div(top, hn::Add(one, e));
+    }
     case Activation::none: break;
   }
   return x;

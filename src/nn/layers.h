@@ -13,15 +13,16 @@ enum class Activation : std::uint8_t {
   relu,
   gelu,       // x Φ(x), by erf (arXiv 1606.08415)
   gelu_tanh,  // 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³)))
-  silu        // x / (1 + e^-x), also called swish
+  silu,       // x / (1 + e^-x), also called swish
+  sigmoid     // 1 / (1 + e^-x)
 };
 
 // y = activation(y + bias), in place; y [rows][width], rows `stride` apart; bias [width] or null.
 void bias_activate(std::int64_t rows, std::int64_t width, float* y, std::int64_t stride,
                    const float* bias, Activation activation, const Context& context);
 
-// up = activation(gate) * up, `count` numbers each (arXiv 2002.05202): SwiGLU with silu, GEGLU with
-// gelu.
+// up = activation(gate) * up, `count` numbers each (arXiv 2002.05202): GLU with sigmoid, SwiGLU
+// with silu, GEGLU with gelu.
 void gate(std::int64_t count, const float* gate, float* up, Activation activation,
           const Context& context);
 

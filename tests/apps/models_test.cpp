@@ -120,7 +120,6 @@ TEST(Translate, TranslatesTextsAndFiles) {
   EXPECT_THAT(cut.err, HasSubstr("stopped at 2 tokens"));
   for (const std::vector<std::string>& command : {std::vector<std::string>{"generate", model, text},
                                                   {"run", model, text},
-                                                  {"heads", model, "/dev/null"},
                                                   {"score", model, "/dev/null"}}) {
     const Ran other = attn(command);
     EXPECT_EQ(other.code, 2) << command[0];
@@ -476,6 +475,40 @@ TEST(Heads, JsonAndCsvSayTheSame) {
   std::getline(fields, head, ',');
   std::getline(fields, entropy, ',');
   EXPECT_EQ(std::stod(entropy), report.at("heads")[0].at("entropy").get<double>());
+}
+
+TEST(Heads, OfAnEncoderDecoderHasThreeTables) {
+  const std::string model = std::string(ATTN_ASSETS) + "/aren";
+  if (!std::filesystem::exists(model + "/model.bin")) GTEST_SKIP() << "no " << model;
+  const std::string source = temporary("source.txt"), target = temporary("target.txt");
+  std::ofstream(source) << "آ ت ز م و ن\n\nن\n";
+  std::ofstream(target) << "a t s\n\nn\n";
+  const Ran json = attn({"heads", model, source, "--json"});
+  ASSERT_EQ(json.code, 0) << json.err;
+  const auto report = nlohmann::json::parse(json.out);
+  for (const char* const part : {"encoder", "decoder", "cross"}) {
+    EXPECT_EQ(report.at(part).at("heads").size(), 48U) << part;
+    EXPECT_EQ(report.at(part).at("documents"), 2) << part;
+  }
+  EXPECT_TRUE(report.at("cross").at("heads")[0].at("distance").is_null());
+  EXPECT_TRUE(report.at("decoder").at("heads")[0].at("distance").is_number());
+  const Ran csv = attn({"heads", model, source, "--target", target, "--csv", "--sort", "first"});
+  EXPECT_THAT(csv.out, StartsWith("part,layer,head,entropy,"));
+  EXPECT_THAT(csv.out, HasSubstr("\ncross,0,even,"));
+  const Ran table = attn({"heads", model, source, "--target", target});
+  EXPECT_THAT(table.out, StartsWith("encoder\n"));
+  EXPECT_THAT(table.out, HasSubstr("\n\ncross\n  head  entropy  share  largest  first"));
+  EXPECT_THAT(table.err, StartsWith("2 pairs of texts, 7 tokens of sources and 6 of targets"));
+  const auto fails = [&](std::vector<std::string> arguments, const std::string& what) {
+    const Ran ran = attn(arguments);
+    EXPECT_EQ(ran.code, 2) << what;
+    EXPECT_THAT(ran.err, HasSubstr(what));
+  };
+  std::ofstream(target) << "a t s\n";
+  fails({"heads", model, source, "--target", target}, "the texts have 3 lines");
+  fails({"heads", model, source, "--sinks"}, "--sinks needs a language model");
+  fails({"heads", model, source, "--ablation"}, "not for encoder-decoders");
+  fails({"heads", "demo", source, "--target", target}, "--target needs an encoder-decoder");
 }
 
 TEST(Heads, WrongArgumentsAreSaid) {

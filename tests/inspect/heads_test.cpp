@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <filesystem>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -52,6 +53,10 @@ std::string text_of(int sentences) {
 void expect_same(const HeadStatistics& got, const HeadStatistics& expected) {
   EXPECT_EQ(got.layer, expected.layer);
   const auto near = [&](double HeadStatistics::*place, const char* what) {
+    if (std::isnan(expected.*place)) {
+      EXPECT_TRUE(std::isnan(got.*place)) << what;
+      return;
+    }
     EXPECT_NEAR(got.*place, expected.*place, 1e-5 * (1 + std::abs(expected.*place)))
         << what << " of head " << got.layer << "." << got.head;
   };
@@ -209,6 +214,62 @@ TEST(Heads, EncodersHaveMeasuresToo) {
   for (std::size_t i = 0; i < table.uniform.size(); ++i)
     expect_same(table.uniform[i], even[i * heads]);
   EXPECT_THROW(measure_heads(model, std::vector{text}, {.ablation = true}), std::invalid_argument);
+}
+
+// One pair of texts is the statistics of its record; several are weighed by their queries.
+TEST(Heads, EncoderDecodersHaveThreeTables) {
+  const std::string folder = std::string(ATTN_ASSETS) + "/aren";
+  if (!std::filesystem::exists(folder + "/model.bin")) GTEST_SKIP() << "no " << folder;
+  const auto model = TranslationModel::load(folder, Context({.threads = 1}));
+  const std::vector<std::string> sources = {"آ ت ز م و ن", "ن"}, targets = {"a t z", "n"};
+  const auto all = [](const TranslationHeadTable& t) {
+    return std::vector{&t.encoder, &t.decoder, &t.cross};
+  };
+  for (const bool given : {true, false}) {
+    std::vector<TranslationHeadTable> alone;
+    for (std::size_t i = 0; i < sources.size(); ++i) {
+      const auto one = std::span(sources).subspan(i, 1);
+      alone.push_back(measure_heads(
+          model, one, given ? std::span(targets).subspan(i, 1) : std::span<const std::string>()));
+      const auto source = model.encode(sources[i]),
+                 target = given ? model.encode_target(targets[i]) : model.translate(source).ids;
+      const TranslationRecord record = model.record(source, target);
+      const AttentionRecord* const records[] = {&record.encoder, &record.decoder, &record.cross};
+      for (std::size_t part = 0; part < 3; ++part) {
+        SCOPED_TRACE(part);
+        const HeadTable& table = *all(alone.back())[part];
+        const auto expected = head_statistics(*records[part]),
+                   even = uniform_statistics(*records[part]);
+        EXPECT_EQ(table.tokens, static_cast<std::int64_t>(records[part]->tokens.size()));
+        ASSERT_EQ(table.heads.size(), expected.size());
+        for (std::size_t h = 0; h < expected.size(); ++h) expect_same(table.heads[h], expected[h]);
+        for (std::size_t l = 0; l < table.uniform.size(); ++l)
+          expect_same(table.uniform[l], even[l * expected.size() / table.uniform.size()]);
+      }
+    }
+    const auto both =
+        measure_heads(model, sources, given ? std::span(targets) : std::span<const std::string>());
+    EXPECT_EQ(both.cross.documents, 2);
+    for (std::size_t part = 0; part < 3; ++part) {
+      const HeadTable &a = *all(alone[0])[part], &b = *all(alone[1])[part];
+      EXPECT_EQ(all(both)[part]->tokens, a.tokens + b.tokens);
+      EXPECT_NEAR(all(both)[part]->heads[7].entropy,
+                  (a.heads[7].entropy * static_cast<double>(a.tokens) +
+                   b.heads[7].entropy * static_cast<double>(b.tokens)) /
+                      static_cast<double>(a.tokens + b.tokens),
+                  1e-9);
+    }
+  }
+  const auto refused = [&](std::size_t count, const HeadOptions& options) {
+    return message_of<std::invalid_argument>(
+        [&] { measure_heads(model, std::span(sources).first(count), targets, options); });
+  };
+  EXPECT_THAT(refused(1, {}), HasSubstr("1 sources and 2 targets"));
+  EXPECT_THAT(refused(2, {.length = 3}), HasSubstr("not for encoder-decoders"));
+  EXPECT_THAT(refused(2, {.ablation = true}), HasSubstr("not for encoder-decoders"));
+  EXPECT_THAT(message_of<std::invalid_argument>(
+                  [&] { measure_heads(model, std::span<const std::string>()); }),
+              HasSubstr("no texts"));
 }
 
 TEST(Heads, WrongQuestionsAreSaid) {

@@ -140,6 +140,7 @@ TEST_F(Generate, WhatCannotBe) {
   EXPECT_THAT(message({1}, {.stop = {""}}), HasSubstr("stop text"));
   EXPECT_NE(message({1}, {.max_tokens = -1}), "");
   EXPECT_NE(message({1}, {.chunk = 0}), "");
+  EXPECT_NE(message({1}, {.side_by_side = 0}), "");
 }
 
 }  // namespace

@@ -129,6 +129,9 @@ TEST(Batch, PromptsGoOnAsTheyWouldAlone) {
        {GenerationOptions{.max_tokens = 20}, GenerationOptions{.max_tokens = 20, .chunk = 7},
         GenerationOptions{.max_tokens = 20, .sampler = {.temperature = 0.8, .seed = 4}},
         GenerationOptions{.max_tokens = 20, .cache = DType::bf16},
+        GenerationOptions{.max_tokens = 20, .side_by_side = 1},
+        GenerationOptions{.max_tokens = 20, .chunk = 7, .side_by_side = 2},
+        GenerationOptions{.max_tokens = 40, .side_by_side = 3, .window = 24, .sinks = 2},
         GenerationOptions{.max_tokens = 40, .window = 24, .sinks = 2}}) {
     std::vector<std::string> shown(prompts.size());
     const auto together = run(model(), prompts, options, {}, &shown);
@@ -154,6 +157,26 @@ TEST(Batch, PromptsGoOnAsTheyWouldAlone) {
   }
   EXPECT_TRUE(run(model(), {}, {}).empty());
   EXPECT_EQ(run(model(), prompts, {.max_tokens = 0}).size(), prompts.size());
+}
+
+TEST(Batch, NoMoreRunAtATimeThanAsked) {
+  const std::vector<Ids> prompts(7, made_ids(3));
+  constexpr int kTokens = 4;
+  for (const int at_a_time : {1, 2, 5, 7}) {
+    std::vector<int> parts(prompts.size());
+    std::int64_t most = 0;
+    generate_batch(
+        model(), prompts, [](std::int32_t) { return "x"; }, {},
+        {.max_tokens = kTokens, .side_by_side = at_a_time}, one_thread(),
+        [&](std::size_t i, std::string_view) {
+          ++parts[i];
+          most = std::max<std::int64_t>(most, std::count_if(parts.begin(), parts.end(), [](int n) {
+                                          return n > 0 && n < kTokens;
+                                        }));
+        });
+    EXPECT_EQ(most, at_a_time);
+    EXPECT_EQ(parts, std::vector<int>(prompts.size(), kTokens));
+  }
 }
 
 // In one layer keys depend on their tokens alone, so that what is kept is what a fresh call reads.

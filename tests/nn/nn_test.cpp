@@ -30,6 +30,7 @@ double activate(double x, Activation activation) {
     case Activation::gelu_tanh:
       return 0.5 * x * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
     case Activation::silu: return x / (1 + std::exp(-x));
+    case Activation::sigmoid: return 1 / (1 + std::exp(-x));
   }
   return 0;
 }
@@ -153,8 +154,8 @@ TEST(Activations, MatchTheirDefinitions) {
   std::vector<float> points;
   for (double x = -12; x <= 12; x += 1.0 / 512) points.push_back(static_cast<float>(x));
   for (const float x : {-1e30F, 1e30F, -0.0F, 1e-20F, -1e-20F, 88.0F, -88.0F}) points.push_back(x);
-  for (const Activation activation :
-       {Activation::relu, Activation::gelu, Activation::gelu_tanh, Activation::silu}) {
+  for (const Activation activation : {Activation::relu, Activation::gelu, Activation::gelu_tanh,
+                                      Activation::silu, Activation::sigmoid}) {
     auto y = points;
     bias_activate(1, static_cast<std::int64_t>(y.size()), y.data(), 0, nullptr, activation,
                   Context());
@@ -168,8 +169,8 @@ TEST(Activations, MatchTheirDefinitions) {
 }
 
 TEST(Activations, LetNaNThrough) {
-  for (const Activation activation :
-       {Activation::relu, Activation::gelu, Activation::gelu_tanh, Activation::silu}) {
+  for (const Activation activation : {Activation::relu, Activation::gelu, Activation::gelu_tanh,
+                                      Activation::silu, Activation::sigmoid}) {
     std::vector<float> y(19, std::numeric_limits<float>::quiet_NaN());
     bias_activate(1, 19, y.data(), 19, nullptr, activation, Context());
     for (const float x : y) EXPECT_TRUE(std::isnan(x)) << static_cast<int>(activation);
@@ -181,7 +182,7 @@ TEST(Gate, MultipliesTheActivatedGate) {
     const auto gates = random(static_cast<std::size_t>(count), 4);
     const auto ups = random(static_cast<std::size_t>(count), 5);
     for (const Activation activation :
-         {Activation::silu, Activation::gelu, Activation::gelu_tanh}) {
+         {Activation::silu, Activation::gelu, Activation::gelu_tanh, Activation::sigmoid}) {
       auto y = ups;
       gate(count, gates.data(), y.data(), activation, Context({.threads = 3}));
       for (std::size_t i = 0; i < y.size(); ++i)

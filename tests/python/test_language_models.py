@@ -140,6 +140,8 @@ def test_generates_several_prompts_side_by_side(model):
     assert ["".join(parts[i]) for i in range(3)] == [g.text for g in got]
     assert [g.prompt_tokens for g in got] == [len(model.encode(p)) if isinstance(p, str) else len(p)
                                               for p in prompts]
+    in_turn = model.generate_batch(prompts, max_tokens=6, side_by_side=1)
+    assert [g.ids for g in in_turn] == [g.ids for g in got]
     drawn = model.generate_batch(["The king", "x"], max_tokens=6, temperature=1.0, seed=3)
     assert drawn[0].ids == model.generate_batch(["The king"], max_tokens=6, temperature=1.0, seed=3)[0].ids
     assert model.generate_batch([], max_tokens=6) == []

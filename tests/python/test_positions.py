@@ -51,6 +51,13 @@ def test_rope_parts_and_scalings():
     ):
         out = attn.rope(x, [10, 20, 30, 40, 50, 10000], scaling=other)
         np.testing.assert_allclose(np.linalg.norm(out, axis=-1), np.linalg.norm(x, axis=-1), rtol=1e-12)
+    quarter = attn.rope(x, np.arange(6) * 4, scaling=attn.RopeScaling.divided([4] * 8))
+    np.testing.assert_allclose(quarter, attn.rope(x), atol=1e-13)
+    still = attn.rope(x, scaling=attn.RopeScaling.divided([1.0] * 7 + [1e300]))
+    np.testing.assert_allclose(still[..., [7, 15]], x[..., [7, 15]], atol=1e-13)
+    np.testing.assert_array_equal(still[..., :7], attn.rope(x)[..., :7])
+    with pytest.raises(ValueError, match="7"):
+        attn.rope(x, scaling=attn.RopeScaling.divided([1.0] * 7))
     with pytest.raises(ValueError, match="layout"):
         attn.rope(x, layout="quarter")
     with pytest.raises(ValueError):
