@@ -124,21 +124,23 @@ class Gates {
     return n;
   }
 
-  // x[i][...] times its token's factors, for n rows.
+  // x[i][...] times its token's factors, and each[i] unless that is null, for n rows.
   void scale(const Rows<T>& factors, std::int64_t n, const T* x, std::int64_t stride,
-             std::int64_t width, const Rows<T>& out) const {
+             std::int64_t width, const Rows<T>& out, const T* each = nullptr) const {
     using B = Blocking<T>;
     const typename B::D d;
     for (std::int64_t i = 0; i < n; ++i) {
       const T* from = x + i * stride;
       const T* factor = factors[i];
+      const T more = each != nullptr ? each[i] : T(1);
       T* to = out[i];
       std::int64_t c = 0;
+      const auto one = hn::Set(d, factor[0] * more), times = hn::Set(d, more);
       for (; c + B::kLanes <= width; c += B::kLanes) {
-        const auto f = by_channel() ? hn::Load(d, factor + c) : hn::Set(d, factor[0]);
+        const auto f = by_channel() ? hn::Mul(hn::Load(d, factor + c), times) : one;
         hn::Store(hn::Mul(hn::LoadU(d, from + c), f), d, to + c);
       }
-      for (; c < width; ++c) to[c] = from[c] * factor[by_channel() ? c : 0];
+      for (; c < width; ++c) to[c] = from[c] * (factor[by_channel() ? c : 0] * more);
     }
   }
 
@@ -237,17 +239,17 @@ void load_state(const RecurrentParams& p, const RecurrentUnit& u, const Rows<T>&
 }
 
 // What is written for `count` keys, before the delta rule: beta v, and beta for the sum of keys.
-// `made`: their betas, where gates are made.
+// `made`: their betas, where gates are made. `plain`: without betas.
 template <class T>
 void load_values(const RecurrentParams& p, const RecurrentUnit& u, std::int64_t token,
-                 std::int64_t count, const T* made, const Rows<T>& v) {
+                 std::int64_t count, const T* made, bool plain, const Rows<T>& v) {
   const std::int64_t columns = u.columns + (p.normalise ? 1 : 0), whole = whole_vectors<T>(columns);
   for (std::int64_t i = 0; i < count; ++i) {
     T* to = v[i];
     std::copy_n(row_of<T>(p.v, u.batch, u.head, token + i) + u.column, u.columns, to);
     if (p.normalise) to[u.columns] = 1;
     std::fill(to + columns, to + whole, T(0));
-    if ((p.beta.data == nullptr && made == nullptr) || p.delta) continue;
+    if ((p.beta.data == nullptr && made == nullptr) || p.delta || plain) continue;
     const T beta = made != nullptr ? made[i] : *element<T>(p.beta, u.batch, u.head, token + i);
     for (std::int64_t c = 0; c < columns; ++c) to[c] *= beta;
   }

@@ -281,7 +281,7 @@ void step_recurrent(const RecurrentParams& p, const RecurrentUnit& u) {
   T made_decay = 0, made_beta = 0;
   if (made) (*p.gates)(u, u.begin, 1, &made_decay, &made_beta);
   t.beta = p.beta.data == nullptr ? T(1) : *element<T>(p.beta, u.batch, u.head, u.begin);
-  load_values(p, u, u.begin, 1, made ? &made_beta : nullptr, Rows<T>{values, kMost});
+  load_values(p, u, u.begin, 1, made ? &made_beta : nullptr, false, Rows<T>{values, kMost});
   t.values = values;
   t.out = out;
   if (p.log_decay.data != nullptr || made) {

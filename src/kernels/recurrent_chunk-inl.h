@@ -35,8 +35,12 @@ class RecurrentChunk {
     const std::int64_t step = whole_vectors<T>(columns), k_step = whole_vectors<T>(p.width);
     state = {arena.take<T>(p.width * step), step};
     values = {arena.take<T>(kC * step), step};
-    values_as_they_lie_ = !rows && columns == step && p.beta.data == nullptr &&
-                          p.gates == nullptr && !p.normalise && !p.delta && !p.rank_one;
+    // Keys that are scaled anyway take the betas too, whatever the unit's columns.
+    const bool plain = !rows && !p.delta && !p.rank_one,
+               betas = p.beta.data != nullptr || p.gates != nullptr;
+    beta_in_keys_ = plain && betas && gates.any() && p.bonus.data == nullptr;
+    values_as_they_lie_ = plain && columns == step && !p.normalise && betas == beta_in_keys_;
+    if (beta_in_keys_) betas_ = arena.take<T>(kC);
     k_across = arena.take<T>(p.width * kC);
     q_across = arena.take<T>(p.width * kC);
     copies_ = rows || gates.any();
@@ -65,8 +69,9 @@ class RecurrentChunk {
     if (values_as_they_lie_)
       values = {const_cast<T*>(row_of<T>(p_.v, u_.batch, u_.head, token)) + u_.column, p_.v.length};
     else
-      load_values(p_, u_, token, n, made ? made_beta_ + in_block : nullptr, values);
+      load_values(p_, u_, token, n, made ? made_beta_ + in_block : nullptr, beta_in_keys_, values);
     n = rows_before_poison(values, n, columns);
+    if (beta_in_keys_) n = load_betas(token, n, made ? made_beta_ + in_block : nullptr);
     if (p_.delta || p_.rank_one) n = keys_before_poison(token, n);
     n = gates.fill(u_.batch, u_.head, token, n, made ? made_decay_ + in_block : nullptr);
     if (gates.any()) gates.scale_state(gates.at_start, state, p_.width, state.step);
@@ -76,7 +81,7 @@ class RecurrentChunk {
       const Rows<T> reads = scaled(gates.to_q, k, n, q_rows_);
       pack_transposed(reads.data, reads.step, n, p_.width, delta.reads_across);
     }
-    k = scaled(gates.to_k, k, n, k_rows_);
+    k = scaled(gates.to_k, k, n, k_rows_, betas_);
     pack_transposed(k.data, k.step, n, p_.width, k_across);
     if (p_.delta) correct_values(p_, u_, token, n, k_across, state, values, delta);
     if (p_.rank_one) begin_rank_one(token, n);
@@ -130,10 +135,20 @@ class RecurrentChunk {
     solve_rank_one(p_.width, n, k_across, state, values, rank_one);
   }
 
-  Rows<T> scaled(const Rows<T>& factors, const Rows<T>& x, std::int64_t n,
-                 const Rows<T>& to) const {
+  // How many of `count` tokens come before the first whose beta is not finite, at least 1.
+  std::int64_t load_betas(std::int64_t token, std::int64_t count, const T* made) {
+    for (std::int64_t i = 0; i < count; ++i) {
+      betas_[i] = made != nullptr ? made[i] : *element<T>(p_.beta, u_.batch, u_.head, token + i);
+      if (!std::isfinite(betas_[i])) return std::max<std::int64_t>(i, 1);
+    }
+    return count;
+  }
+
+  // `each`: a further factor of every row, or null.
+  Rows<T> scaled(const Rows<T>& factors, const Rows<T>& x, std::int64_t n, const Rows<T>& to,
+                 const T* each = nullptr) const {
     if (gates.any())
-      gates.scale(factors, n, x.data, x.step, p_.width, to);
+      gates.scale(factors, n, x.data, x.step, p_.width, to, each);
     else if (copies_)
       copy_in<T>(x.data, x.step, n, p_.width, to);
     else
@@ -158,7 +173,8 @@ class RecurrentChunk {
   const RecurrentParams& p_;
   const RecurrentUnit& u_;
   std::int64_t q_head_;
-  bool copies_ = false, values_as_they_lie_ = false;
+  bool copies_ = false, values_as_they_lie_ = false, beta_in_keys_ = false;
+  T* betas_ = nullptr;  // where keys take them; null where values do, or there are none
   T *made_decay_ = nullptr, *made_beta_ = nullptr;  // of 64 tokens
   Rows<T> k_rows_, q_rows_;
 };
