@@ -133,11 +133,10 @@ class LanguageModel {
   // Gemma 2, GPT-2, GPT-NeoX, GPT-J, BLOOM, MPT, DeepSeek-V2 without experts (its latent vectors
   // are expanded, and the cache holds keys and values); with a state in place of a cache: Mamba,
   // Mamba-2, RWKV-4, RWKV-5 (texts of any length; heads look by what the state implies, see
-  // attn/implied.h; ablation, windows of a cache, top_keys and value_weighted throw
-  // std::invalid_argument); of GGUF: LLaMA, Mistral, Qwen 2 and 3, Gemma 2, Phi-3 (without
-  // long factors), GPT-2. Throws attn::Error with file and reason; a setting that is not known is
-  // an error that names it. Throws std::invalid_argument for a rope_scaling of a model without
-  // RoPE.
+  // attn/implied.h; ablation, windows of a cache and value_weighted throw std::invalid_argument);
+  // of GGUF: LLaMA, Mistral, Qwen 2 and 3, Gemma 2, Phi-3 (without long factors), GPT-2. Throws
+  // attn::Error with file and reason; a setting that is not known is an error that names it. Throws
+  // std::invalid_argument for a rope_scaling of a model without RoPE.
   static LanguageModel load(const std::string& path, const Context& context = Context(),
                             const LanguageModelOptions& options = {});
 

@@ -249,8 +249,7 @@ Generation generate(const RecurrentModel& model, std::span<const std::int32_t> p
                     const std::vector<std::int32_t>& end_tokens, const GenerationOptions& options,
                     const Context& context, const std::function<void(std::string_view)>& show) {
   if (options.max_tokens < 0 || options.chunk < 1) fail("max_tokens is below 0, or chunk below 1");
-  if (options.window != 0 || options.top_keys != 0)
-    fail("a model with a state keeps no keys: it takes no window and no top_keys");
+  if (options.window != 0) fail("a model with a state keeps no keys: it takes no window");
   if (prompt.empty()) fail("the prompt has no tokens");
   Writer w({prompt.begin(), prompt.end()}, options);
   if (options.max_tokens == 0) return std::move(w.result);

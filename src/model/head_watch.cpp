@@ -43,4 +43,37 @@ void HeadWatch::keep(std::int64_t layer) {
   }
 }
 
+std::vector<TokenAttention> attention_of(const ModelInfo& info, std::int64_t tokens,
+                                         std::int64_t from, std::int64_t top_keys,
+                                         const std::function<void(const Observed&)>& observe) {
+  const std::int64_t heads = info.layers * info.heads;
+  const auto rows = static_cast<std::size_t>(heads * tokens);
+  std::vector<float> entropy(rows), sink(rows), weights(rows * static_cast<std::size_t>(top_keys));
+  std::vector<std::int32_t> keys(weights.size());
+  const Shape of_rows{info.layers, info.heads, tokens, 1};
+  Observed asked;
+  asked.entropy = {entropy.data(), of_rows};
+  asked.key_sets = {.sets = {{0}}, .mass = {sink.data(), of_rows}};
+  asked.top = {.k = top_keys,
+               .weights = {weights.data(), Shape{info.layers, info.heads, tokens, top_keys}},
+               .keys = keys};
+  observe(asked);
+  std::vector<TokenAttention> all;
+  for (std::int64_t q = from; q < tokens; ++q) {
+    TokenAttention& one = all.emplace_back();
+    for (std::int64_t h = 0; h < heads; ++h) {
+      const std::int64_t row = h * tokens + q;
+      one.entropy.push_back(entropy[static_cast<std::size_t>(row)]);
+      one.sink.push_back(sink[static_cast<std::size_t>(row)]);
+      const auto copy = [&](const auto& answers, auto& to) {
+        const auto begin = answers.begin() + row * top_keys;
+        to.insert(to.end(), begin, begin + top_keys);
+      };
+      copy(keys, one.keys);
+      copy(weights, one.weights);
+    }
+  }
+  return all;
+}
+
 }  // namespace attn

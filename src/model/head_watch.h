@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "attn/language_model.h"
@@ -27,5 +28,10 @@ class HeadWatch {
   std::vector<std::int32_t> keys_;
   TokenAttention last_;
 };
+
+// The same of queries [from, tokens) of a text that is there: `observe` answers for all of them.
+std::vector<TokenAttention> attention_of(const ModelInfo& info, std::int64_t tokens,
+                                         std::int64_t from, std::int64_t top_keys,
+                                         const std::function<void(const Observed&)>& observe);
 
 }  // namespace attn

@@ -11,6 +11,7 @@
 #include "model/file.h"
 #include "model/generate.h"
 #include "model/gguf_tokenizer.h"
+#include "model/head_watch.h"
 #include "model/layer_observed.h"
 #include "model/model_info.h"
 #include "model/pooling.h"
@@ -359,8 +360,18 @@ Generation LanguageModel::generate(std::span<const std::int32_t> prompt,
                                    const std::function<void(std::string_view)>& show) const {
   const auto bytes_of = [&](std::int32_t id) { return token_bytes(impl_->tokenizer, id); };
   if (impl_->recurrent) {
-    return attn::generate(*impl_->recurrent, prompt, bytes_of, impl_->ends, options, impl_->context,
-                          show);
+    // A state does not tell who wrote it: where heads looked is asked of the text that came of it.
+    GenerationOptions plain = options;
+    plain.top_keys = std::min<std::int64_t>(options.top_keys, 0);
+    Generation got = attn::generate(*impl_->recurrent, prompt, bytes_of, impl_->ends, plain,
+                                    impl_->context, show);
+    if (options.top_keys < 1 || got.ids.empty()) return got;
+    std::vector<std::int32_t> text(prompt.begin(), prompt.end());
+    text.insert(text.end(), got.ids.begin(), got.ids.end() - 1);
+    got.attention = attention_of(impl_->info, static_cast<std::int64_t>(text.size()),
+                                 static_cast<std::int64_t>(prompt.size()) - 1, options.top_keys,
+                                 [&](const Observed& asked) { observe(text, asked); });
+    return got;
   }
   return attn::generate(*impl_->transformer, prompt, bytes_of, impl_->ends, options, impl_->context,
                         show);

@@ -211,6 +211,21 @@ TEST_P(Recurrent, ImpliesAttention) {
     }
   }
   EXPECT_EQ(head_statistics(record).size(), static_cast<std::size_t>(heads));
+  // When a token was chosen heads looked as the row of the token before it says.
+  const Generation got = model.generate(ids, {.max_tokens = 3, .top_keys = 2});
+  ASSERT_EQ(got.attention.size(), 3U);
+  const TokenAttention& first = got.attention[0];
+  ASSERT_EQ(first.keys.size(), static_cast<std::size_t>(2 * model.info().layers * heads));
+  for (std::int64_t h = 0; h < heads; ++h) {
+    const std::vector<double> row = attention_row(record, kLayer, static_cast<int>(h), n - 1);
+    const auto at = static_cast<std::size_t>(kLayer * heads + h);
+    const auto best = std::max_element(row.begin(), row.end());
+    EXPECT_EQ(first.keys[2 * at], best - row.begin());
+    EXPECT_NEAR(first.weights[2 * at], *best, 1e-5);
+    EXPECT_NEAR(first.sink[at], row[0], 1e-5);
+    EXPECT_NEAR(first.entropy[at],
+                entropy[static_cast<std::size_t>((kLayer * heads + h) * n + n - 1)], 1e-5);
+  }
   EXPECT_NE(page(record).find("implied"), std::string::npos);
   // Of all layers at once, and of a text of one token.
   EXPECT_EQ(model.record(ids).layers.size(), static_cast<std::size_t>(model.info().layers));
@@ -253,7 +268,7 @@ TEST(RecurrentLanguageModel, SaysWhatAStateHasNot) {
               options.window = 8;
               model.generate(ids, options);
             }),
-            "[generate] a model with a state keeps no keys: it takes no window and no top_keys");
+            "[generate] a model with a state keeps no keys: it takes no window");
   EXPECT_EQ(message([&] {
               ScoreOptions options;
               options.sinks = 1;
