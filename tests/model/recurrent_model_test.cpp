@@ -226,7 +226,7 @@ TEST_P(Recurrent, ImpliesAttention) {
     EXPECT_NEAR(first.entropy[at],
                 entropy[static_cast<std::size_t>((kLayer * heads + h) * n + n - 1)], 1e-5);
   }
-  EXPECT_NE(page(record).find("implied"), std::string::npos);
+  EXPECT_NE(page(record).find("\"implied\":true"), std::string::npos);
   // Of all layers at once, and of a text of one token.
   EXPECT_EQ(model.record(ids).layers.size(), static_cast<std::size_t>(model.info().layers));
   const std::vector<std::int32_t> one = {3};
