@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <utility>
 #include <vector>
 
 #include "attention/parallel.h"
@@ -43,6 +44,11 @@ template <class A, class T>
 class Answers {
  public:
   Answers(const Observed& observed, std::int64_t tokens) : o_(observed), tokens_(tokens) {
+    for (std::vector<std::int64_t> keys : o_.key_sets.sets) {  // a key named twice counts once
+      std::sort(keys.begin(), keys.end());
+      keys.erase(std::unique(keys.begin(), keys.end()), keys.end());
+      sets_.push_back(std::move(keys));
+    }
     const Picture& p = o_.picture;
     if (p.mean.empty() && p.largest.empty()) return;
     row_cell_ = shares(p.q_end - p.q_begin, p.rows);
@@ -152,12 +158,12 @@ class Answers {
   }
 
   void see_sets(std::int64_t head, std::int64_t query, const T* row) const {
-    for (std::size_t i = 0; i < o_.key_sets.sets.size() && !o_.key_sets.mass.empty(); ++i) {
-      std::vector<std::int64_t> keys = o_.key_sets.sets[i];  // one named twice counts once
-      std::sort(keys.begin(), keys.end());
-      keys.erase(std::unique(keys.begin(), keys.end()), keys.end());
+    for (std::size_t i = 0; i < sets_.size() && !o_.key_sets.mass.empty(); ++i) {
       double mass = 0;
-      for (const std::int64_t k : keys) mass += k <= query ? row[k] : T(0);
+      for (const std::int64_t k : sets_[i]) {
+        if (k > query) break;
+        mass += row[k];
+      }
       o_.key_sets.mass.row<A>(0, head, query)[i] = static_cast<A>(mass);
     }
   }
@@ -190,6 +196,7 @@ class Answers {
 
   const Observed& o_;
   const std::int64_t tokens_;
+  std::vector<std::vector<std::int64_t>> sets_;  // ascending
   std::vector<std::int64_t> row_cell_, column_cell_;
   std::vector<double> cells_;  // sums of one head's picture
 };
