@@ -3,11 +3,11 @@
 
 #include <algorithm>
 #include <atomic>
-#include <fstream>
 #include <numeric>
 
 #include "attention/cases.h"
 #include "attention/questions.h"
+#include "peak_memory.h"
 
 namespace attn::test {
 namespace {
@@ -284,16 +284,6 @@ TEST(ObserversPlan, IsExplained) {
   EXPECT_NE(text.find("observed   log-sum-exp on the way; second pass for column mass, top 5 keys"),
             std::string::npos)
       << text;
-}
-
-std::int64_t peak_kb() {
-  std::ifstream status("/proc/self/status");
-  std::string word;
-  std::int64_t kb = 0;
-  while (status >> word && word != "VmHWM:") {
-  }
-  status >> kb;
-  return kb;
 }
 
 // Memory grows with the length, not with its square.

@@ -4,13 +4,13 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <fstream>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "attn/recurrent.h"
 #include "attn/reference_recurrent.h"
+#include "peak_memory.h"
 
 namespace attn::test {
 namespace {
@@ -204,16 +204,6 @@ TEST(Mamba2, AStepHasThem) {
   mamba2(p.inputs(), p.y_tensor(), state, p.options);  // in place
   EXPECT_EQ(p.y, once.y);
   EXPECT_EQ(p.before, once.after);
-}
-
-std::int64_t peak_kb() {
-  std::ifstream status("/proc/self/status");
-  std::string word;
-  std::int64_t kb = 0;
-  while (status >> word && word != "VmHWM:") {
-  }
-  status >> kb;
-  return kb;
 }
 
 TEST(Mamba2, MemoryDoesNotGrowWithTheLength) {
