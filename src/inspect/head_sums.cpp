@@ -171,4 +171,27 @@ std::vector<HeadMeasures> HeadSums::means() const {
   return means;
 }
 
+void TableSums::add(const HeadAnswers& heads, const HeadAnswers& even,
+                    const std::vector<TokenKind>& kinds) {
+  heads_.add(heads, kinds);
+  even_.add(even, kinds);
+  ++documents_;
+  tokens_ += heads.tokens;
+  longest_ = std::max(longest_, heads.tokens);
+}
+
+void TableSums::add_repeated(const HeadAnswers& heads, const HeadAnswers& even,
+                             std::int64_t period) {
+  heads_.add_repeated(heads, period);
+  even_.add_repeated(even, period);
+}
+
+HeadTable TableSums::table() const {
+  return {.heads = heads_.means(),
+          .uniform = even_.means(),
+          .documents = documents_,
+          .tokens = tokens_,
+          .length = longest_};
+}
+
 }  // namespace attn::inspect

@@ -71,4 +71,20 @@ class HeadSums {
   double repeated_previous_ = 0, repeated_duplicate_ = 0, repeated_induction_ = 0;  // queries
 };
 
+// Sums of a model's heads and of even ones in their place: a table.
+class TableSums {
+ public:
+  TableSums(std::int64_t layers, std::int64_t heads) : heads_(layers, heads), even_(layers, 1) {}
+
+  // One document more; kinds [keys].
+  void add(const HeadAnswers& heads, const HeadAnswers& even, const std::vector<TokenKind>& kinds);
+  // Of `period` random tokens that come twice.
+  void add_repeated(const HeadAnswers& heads, const HeadAnswers& even, std::int64_t period);
+  HeadTable table() const;
+
+ private:
+  HeadSums heads_, even_;
+  std::int64_t documents_ = 0, tokens_ = 0, longest_ = 0;
+};
+
 }  // namespace attn::inspect

@@ -12,9 +12,9 @@ namespace attn {
 namespace {
 
 using inspect::HeadAnswers;
-using inspect::HeadSums;
 using inspect::Ids;
 using inspect::kinds_of;
+using inspect::TableSums;
 using inspect::TokenKind;
 
 constexpr std::int64_t kDefaultLength = 1024;
@@ -46,33 +46,21 @@ class Measuring {
         mask_(std::move(mask)),
         progress_(progress),
         runs_(runs),
-        heads_(info.layers, info.heads),
-        even_(info.layers, 1) {}
+        sums_(info.layers, info.heads) {}
 
   void document(const std::vector<TokenKind>& kinds, const auto& observe) {
     answer(static_cast<std::int64_t>(kinds.size()), observe);
-    heads_.add(*answers_, kinds);
-    even_.add(*even_answers_, kinds);
-    ++documents_;
-    tokens_ += answers_->tokens;
-    longest_ = std::max(longest_, answers_->tokens);
+    sums_.add(*answers_, *even_answers_, kinds);
   }
   void repeated(std::int64_t tokens, const auto& observe) {
     answer(tokens, observe);
-    heads_.add_repeated(*answers_, kPeriod);
-    even_.add_repeated(*even_answers_, kPeriod);
+    sums_.add_repeated(*answers_, *even_answers_, kPeriod);
   }
   void ran() {
     if (progress_) progress_(++done_, runs_);
   }
 
-  HeadTable table() const {
-    return {.heads = heads_.means(),
-            .uniform = even_.means(),
-            .documents = documents_,
-            .tokens = tokens_,
-            .length = longest_};
-  }
+  HeadTable table() const { return sums_.table(); }
 
  private:
   void answer(std::int64_t tokens, const auto& observe) {
@@ -90,9 +78,8 @@ class Measuring {
   std::function<Mask(std::int64_t, std::int64_t)> mask_;
   const std::function<void(std::int64_t, std::int64_t)>& progress_;
   std::int64_t runs_, done_ = 0;
-  HeadSums heads_, even_;
+  TableSums sums_;
   std::optional<HeadAnswers> answers_, even_answers_;
-  std::int64_t documents_ = 0, tokens_ = 0, longest_ = 0;
 };
 
 // The sum of losses of a document's tokens.

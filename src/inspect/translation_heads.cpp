@@ -10,7 +10,7 @@ namespace attn {
 namespace {
 
 using inspect::HeadAnswers;
-using inspect::HeadSums;
+using inspect::TableSums;
 using inspect::TokenKind;
 
 // Sums of one kind of attention, and of even heads in its place, over pairs of texts.
@@ -18,46 +18,31 @@ class Side {
  public:
   Side(const ModelInfo& info, const Mask& mask, bool cross)
       : layers_(info.layers),
+        heads_(info.heads),
         mask_(mask),
         cross_(cross),
-        heads_(info.layers, info.heads),
-        even_(info.layers, 1),
-        heads_of_layer_(info.heads) {}
+        sums_(info.layers, info.heads) {}
 
   Observed ask(std::int64_t queries, std::int64_t keys) {
     const auto asked = [&](std::int64_t heads) {
       return cross_ ? HeadAnswers(layers_, heads, queries, keys)
                     : HeadAnswers(layers_, heads, queries);
     };
-    answers_.emplace(asked(heads_of_layer_));
+    answers_.emplace(asked(heads_));
     even_answers_.emplace(asked(1));
     for (std::int64_t i = 0; i < layers_; ++i) even_answers_->answer_evenly(i, mask_);
     return answers_->observed();
   }
   // After the run that answered; kinds of the keys.
-  void add(const std::vector<TokenKind>& kinds) {
-    heads_.add(*answers_, kinds);
-    even_.add(*even_answers_, kinds);
-    ++documents_;
-    tokens_ += answers_->tokens;
-    longest_ = std::max(longest_, answers_->tokens);
-  }
-  HeadTable table() const {
-    return {.heads = heads_.means(),
-            .uniform = even_.means(),
-            .documents = documents_,
-            .tokens = tokens_,
-            .length = longest_};
-  }
+  void add(const std::vector<TokenKind>& kinds) { sums_.add(*answers_, *even_answers_, kinds); }
+  HeadTable table() const { return sums_.table(); }
 
  private:
-  std::int64_t layers_;
+  std::int64_t layers_, heads_;
   Mask mask_;
   bool cross_;
-  HeadSums heads_, even_;
-  std::int64_t heads_of_layer_;
+  TableSums sums_;
   std::optional<HeadAnswers> answers_, even_answers_;
-  std::int64_t documents_ = 0, tokens_ = 0, longest_ = 0;
 };
 
 }  // namespace
