@@ -50,47 +50,6 @@ void across(const T* from, std::int64_t stride, std::int64_t rows, std::int64_t 
   }
 }
 
-// phi(x) by element, and its derivative times d.
-template <class T>
-T feature(FeatureMap map, T x) {
-  switch (map) {
-    case FeatureMap::relu: return x < 0 ? T(0) : x;  // NaN stays
-    case FeatureMap::elu_plus_one: return x > 0 ? x + 1 : std::exp(x);
-    default: return x;
-  }
-}
-template <class T>
-T derivative(FeatureMap map, T x, T phi) {
-  switch (map) {
-    case FeatureMap::relu: return x > 0 ? T(1) : T(0);
-    case FeatureMap::elu_plus_one: return x > 0 ? T(1) : phi;
-    default: return T(1);
-  }
-}
-
-template <class T>
-void map_elements(const FeatureParams& p, const T* x, std::int64_t x_step, std::int64_t rows,
-                  T* out) {
-  using B = Blocking<T>;
-  const typename B::D d;
-  for (std::int64_t r = 0; r < rows; ++r) {
-    const T* from = x + r * x_step;
-    T* to = out + r * p.step;
-    std::int64_t c = 0;
-    for (; c + B::kLanes <= p.width; c += B::kLanes) {
-      const auto v = hn::LoadU(d, from + c);
-      auto phi = v;
-      if (p.map == FeatureMap::relu) phi = hn::IfThenElse(hn::Lt(v, hn::Zero(d)), hn::Zero(d), v);
-      if (p.map == FeatureMap::elu_plus_one)
-        phi = hn::IfThenElse(hn::Gt(v, hn::Zero(d)), hn::Add(v, hn::Set(d, T(1))),
-                             exp2(d, hn::Mul(v, hn::Set(d, kLog2E<T>))));
-      hn::Store(phi, d, to + c);
-    }
-    for (; c < p.width; ++c) to[c] = feature(p.map, from[c]);
-    std::fill(to + p.width, to + p.step, T(0));
-  }
-}
-
 template <class T>
 T half_square(const T* x, std::int64_t count) {
   using B = Blocking<T>;
@@ -111,7 +70,6 @@ void map_features(const FeatureParams& p, const void* x, std::int64_t x_step, st
                   void* out, void* tops, void* workspace) {
   const T* from = static_cast<const T*>(x);
   T* to = static_cast<T*>(out);
-  if (p.map != FeatureMap::favor) return map_elements(p, from, x_step, rows, to);
   const FeatureScratch<T> scratch(p, Arena(workspace));
   const T scale = static_cast<T>(p.scale);
   for (std::int64_t r = 0; r < rows; ++r) {
@@ -163,14 +121,6 @@ void differentiate_features(const FeatureParams& p, const void* x, std::int64_t 
                             std::int64_t d_x_step, void* workspace) {
   const T *from = static_cast<const T*>(x), *phi = static_cast<const T*>(features);
   T *d_phi = static_cast<T*>(d_features), *to = static_cast<T*>(d_x);
-  if (p.map != FeatureMap::favor) {
-    for (std::int64_t r = 0; r < rows; ++r) {
-      for (std::int64_t c = 0; c < p.width; ++c)
-        to[r * d_x_step + c] =
-            d_phi[r * p.step + c] * derivative(p.map, from[r * x_step + c], phi[r * p.step + c]);
-    }
-    return;
-  }
   // d x^ = (d phi o phi) directions - (sum of d phi o phi) x^
   const FeatureScratch<T> scratch(p, Arena(workspace));
   for (std::int64_t r = 0; r < rows; ++r) {
@@ -195,7 +145,7 @@ std::size_t feature_bytes(const FeatureParams& p) {
 
 template <class T>
 const FeatureKernel& feature_kernel_for() {
-  static constexpr FeatureKernel kKernel{Blocking<T>::kLanes, &feature_bytes<T>, &map_features<T>,
+  static constexpr FeatureKernel kKernel{&feature_bytes<T>, &map_features<T>,
                                          &exponentiate_features<T>, &differentiate_features<T>};
   return kKernel;
 }

@@ -1,11 +1,10 @@
-// Feature maps of linear attention: rows of queries or keys to rows of features, and back.
+// FAVOR+, random features of exp(q . k): rows of queries or keys to rows of features, and back.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
 #include "attn/context.h"
-#include "attn/linear_attention.h"
 #include "attn/tensor.h"
 
 namespace attn::kernels {
@@ -14,22 +13,20 @@ namespace attn::kernels {
 constexpr std::int64_t kFeatureRows = 64;
 
 struct FeatureParams {
-  FeatureMap map = FeatureMap::identity;
   std::int64_t width = 0, features = 0, step = 0;
   double scale = 1;                         // of x, before the directions
-  const void* directions = nullptr;         // favor: [width][step], of the arithmetic's type
+  const void* directions = nullptr;         // [width][step], of the arithmetic's type
   const void* directions_by_row = nullptr;  // [features][row_step]
   std::int64_t row_step = 0;
 };
 
 struct FeatureKernel {
-  std::int64_t lanes = 0;  // steps and widths are rounded up to
   std::size_t (*workspace_bytes)(const FeatureParams&) = nullptr;
-  // `rows` (at most kFeatureRows) of x to `out`. With favor the logarithms of features, their
-  // largest of each row to `tops`.
+  // `rows` (at most kFeatureRows) of x to the logarithms of features, their largest of each row to
+  // `tops`.
   void (*map)(const FeatureParams&, const void* x, std::int64_t x_step, std::int64_t rows,
               void* out, void* tops, void* workspace) = nullptr;
-  // Favor: out[r] = exp(out[r] - reference[r]) / sqrt(features)
+  // out[r] = exp(out[r] - reference[r]) / sqrt(features)
   void (*exponentiate)(const FeatureParams&, std::int64_t rows, const void* references,
                        void* out) = nullptr;
   // d_x = the gradient through the map, from that of the features, which it changes.

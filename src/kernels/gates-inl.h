@@ -11,8 +11,6 @@
 #include <hwy/contrib/math/math-inl.h>
 #include <hwy/highway.h>
 
-#include <cstdint>
-
 #include "kernels/exp2-inl.h"
 #include "kernels/tanh-inl.h"
 
@@ -20,25 +18,6 @@ HWY_BEFORE_NAMESPACE();
 namespace attn::kernels::HWY_NAMESPACE {
 
 namespace hn = hwy::HWY_NAMESPACE;
-
-// The first `count` lanes from memory, the others 0; `count` may exceed the lanes.
-template <class D>
-HWY_INLINE hn::Vec<D> load_some(D d, const hn::TFromD<D>* p, std::int64_t count) {
-  if (count >= static_cast<std::int64_t>(hn::Lanes(d))) return hn::LoadU(d, p);
-  HWY_ALIGN hn::TFromD<D> some[hn::MaxLanes(d)] = {};
-  for (std::int64_t i = 0; i < count; ++i) some[i] = p[i];
-  return hn::Load(d, some);
-}
-template <class D>
-HWY_INLINE void store_some(D d, hn::Vec<D> v, hn::TFromD<D>* p, std::int64_t count) {
-  if (count >= static_cast<std::int64_t>(hn::Lanes(d))) {
-    hn::StoreU(v, d, p);
-    return;
-  }
-  HWY_ALIGN hn::TFromD<D> some[hn::MaxLanes(d)];
-  hn::Store(v, d, some);
-  for (std::int64_t i = 0; i < count; ++i) p[i] = some[i];
-}
 
 // 2^t for every t: infinity where it exceeds the type.
 template <class D>

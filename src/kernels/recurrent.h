@@ -6,6 +6,7 @@
 #include <functional>
 
 #include "attn/context.h"
+#include "attn/linear_attention.h"
 #include "attn/tensor.h"
 #include "kernels/params.h"
 
@@ -40,6 +41,8 @@ struct RecurrentParams {
   std::int64_t group = 1;  // heads that share a head of q and k
   std::int64_t width = 0, v_width = 0;
   Spread log_decay, beta, bonus;
+  // Of q and k, element by element; without `bonus`, `delta` and `rank_one`.
+  FeatureMap map = FeatureMap::identity;
   const MakeGates* gates = nullptr;  // in place of log_decay and beta, forward, without `delta`
   bool delta = false, rank_one = false, normalise = false;
   double epsilon = 0;

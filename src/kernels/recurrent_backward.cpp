@@ -143,7 +143,7 @@ class RecurrentBackward {
   void find_pairs(std::int64_t token, std::int64_t n) {
     below_diagonal(n, chunk_.q_across, chunk_.k_across, p_.width, pairs_);
     if (p_.bonus.data == nullptr) return;
-    for (std::int64_t i = 0; i < n; ++i) pairs_[i][i] = chunk_.bonus_of(token + i);
+    for (std::int64_t i = 0; i < n; ++i) pairs_[i][i] = chunk_.bonus_of(token, i);
   }
 
   // c[i][j] = sum over rows of a[.][i] b[.][j] for j <= i, 0 for the others of a strip.
@@ -424,10 +424,12 @@ class RecurrentBackward {
     for (std::int64_t i = 0; i < n; ++i) {
       if (g_.q.data != nullptr) {
         scale_row(gates.to_q, i, d_q_[i]);
+        through_map(p_.q, token + i, d_q_[i]);
         store_row(g_.q, token + i, d_q_[i], p_.bonus.data != nullptr);
       }
       if (g_.k.data != nullptr && !p_.delta) {
         scale_row(gates.to_k, i, d_k_[i]);
+        through_map(p_.k, token + i, d_k_[i]);
         store_row(g_.k, token + i, d_k_[i], p_.bonus.data != nullptr);
       }
       if (g_.a.data != nullptr) {
@@ -443,14 +445,20 @@ class RecurrentBackward {
 
   // x[...] times the factors of token i.
   void scale_row(const Rows<T>& factors, std::int64_t i, T* x) const {
-    const Gates<T>& gates = chunk_.gates;
-    if (!gates.any()) return;
-    const typename B::D d;
-    const T* factor = factors[i];
-    for (std::int64_t c = 0; c < d_k_.step; c += B::kLanes) {
-      const auto f = gates.by_channel() ? hn::Load(d, factor + c) : hn::Set(d, factor[0]);
-      hn::Store(hn::Mul(hn::Load(d, x + c), f), d, x + c);
-    }
+    if (chunk_.gates.any()) chunk_.gates.scale_channels(factors[i], x, d_k_.step);
+  }
+
+  // x[...] times the slope of the feature map at `from`.
+  void through_map(const Matrix& from, std::int64_t token, T* x) const {
+    if (p_.map == FeatureMap::identity) return;
+    const T* at = row_of<T>(from, u_.batch, u_.head / p_.group, token);
+    with_map(p_.map, [&]<FeatureMap kMap>() HWY_ATTR {
+      const typename B::D d;
+      for (std::int64_t c = 0; c < d_k_.step; c += B::kLanes) {
+        const auto slope = feature_slope<kMap>(d, load_some(d, at + c, p_.width - c));
+        hn::Store(hn::Mul(hn::Load(d, x + c), slope), d, x + c);
+      }
+    });
   }
 
   // `begun`: something of this head is there.
@@ -485,11 +493,9 @@ class RecurrentBackward {
 
   void load_d_after() {
     for (std::int64_t r = 0; r < p_.width; ++r) {
-      if (g_.d_after.data == nullptr)
-        std::fill_n(d_state_[r], d_state_.step, T(0));
-      else
-        copy_in<T>(row_of<T>(g_.d_after, u_.sequence, u_.head, r), 0, 1, chunk_.columns,
-                   Rows<T>{d_state_[r], d_state_.step});
+      std::fill_n(d_state_[r], d_state_.step, T(0));
+      if (g_.d_after.data != nullptr)
+        std::copy_n(row_of<T>(g_.d_after, u_.sequence, u_.head, r), chunk_.columns, d_state_[r]);
     }
   }
 

@@ -31,19 +31,22 @@ class RecurrentChunk {
   RecurrentChunk(const RecurrentParams& p, const RecurrentUnit& u, bool rows, Arena& arena)
       : gates(p, arena), p_(p), u_(u), q_head_(u.head / p.group) {
     constexpr std::int64_t kC = kRecurrentChunk;
-    columns = u.columns + (p.normalise ? 1 : 0);
+    // Forward, keys take the betas, and the sum of keys stands apart: as one more column it would
+    // cost the products a vector.
+    const bool plain = !rows && !p.delta && !p.rank_one;
+    const bool betas = p.beta.data != nullptr || p.gates != nullptr;
+    const bool betas_to_keys = betas && plain, sum_apart = p.normalise && plain;
+    columns = u.columns + (p.normalise && !plain ? 1 : 0);
     const std::int64_t step = whole_vectors<T>(columns), k_step = whole_vectors<T>(p.width);
     state = {arena.take<T>(p.width * step), step};
     values = {arena.take<T>(kC * step), step};
-    // Keys that are scaled anyway take the betas too, whatever the unit's columns.
-    const bool plain = !rows && !p.delta && !p.rank_one,
-               betas = p.beta.data != nullptr || p.gates != nullptr;
-    beta_in_keys_ = plain && betas && gates.any() && p.bonus.data == nullptr;
-    values_as_they_lie_ = plain && columns == step && !p.normalise && betas == beta_in_keys_;
-    if (beta_in_keys_) betas_ = arena.take<T>(kC);
+    values_as_they_lie_ = plain && columns == step;
+    beta_in_values_ = betas && !plain && !p.delta;
+    if (betas_to_keys) betas_ = arena.take<T>(kC);
+    if (sum_apart) key_sum = arena.take<T>(k_step);
     k_across = arena.take<T>(p.width * kC);
     q_across = arena.take<T>(p.width * kC);
-    copies_ = rows || gates.any();
+    copies_ = rows || gates.any() || p.map != FeatureMap::identity || betas_to_keys || sum_apart;
     if (copies_) {
       k_rows_ = {arena.take<T>(kC * k_step), k_step};
       q_rows_ = {arena.take<T>(kC * k_step), k_step};
@@ -57,7 +60,13 @@ class RecurrentChunk {
   }
 
   // Before the first token.
-  void load_first() { load_state(p_, u_, state); }
+  void load_first() {
+    load_state(p_, u_, columns, state);
+    if (key_sum == nullptr) return;
+    std::fill_n(key_sum, whole_vectors<T>(p_.width), T(0));
+    for (std::int64_t r = 0; r < p_.width && p_.before.data != nullptr; ++r)
+      key_sum[r] = row_of<T>(p_.before, u_.sequence, u_.head, r)[p_.v_width];
+  }
 
   // Makes the chunk that begins with `token` ready: S~, K~, and what is written. How many tokens it
   // has: chunks end where 64 tokens of the sequence do, or earlier.
@@ -65,16 +74,17 @@ class RecurrentChunk {
     const std::int64_t in_block = (token - u_.begin) % kRecurrentChunk;
     std::int64_t n = std::min(kRecurrentChunk - in_block, u_.end - token);
     const bool made = p_.gates != nullptr;
+    const T* made_betas = made ? made_beta_ + in_block : nullptr;
     if (made && in_block == 0) (*p_.gates)(u_, token, n, made_decay_, made_beta_);
     if (values_as_they_lie_)
       values = {const_cast<T*>(row_of<T>(p_.v, u_.batch, u_.head, token)) + u_.column, p_.v.length};
     else
-      load_values(p_, u_, token, n, made ? made_beta_ + in_block : nullptr, beta_in_keys_, values);
+      load_values(p_, u_, token, n, columns, beta_in_values_, made_betas, values);
     n = rows_before_poison(values, n, columns);
-    if (beta_in_keys_) n = load_betas(token, n, made ? made_beta_ + in_block : nullptr);
+    if (betas_ != nullptr) n = load_betas(token, n, made_betas);
     if (p_.delta || p_.rank_one) n = keys_before_poison(token, n);
     n = gates.fill(u_.batch, u_.head, token, n, made ? made_decay_ + in_block : nullptr);
-    if (gates.any()) gates.scale_state(gates.at_start, state, p_.width, state.step);
+    if (gates.any()) scale_states(gates.at_start);
     k = {const_cast<T*>(row_of<T>(p_.k, u_.batch, q_head_, token)), p_.k.length};
     if (p_.delta) {
       // Keys that read are scaled as queries are.
@@ -95,10 +105,12 @@ class RecurrentChunk {
     pack_transposed(q.data, q.step, n, p_.width, q_across);
   }
 
-  // (q_i . u k_i), which stands on the diagonal where tokens are read before the decay.
-  T bonus_of(std::int64_t token) const {
-    return dot3(row_of<T>(p_.q, u_.batch, q_head_, token), element<T>(p_.bonus, 0, u_.head, 0),
-                row_of<T>(p_.k, u_.batch, q_head_, token), p_.width);
+  // (q_i . u k_i), which stands on the diagonal where tokens are read before the decay; of token i
+  // of the chunk that begins with `first`.
+  T bonus_of(std::int64_t first, std::int64_t i) const {
+    return (betas_ != nullptr ? betas_[i] : T(1)) *
+           dot3(row_of<T>(p_.q, u_.batch, q_head_, first + i), element<T>(p_.bonus, 0, u_.head, 0),
+                row_of<T>(p_.k, u_.batch, q_head_, first + i), p_.width);
   }
 
   // The state after the chunk. Keys as they lie: a sum over tokens needs no transposition.
@@ -107,12 +119,16 @@ class RecurrentChunk {
     if (p_.rank_one)
       product<true>(p_.width, rank_one.a.data, rank_one.a.step, rank_one.values.data,
                     rank_one.values.step, n, state, columns);
-    if (gates.any()) gates.scale_state(gates.at_end, state, p_.width, state.step);
+    if (key_sum != nullptr) {
+      for (std::int64_t i = 0; i < n; ++i) add_scaled(T(1), k[i], k.step, key_sum);
+    }
+    if (gates.any()) scale_states(gates.at_end);
   }
 
   Gates<T> gates;
   std::int64_t columns = 0;
   Rows<T> state;           // [width][columns], S~ within a chunk
+  T* key_sum = nullptr;    // [width], scaled likewise; null: not wanted, or the last column
   Rows<T> values;          // [chunk][columns]: what is written
   Rows<T> k, q;            // [chunk][width], scaled by their decays
   T *k_across, *q_across;  // [width][chunk], the same
@@ -120,13 +136,15 @@ class RecurrentChunk {
   RankOneScratch<T> rank_one;
 
  private:
+  void scale_states(const T* factor) const {
+    gates.scale_state(factor, state, p_.width, state.step);
+    if (key_sum != nullptr) gates.scale_channels(factor, key_sum, whole_vectors<T>(p_.width));
+  }
+
   void begin_rank_one(std::int64_t token, std::int64_t n) {
     const auto rows = [&](const Matrix& from, const Rows<T>& factors, const Rows<T>& to) {
-      const T* x = row_of<T>(from, u_.batch, q_head_, token);
-      if (gates.any())
-        gates.scale(factors, n, x, from.length, p_.width, to);
-      else
-        copy_in<T>(x, from.length, n, p_.width, to);
+      gates.scale(FeatureMap::identity, factors, n, row_of<T>(from, u_.batch, q_head_, token),
+                  from.length, p_.width, to);
     };
     rows(p_.a, gates.to_k, rank_one.a);
     rows(p_.b, gates.to_before, rank_one.b);
@@ -147,12 +165,8 @@ class RecurrentChunk {
   // `each`: a further factor of every row, or null.
   Rows<T> scaled(const Rows<T>& factors, const Rows<T>& x, std::int64_t n, const Rows<T>& to,
                  const T* each = nullptr) const {
-    if (gates.any())
-      gates.scale(factors, n, x.data, x.step, p_.width, to, each);
-    else if (copies_)
-      copy_in<T>(x.data, x.step, n, p_.width, to);
-    else
-      return x;
+    if (!copies_) return x;
+    gates.scale(p_.map, factors, n, x.data, x.step, p_.width, to, each);
     return to;
   }
 
@@ -173,8 +187,8 @@ class RecurrentChunk {
   const RecurrentParams& p_;
   const RecurrentUnit& u_;
   std::int64_t q_head_;
-  bool copies_ = false, values_as_they_lie_ = false, beta_in_keys_ = false;
-  T* betas_ = nullptr;  // where keys take them; null where values do, or there are none
+  bool copies_ = false, values_as_they_lie_ = false, beta_in_values_ = false;
+  T* betas_ = nullptr;                              // where keys take them; else null
   T *made_decay_ = nullptr, *made_beta_ = nullptr;  // of 64 tokens
   Rows<T> k_rows_, q_rows_;
 };

@@ -10,8 +10,10 @@
 
 #include <hwy/highway.h>
 
-#include <algorithm>
+#include <array>
+#include <cstddef>
 #include <cstdint>
+#include <utility>
 
 #include "kernels/recurrent-inl.h"
 
@@ -36,14 +38,59 @@ struct DeltaScratch {
   }
 };
 
-// y[...] += a x[...] over whole vectors.
-template <class T>
-HWY_INLINE void add_scaled(T a, const T* HWY_RESTRICT x, std::int64_t count, T* HWY_RESTRICT y) {
+// Rows of a triangular system within a strip, kV vectors of their columns: with x[r] the right side
+// so far, kDelta: u[r] = beta[r] (u[r] - x[r]), else u[r] is x[r]; then x[s] += pairs[r][s] u[r]
+// for s > r. All rows stay in registers meanwhile.
+template <int kM, int kV, bool kDelta, class T>
+HWY_NOINLINE void solve_panel(const T* HWY_RESTRICT pairs, const T* HWY_RESTRICT beta,
+                              T* HWY_RESTRICT x, std::int64_t x_step, T* HWY_RESTRICT u,
+                              std::int64_t u_step) {
   using B = Blocking<T>;
   const typename B::D d;
-  const auto factor = hn::Set(d, a);
-  for (std::int64_t c = 0; c < count; c += B::kLanes)
-    hn::Store(hn::MulAdd(factor, hn::Load(d, x + c), hn::Load(d, y + c)), d, y + c);
+  hn::Vec<typename B::D> row[kV][kM];
+#pragma GCC unroll 2
+  for (int v = 0; v < kV; ++v) {
+#pragma GCC unroll 16
+    for (int r = 0; r < kM; ++r) row[v][r] = hn::Load(d, x + r * x_step + v * B::kLanes);
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < kM; ++r) {
+    hn::Vec<typename B::D> solved[kV];
+#pragma GCC unroll 2
+    for (int v = 0; v < kV; ++v) {
+      solved[v] = row[v][r];
+      hn::Store(solved[v], d, x + r * x_step + v * B::kLanes);
+      if constexpr (kDelta) {
+        T* at = u + r * u_step + v * B::kLanes;
+        solved[v] = hn::Mul(hn::Set(d, beta[r]), hn::Sub(hn::Load(d, at), solved[v]));
+        hn::Store(solved[v], d, at);
+      }
+    }
+#pragma GCC unroll 16
+    for (int s = r + 1; s < kM; ++s) {
+      const auto pair = hn::Set(d, pairs[r * kRecurrentChunk + s]);
+#pragma GCC unroll 2
+      for (int v = 0; v < kV; ++v) row[v][s] = hn::MulAdd(pair, solved[v], row[v][s]);
+    }
+  }
+}
+
+// solve_panel for 1...kRows rows and any number of whole vectors of columns.
+template <bool kDelta, class T>
+void solve_strip(std::int64_t rows, const T* pairs, const T* beta, T* x, std::int64_t x_step, T* u,
+                 std::int64_t u_step, std::int64_t columns) {
+  using B = Blocking<T>;
+  using Panel = void (*)(const T*, const T*, T*, std::int64_t, T*, std::int64_t);
+  static constexpr auto kTable = []<int... kM>(std::integer_sequence<int, kM...>) {
+    return std::array<std::array<Panel, 2>, B::kRows>{
+        {{&solve_panel<kM + 1, 1, kDelta, T>, &solve_panel<kM + 1, 2, kDelta, T>}...}};
+  }
+  (std::make_integer_sequence<int, B::kRows>());
+  const auto& panel = kTable[static_cast<std::size_t>(rows - 1)];
+  std::int64_t at = 0;
+  for (; at + B::kPanel <= columns; at += B::kPanel)
+    panel[1](pairs, beta, x + at, x_step, u + at, u_step);
+  if (at < columns) panel[0](pairs, beta, x + at, x_step, u + at, u_step);
 }
 
 // Makes `values`, V, the chunk's U; scratch.reads_across is packed. Keeps N, beta and what was
@@ -53,7 +100,6 @@ void correct_values(const RecurrentParams& p, const RecurrentUnit& u, std::int64
                     std::int64_t n, const T* k_across, const Rows<T>& state, const Rows<T>& values,
                     const DeltaScratch<T>& scratch) {
   using B = Blocking<T>;
-  const typename B::D d;
   constexpr std::int64_t kC = kRecurrentChunk;
   for (std::int64_t t = 0; t < n; ++t)
     scratch.beta[t] =
@@ -70,15 +116,8 @@ void correct_values(const RecurrentParams& p, const RecurrentUnit& u, std::int64
     if (t > 0)
       product_strip<true>(height, scratch.pairs.data + t, kC, values.data, values.step, t, held[t],
                           held.step, held.step);
-    for (std::int64_t r = t; r < t + height; ++r) {
-      for (std::int64_t j = t; j < r; ++j)
-        add_scaled(scratch.pairs[j][r], values[j], held.step, held[r]);
-      const auto beta = hn::Set(d, scratch.beta[r]);
-      for (std::int64_t c = 0; c < held.step; c += B::kLanes) {
-        const auto left = hn::Sub(hn::Load(d, values[r] + c), hn::Load(d, held[r] + c));
-        hn::Store(hn::Mul(beta, left), d, values[r] + c);
-      }
-    }
+    solve_strip<true>(height, scratch.pairs[t] + t, scratch.beta + t, held[t], held.step, values[t],
+                      values.step, held.step);
   });
 }
 

@@ -67,9 +67,8 @@ void solve_rank_one(std::int64_t width, std::int64_t n, const T* k_across, const
     if (t > 0)
       product_strip<true>(height, scratch.a_pairs.data + t, kC, p.data, p.step, t, p[t], p.step,
                           p.step);
-    for (std::int64_t r = t; r < t + height; ++r) {
-      for (std::int64_t j = t; j < r; ++j) add_scaled(scratch.a_pairs[j][r], p[j], p.step, p[r]);
-    }
+    solve_strip<false, T>(height, scratch.a_pairs[t] + t, nullptr, p[t], p.step, p[t], p.step,
+                          p.step);
   });
 }
 

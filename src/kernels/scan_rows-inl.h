@@ -13,6 +13,7 @@
 #include "kernels/channel_block.h"
 #include "kernels/gates-inl.h"
 #include "kernels/params.h"
+#include "kernels/some_lanes-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace attn::kernels::HWY_NAMESPACE {

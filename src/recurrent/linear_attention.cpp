@@ -8,148 +8,77 @@
 
 #include "attn/recurrent.h"
 #include "base/check_recurrent.h"
-#include "recurrent/linear_features.h"
+#include "recurrent/favor_attention.h"
+#include "recurrent/recurrent_problem.h"
 
 namespace attn {
 
 namespace {
 
-ConstTensor tokens(ConstTensor x, std::int64_t begin, std::int64_t n) {
-  if (x.empty()) return x;
-  x.data = static_cast<const char*>(x.data) +
-           begin * x.strides[2] * static_cast<std::int64_t>(size_of(x.dtype));
-  x.shape[2] = n;
-  return x;
-}
-Tensor tokens(const Tensor& x, std::int64_t begin, std::int64_t n) {
-  const ConstTensor part = tokens(ConstTensor(x), begin, n);
-  return {const_cast<void*>(part.data), part.dtype, part.shape, part.strides};
-}
-
 RecurrentOptions recurrence(const LinearAttentionOptions& options) {
   return {StateRule::add, options.normalise, options.epsilon, {}};
 }
 
-// Calls each(begin, tokens) for the blocks of a length.
-template <class Each>
-void for_blocks(std::int64_t length, std::int64_t block, const Each& each) {
-  for (std::int64_t t = 0; t < length; t += block) each(t, std::min(block, length - t));
+RecurrentInputs inputs_of(const ConstTensor& q, const ConstTensor& k, const ConstTensor& v) {
+  RecurrentInputs in;
+  in.q = q;
+  in.k = k;
+  in.v = v;
+  return in;
 }
 
+// The state of all keys, which queries read that nothing follows.
 template <class T>
-void run(const ConstTensor& q, const ConstTensor& k, const ConstTensor& v, const Tensor& out,
-         const LinearAttentionOptions& options, const LinearState& state, const Context& context) {
-  LinearFeatures<T> features(q, v.heads(), options, context);
-  const std::int64_t group = v.heads() / q.heads();
-  std::vector<T> own;
-  Tensor sums = state.sums;
-  if (sums.empty()) {
-    const Shape shape{v.batch(), v.heads(), features.count(),
-                      v.width() + (options.normalise ? 1 : 0)};
-    own.assign(static_cast<std::size_t>(shape[0] * shape[1] * shape[2] * shape[3]), T(0));
-    sums = Tensor(own.data(), shape);
+class AllKeys {
+ public:
+  AllKeys(const ConstTensor& k, const ConstTensor& v, const LinearAttentionOptions& options,
+          const Context& context)
+      : shape_{v.batch(), v.heads(), k.width(), v.width() + (options.normalise ? 1 : 0)},
+        sums_(static_cast<std::size_t>(size())) {
+    run_recurrent(inputs_of(k, k, v), {}, {sums_.data(), shape_}, recurrence(options), context,
+                  {.map = options.map});
   }
-  const auto each_scale = [&](auto&& each) {
-    for (std::int64_t b = 0; b < v.batch() && !state.log_scale.empty(); ++b) {
-      for (std::int64_t h = 0; h < v.heads(); ++h)
-        each(*state.log_scale.row<T>(b, h, 0),
-             features.scale()[static_cast<std::size_t>(b * q.heads() + h / group)]);
-    }
-  };
-  each_scale([](T given, T& scale) { scale = given; });
-  for_blocks(q.length(), features.block(), [&](std::int64_t t, std::int64_t n) {
-    RecurrentInputs in;
-    in.k = features.keys(k, t, n);
-    in.log_decay = features.log_decay(n);
-    in.q = options.causal ? features.queries(q, t, n) : in.k;
-    in.v = tokens(v, t, n);
-    in.state = sums;
-    recurrent(in, options.causal ? tokens(out, t, n) : Tensor(), sums, recurrence(options),
-              context);
-  });
-  each_scale([](T& given, T scale) { given = scale; });
-  if (options.causal) return;
-  // All keys are in the state: queries read it, and nothing is written.
-  const T nothing = 0;
-  for_blocks(q.length(), features.block(), [&](std::int64_t t, std::int64_t n) {
-    RecurrentInputs in;
-    in.q = in.k = features.queries(q, t, n);
-    in.v = tokens(v, t, n);
-    in.beta = {&nothing, {1, 1, 1, 1}};
-    in.state = sums;
-    recurrent(in, tokens(out, t, n), {}, recurrence(options), context);
-  });
+
+  // What queries read: of it alone, as what keys write has the factor 0.
+  RecurrentInputs read_by(const ConstTensor& q, const ConstTensor& k, const ConstTensor& v) const {
+    RecurrentInputs in = inputs_of(q, k, v);
+    in.beta = {&nothing_, {1, 1, 1, 1}};
+    in.state = {sums_.data(), shape_};
+    return in;
+  }
+
+  const Shape& shape() const { return shape_; }
+  std::int64_t size() const { return shape_[0] * shape_[1] * shape_[2] * shape_[3]; }
+
+ private:
+  T nothing_ = 0;
+  Shape shape_;
+  std::vector<T> sums_;
+};
+
+template <class T>
+void run_both_ways(const ConstTensor& q, const ConstTensor& k, const ConstTensor& v,
+                   const Tensor& out, const LinearAttentionOptions& options,
+                   const Context& context) {
+  const AllKeys<T> keys(k, v, options, context);
+  run_recurrent(keys.read_by(q, q, v), out, {}, recurrence(options), context, {.map = options.map});
 }
 
-// Blocks from the last one, from the states that a first run leaves before each.
+// From queries to the state, and from the state to keys and values.
 template <class T>
-void run_backward(const ConstTensor& q, const ConstTensor& k, const ConstTensor& v,
-                  const ConstTensor& d_out, const Tensor& d_q, const Tensor& d_k, const Tensor& d_v,
-                  const LinearAttentionOptions& options, const Context& context) {
-  LinearFeatures<T> features(q, v.heads(), options, context);
-  const Shape shape{v.batch(), v.heads(), features.count(),
-                    v.width() + (options.normalise ? 1 : 0)};
-  const auto size = static_cast<std::size_t>(shape[0] * shape[1] * shape[2] * shape[3]);
-  const std::int64_t block = features.block(), length = q.length();
-  const auto blocks = static_cast<std::size_t>((length + block - 1) / block);
-  std::vector<std::vector<T>> states(blocks + 1), scales(blocks + 1);
-  states[0].assign(size, T(0));
-  scales[0] = features.scale();
-  for_blocks(length, block, [&](std::int64_t t, std::int64_t n) {
-    const auto i = static_cast<std::size_t>(t / block);
-    states[i + 1].resize(size);
-    RecurrentInputs in;
-    in.q = in.k = features.keys(k, t, n);
-    in.v = tokens(v, t, n);
-    in.log_decay = features.log_decay(n);
-    in.state = {static_cast<const T*>(states[i].data()), shape};
-    recurrent(in, {}, {states[i + 1].data(), shape}, recurrence(options), context);
-    scales[i + 1] = features.scale();
-  });
-  std::vector<T> d_state(size, T(0)), d_before(size), d_queries, d_keys;
-  const auto differentiate_block = [&](std::int64_t t, std::int64_t n, const ConstTensor& state,
-                                       bool reads, bool writes) {
-    const T nothing = 0;
-    RecurrentInputs in;
-    in.q = features.queries(q, t, n);
-    in.k = features.keys(k, t, n);
-    in.v = tokens(v, t, n);
-    in.state = state;
-    if (writes)
-      in.log_decay = features.log_decay(n);
-    else
-      in.beta = {&nothing, {1, 1, 1, 1}};
-    RecurrentGradients to;
-    to.q = features.scratch(d_queries, n);
-    to.k = features.scratch(d_keys, n);
-    if (writes && !d_v.empty()) to.v = tokens(d_v, t, n);
-    to.state = {d_before.data(), shape};
-    recurrent_backward(in, reads ? tokens(d_out, t, n) : ConstTensor(),
-                       {static_cast<const T*>(d_state.data()), shape}, to, recurrence(options),
-                       context);
-    if (reads && !d_q.empty()) features.differentiate(q, in.q, to.q, t, n, d_q);
-    if (writes && !d_k.empty()) features.differentiate(k, in.k, to.k, t, n, d_k);
-    d_state.swap(d_before);
-  };
-  const auto backwards = [&](auto&& each) {
-    for (std::size_t i = blocks; i-- > 0;) {
-      const std::int64_t t = static_cast<std::int64_t>(i) * block;
-      features.scale() = scales[i];
-      each(t, std::min(block, length - t), i);
-    }
-  };
-  if (options.causal) {
-    backwards([&](std::int64_t t, std::int64_t n, std::size_t i) {
-      differentiate_block(t, n, {static_cast<const T*>(states[i].data()), shape}, true, true);
-    });
-    return;
-  }
-  const ConstTensor last{static_cast<const T*>(states[blocks].data()), shape};
-  for_blocks(length, block,
-             [&](std::int64_t t, std::int64_t n) { differentiate_block(t, n, last, true, false); });
-  backwards([&](std::int64_t t, std::int64_t n, std::size_t i) {
-    differentiate_block(t, n, {static_cast<const T*>(states[i].data()), shape}, false, true);
-  });
+void run_both_ways_backward(const ConstTensor& q, const ConstTensor& k, const ConstTensor& v,
+                            const ConstTensor& d_out, const RecurrentGradients& to,
+                            const LinearAttentionOptions& options, const Context& context) {
+  const AllKeys<T> keys(k, v, options, context);
+  std::vector<T> d_sums(static_cast<std::size_t>(keys.size()));
+  RecurrentGradients to_reads, to_keys = to;
+  to_reads.q = to.q;
+  to_reads.state = {d_sums.data(), keys.shape()};
+  run_recurrent_backward(keys.read_by(q, q, v), d_out, {}, to_reads, recurrence(options), context,
+                         options.map);
+  to_keys.q = {};
+  run_recurrent_backward(inputs_of(k, k, v), {}, ConstTensor(to_reads.state), to_keys,
+                         recurrence(options), context, options.map);
 }
 
 Shape sums_shape(const ConstTensor& q, const ConstTensor& v,
@@ -179,10 +108,14 @@ void linear_attention(const ConstTensor& q, const ConstTensor& k, const ConstTen
   } else if (!state.log_scale.empty()) {
     kCheck.fail("state.log_scale is given without state.sums");
   }
-  if (q.dtype == DType::f64)
-    run<double>(q, k, v, out, options, state, context);
-  else
-    run<float>(q, k, v, out, options, state, context);
+  if (options.map == FeatureMap::favor)
+    return favor_attention(q, k, v, out, options, state, context);
+  if (!options.causal)
+    return q.dtype == DType::f64 ? run_both_ways<double>(q, k, v, out, options, context)
+                                 : run_both_ways<float>(q, k, v, out, options, context);
+  RecurrentInputs in = inputs_of(q, k, v);
+  in.state = state.sums;
+  run_recurrent(in, out, state.sums, recurrence(options), context, {.map = options.map});
 }
 
 void linear_attention_backward(const ConstTensor& q, const ConstTensor& k, const ConstTensor& v,
@@ -200,10 +133,18 @@ void linear_attention_backward(const ConstTensor& q, const ConstTensor& k, const
   for (const Tensor& to : {d_q, d_k, d_v}) {
     for (const ConstTensor& x : {q, k, v, d_out}) kCheck.apart("a gradient", to, "an input", x);
   }
-  if (q.dtype == DType::f64)
-    run_backward<double>(q, k, v, d_out, d_q, d_k, d_v, options, context);
-  else
-    run_backward<float>(q, k, v, d_out, d_q, d_k, d_v, options, context);
+  if (options.map == FeatureMap::favor)
+    return favor_attention_backward(q, k, v, d_out, d_q, d_k, d_v, options, context);
+  RecurrentGradients to;
+  to.q = d_q;
+  to.k = d_k;
+  to.v = d_v;
+  if (!options.causal)
+    return q.dtype == DType::f64
+               ? run_both_ways_backward<double>(q, k, v, d_out, to, options, context)
+               : run_both_ways_backward<float>(q, k, v, d_out, to, options, context);
+  run_recurrent_backward(inputs_of(q, k, v), d_out, {}, to, recurrence(options), context,
+                         options.map);
 }
 
 namespace {

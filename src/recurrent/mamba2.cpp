@@ -130,7 +130,7 @@ void mamba2(const Mamba2Inputs& in, const Tensor& y, const Tensor& state,
       steps.fill(unit.batch, unit.head, token, count, static_cast<T*>(log_decay),
                  static_cast<T*>(beta));
     };
-    run_recurrent(inputs_of(in), y, state, recurrence(options), context, &gates);
+    run_recurrent(inputs_of(in), y, state, recurrence(options), context, {.gates = &gates});
     add_skip<T>(in.d, in.x, y, context);
   };
   in.x.dtype == DType::f64 ? run(double()) : run(float());

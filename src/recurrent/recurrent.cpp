@@ -47,14 +47,15 @@ void check_outputs(const RecurrentInputs& in, const RecurrentOptions& options, c
 
 void run_recurrent(const RecurrentInputs& inputs, const Tensor& out, const Tensor& state,
                    const RecurrentOptions& options, const Context& context,
-                   const kernels::MakeGates* gates) {
+                   const RecurrentExtras& extras) {
   check_recurrent(inputs, options, kCheck);
   check_outputs(inputs, options, out, state);
   RecurrentProblem problem = recurrent_problem(inputs, options);
   kernels::RecurrentParams& p = problem.params;
   p.out = matrix_of(out);
   p.after = matrix_of(state);
-  p.gates = gates;
+  p.map = extras.map;
+  p.gates = extras.gates;
   const auto& kernel = kernels::recurrent_kernel(context.isa(), inputs.q.dtype);
   const auto sequences = static_cast<std::int64_t>(problem.sequences.size());
   const std::int64_t v_heads = inputs.v.heads(), heads = sequences * v_heads;
@@ -88,7 +89,7 @@ void run_recurrent(const RecurrentInputs& inputs, const Tensor& out, const Tenso
 
 void recurrent(const RecurrentInputs& inputs, const Tensor& out, const Tensor& state,
                const RecurrentOptions& options, const Context& context) {
-  run_recurrent(inputs, out, state, options, context, nullptr);
+  run_recurrent(inputs, out, state, options, context, {});
 }
 
 }  // namespace attn

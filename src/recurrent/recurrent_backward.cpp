@@ -100,7 +100,7 @@ void check_gradients(const RecurrentInputs& in, const RecurrentOptions& options,
 template <class T>
 void run_backward(const RecurrentInputs& in, const ConstTensor& d_out, const ConstTensor& d_state,
                   const RecurrentGradients& to, const RecurrentOptions& options,
-                  const Context& context) {
+                  const Context& context, FeatureMap map) {
   const RecurrentProblem problem = recurrent_problem(in, options);
   const auto sequences = static_cast<std::int64_t>(problem.sequences.size());
   const std::int64_t heads = in.v.heads(), q_heads = in.q.heads(), group = heads / q_heads;
@@ -111,6 +111,7 @@ void run_backward(const RecurrentInputs& in, const ConstTensor& d_out, const Con
                           bonus = shared(to.bonus);
   kernels::RecurrentGradientParams p;
   p.forward = problem.params;
+  p.forward.map = map;
   p.d_out = matrix_of(d_out);
   p.d_after = matrix_of(d_state);
   p.q = matrix_of(to.q);
@@ -149,15 +150,22 @@ void run_backward(const RecurrentInputs& in, const ConstTensor& d_out, const Con
 
 }  // namespace
 
-void recurrent_backward(const RecurrentInputs& inputs, const ConstTensor& d_out,
-                        const ConstTensor& d_state, const RecurrentGradients& to,
-                        const RecurrentOptions& options, const Context& context) {
+void run_recurrent_backward(const RecurrentInputs& inputs, const ConstTensor& d_out,
+                            const ConstTensor& d_state, const RecurrentGradients& to,
+                            const RecurrentOptions& options, const Context& context,
+                            FeatureMap map) {
   check_recurrent(inputs, options, kCheck);
   check_gradients(inputs, options, d_out, d_state, to);
   if (inputs.q.dtype == DType::f64)
-    run_backward<double>(inputs, d_out, d_state, to, options, context);
+    run_backward<double>(inputs, d_out, d_state, to, options, context, map);
   else
-    run_backward<float>(inputs, d_out, d_state, to, options, context);
+    run_backward<float>(inputs, d_out, d_state, to, options, context, map);
+}
+
+void recurrent_backward(const RecurrentInputs& inputs, const ConstTensor& d_out,
+                        const ConstTensor& d_state, const RecurrentGradients& to,
+                        const RecurrentOptions& options, const Context& context) {
+  run_recurrent_backward(inputs, d_out, d_state, to, options, context, FeatureMap::identity);
 }
 
 }  // namespace attn

@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "attn/linear_attention.h"
 #include "attn/recurrent.h"
 #include "kernels/recurrent.h"
 
@@ -16,10 +17,19 @@ struct RecurrentProblem {
 // Of checked arguments.
 RecurrentProblem recurrent_problem(const RecurrentInputs& inputs, const RecurrentOptions& options);
 
-// recurrent(), with gates that are made 64 tokens at a time where `gates` is not null: they take no
-// memory that grows with the length.
+// What relatives of recurrent() ask for beside its arguments.
+struct RecurrentExtras {
+  FeatureMap map = FeatureMap::identity;      // of queries and keys, by element
+  const kernels::MakeGates* gates = nullptr;  // made 64 tokens at a time: no memory that grows
+};
 void run_recurrent(const RecurrentInputs& inputs, const Tensor& out, const Tensor& state,
                    const RecurrentOptions& options, const Context& context,
-                   const kernels::MakeGates* gates);
+                   const RecurrentExtras& extras);
+
+// recurrent_backward() through a feature map, to queries and keys before it.
+void run_recurrent_backward(const RecurrentInputs& inputs, const ConstTensor& d_out,
+                            const ConstTensor& d_state, const RecurrentGradients& to,
+                            const RecurrentOptions& options, const Context& context,
+                            FeatureMap map);
 
 }  // namespace attn

@@ -1,4 +1,4 @@
-// The features of queries and keys for linear attention, some tokens at a time.
+// The random features of queries and keys of FAVOR+, some tokens at a time.
 #pragma once
 
 #include <algorithm>
@@ -18,27 +18,23 @@
 namespace attn {
 
 template <class T>
-class LinearFeatures {
+class FavorFeatures {
  public:
-  LinearFeatures(const ConstTensor& q, std::int64_t v_heads, const LinearAttentionOptions& options,
-                 const Context& context)
+  FavorFeatures(const ConstTensor& q, std::int64_t v_heads, const LinearAttentionOptions& options,
+                const Context& context)
       : batch_(q.batch()),
         heads_(q.heads()),
         v_heads_(v_heads),
         context_(context),
         kernel_(kernels::feature_kernel(context.isa(), q.dtype)) {
-    p_.map = options.map;
+    const PackedDirections<T>& directions = options.random->packed().template of<T>();
     p_.width = q.width();
-    p_.features = favor() ? options.random->count() : q.width();
-    p_.step = kernels::round_up(p_.features, kernel_.lanes);
-    if (favor()) {
-      const PackedDirections<T>& directions = options.random->packed().template of<T>();
-      p_.step = directions.step;
-      p_.row_step = directions.row_step;
-      p_.directions = directions.across;
-      p_.directions_by_row = directions.by_row;
-      p_.scale = std::pow(static_cast<double>(p_.width), -0.25);  // exp(q . k / sqrt(D))
-    }
+    p_.features = options.random->count();
+    p_.step = directions.step;
+    p_.row_step = directions.row_step;
+    p_.directions = directions.across;
+    p_.directions_by_row = directions.by_row;
+    p_.scale = std::pow(static_cast<double>(p_.width), -0.25);  // exp(q . k / sqrt(D))
     const double flops = 2.0 * static_cast<double>(p_.width * p_.features * q.length()) *
                          static_cast<double>(batch_ * heads_);
     threads_ = threads_worth(context.threads(), flops);
@@ -46,14 +42,11 @@ class LinearFeatures {
     const auto rows = static_cast<std::size_t>(batch_ * heads_ * block_);
     for (std::vector<T>* x : {&q_, &k_})
       x->resize(rows * static_cast<std::size_t>(p_.step) + kAlign);
-    if (favor()) {
-      tops_.resize(rows);
-      log_decay_.resize(static_cast<std::size_t>(batch_ * v_heads_ * block_));
-    }
+    tops_.resize(rows);
+    log_decay_.resize(static_cast<std::size_t>(batch_ * v_heads_ * block_));
     scale_.assign(static_cast<std::size_t>(batch_ * heads_), -std::numeric_limits<T>::infinity());
   }
 
-  bool favor() const { return p_.map == FeatureMap::favor; }
   std::int64_t count() const { return p_.features; }
   std::int64_t block() const { return block_; }
   // The logarithm of what multiplies the state of a head, so far.
@@ -64,20 +57,17 @@ class LinearFeatures {
   // on them), and the state decays when it grows.
   ConstTensor queries(const ConstTensor& q, std::int64_t begin, std::int64_t n) {
     map_rows(q, begin, n, q_);
-    if (favor()) exponentiate(n, q_);
+    exponentiate(n, q_);
     return view(q_, n);
   }
   ConstTensor keys(const ConstTensor& k, std::int64_t begin, std::int64_t n) {
     map_rows(k, begin, n, k_);
-    if (favor()) {
-      follow_scale(n);
-      exponentiate(n, k_);
-    }
+    follow_scale(n);
+    exponentiate(n, k_);
     return view(k_, n);
   }
   // Of the last keys.
   ConstTensor log_decay(std::int64_t n) const {
-    if (!favor()) return {};
     const Shape shape{batch_, v_heads_, n, 1};
     return {log_decay_.data(), shape, {v_heads_ * block_, block_, 1, 1}};
   }
@@ -140,13 +130,13 @@ class LinearFeatures {
                        stride = joined ? x.strides[1] : x.strides[2];
     const std::size_t bytes = kernel_.workspace_bytes(p_);
     const ConstTensor out = view(to, n);
-    for_row_blocks(
-        heads, rows, [&](int thread, std::int64_t i, std::int64_t row, std::int64_t count) {
-          const std::int64_t b = i / heads_, h = i % heads_;
-          kernel_.map(p_, x.row<T>(b, h, begin) + row * stride, stride, count,
-                      const_cast<T*>(out.row<T>(b, h, 0)) + row * p_.step,
-                      favor() ? top_of(b, h, row) : nullptr, context_.workspace(thread, bytes));
-        });
+    for_row_blocks(heads, rows,
+                   [&](int thread, std::int64_t i, std::int64_t row, std::int64_t count) {
+                     const std::int64_t b = i / heads_, h = i % heads_;
+                     kernel_.map(p_, x.row<T>(b, h, begin) + row * stride, stride, count,
+                                 const_cast<T*>(out.row<T>(b, h, 0)) + row * p_.step,
+                                 top_of(b, h, row), context_.workspace(thread, bytes));
+                   });
   }
 
   void exponentiate(std::int64_t n, std::vector<T>& to) {
