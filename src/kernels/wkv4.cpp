@@ -29,7 +29,7 @@ struct Weights {
 template <class D, class V = hn::Vec<D>>
 HWY_INLINE Weights<V> weights_of(D d, V a, V b) {
   const auto difference = hn::Sub(a, b), one = hn::Set(d, hn::TFromD<D>(1));
-  const auto smaller = exp(d, hn::Neg(hn::Abs(difference)));
+  const auto smaller = exp(d, hn::Or(difference, hn::SignBit(d)));  // of the negative distance
   const auto a_leads = hn::Ge(difference, hn::Zero(d));
   return {hn::IfThenElse(a_leads, one, smaller), hn::IfThenElse(a_leads, smaller, one)};
 }
@@ -87,6 +87,12 @@ class Wkv4 {
   }
 
  private:
+  // Rows of a token; null where there are none.
+  struct Token {
+    const T *k, *v, *decay, *bonus;
+    T* out;
+  };
+
   State load(const T* const* rows, std::int64_t v) const {
     if (rows[0] == nullptr) return State::fresh(d_);
     return {load_row(d_, rows[0], v, end_), load_row(d_, rows[1], v, end_),
@@ -98,19 +104,53 @@ class Wkv4 {
     store_row(d_, s.o, o, v, end_);
   }
 
+  // What a channel reads: (p e^o + e^(bonus + k) v) / (q e^o + e^(bonus + k)).
+  HWY_INLINE V read(const State& s, V k, V v, V bonus) const {
+    const auto w = weights_of(d_, s.o, hn::Add(bonus, k));
+    return hn::Div(hn::MulAdd(w.a, s.p, hn::Mul(w.b, v)), hn::MulAdd(w.a, s.q, w.b));
+  }
+
   void run_token(std::int64_t t, const T* const* from, T* const* to) const {
-    const T *keys = rows_.token(p_.k, t), *values = rows_.token(p_.v, t),
-            *decay = rows_.parameter(p_.decay), *bonus = rows_.parameter(p_.bonus);
-    T* out = rows_.token(p_.out, t);
-    for (std::int64_t v = 0; v < end_; v += lanes()) {
+    const Token token{rows_.token(p_.k, t), rows_.token(p_.v, t), rows_.parameter(p_.decay),
+                      rows_.parameter(p_.bonus), rows_.token(p_.out, t)};
+    std::int64_t v = 0;
+    if (from[0] != nullptr && token.out != nullptr)
+      v = run_vectors(token, std::min(kTokensFetched, block_.length - 1 - t), from, to);
+    for (; v < end_; v += lanes()) {
       const State s = load(from, v);
-      const auto k = load_row(d_, keys, v, end_), value = load_row(d_, values, v, end_);
-      const auto w = weights_of(d_, s.o, hn::Add(load_row(d_, bonus, v, end_), k));
-      store_row(d_, hn::Div(hn::MulAdd(w.a, s.p, hn::Mul(w.b, value)), hn::MulAdd(w.a, s.q, w.b)),
-                out, v, end_);
-      store(s.after(d_, k, value, load_row(d_, decay, v, end_)), v, to[0], to[1], to[2]);
+      const auto k = load_row(d_, token.k, v, end_), value = load_row(d_, token.v, v, end_);
+      store_row(d_, read(s, k, value, load_row(d_, token.bonus, v, end_)), token.out, v, end_);
+      store(s.after(d_, k, value, load_row(d_, token.decay, v, end_)), v, to[0], to[1], to[2]);
     }
   }
+
+  // The whole vectors of a token, all of whose rows are there; how many channels those are. Fetches
+  // the rows of the token `ahead` tokens later.
+  std::int64_t run_vectors(const Token& token, std::int64_t ahead, const T* const* from,
+                           T* const* to) const {
+    const T *k_next = token.k + ahead * p_.k.length, *v_next = token.v + ahead * p_.v.length,
+            *out_next = token.out + ahead * p_.out.length;
+    const T *p = from[0], *q = from[1], *o = from[2];
+    T *p_to = to[0], *q_to = to[1], *o_to = to[2];
+    std::int64_t v = 0;
+    for (; v + lanes() <= end_; v += lanes()) {
+      const State s{hn::LoadU(d_, p + v), hn::LoadU(d_, q + v), hn::LoadU(d_, o + v)};
+      const auto k = hn::LoadU(d_, token.k + v), value = hn::LoadU(d_, token.v + v);
+      const auto y = read(s, k, value, hn::LoadU(d_, token.bonus + v));
+      const State next = s.after(d_, k, value, hn::LoadU(d_, token.decay + v));
+      hn::StoreU(y, d_, token.out + v);
+      hn::StoreU(next.p, d_, p_to + v);
+      hn::StoreU(next.q, d_, q_to + v);
+      hn::StoreU(next.o, d_, o_to + v);
+      __builtin_prefetch(k_next + v);
+      __builtin_prefetch(v_next + v);
+      __builtin_prefetch(out_next + v, 1);
+    }
+    return v;
+  }
+
+  // How far ahead rows are fetched; a row is too long for the CPU to see where the next one lies.
+  static constexpr std::int64_t kTokensFetched = 2;
 
   static constexpr D d_{};
   const Wkv4Params& p_;
