@@ -107,7 +107,7 @@ class SelectiveScan {
 
   // The column at channel v, of which `there` lanes are channels.
   HWY_INLINE void run_column(const Stretch& stretch, std::int64_t v, std::int64_t there) {
-    begin(stretch, v, there, 0);
+    begin(stretch, v, there);
     const Gate gate(*this, stretch, v, there);
     std::int64_t n = 0;
     for (; n + kStates < p_.states; n += kStates) scan<kStates, false>(stretch, n, v, gate);
@@ -119,28 +119,31 @@ class SelectiveScan {
     scan<1, true>(stretch, n, v, gate);
   }
 
-  // Log2 steps and steps times u, to place `at` of the scratch and on.
-  HWY_INLINE void begin(const Stretch& stretch, std::int64_t v, std::int64_t there,
-                        std::int64_t at) {
-    const auto log2e = hn::Set(d_, static_cast<T>(1.4426950408889634074));
+  // Log2 steps and steps times u of a column.
+  HWY_INLINE void begin(const Stretch& stretch, std::int64_t v, std::int64_t there) {
     const auto bias = load_row(d_, rows_.parameter(p_.delta_bias), v, v + there);
     const T *u = rows_.token(p_.u, stretch.begin) + v,
             *delta = rows_.token(p_.delta, stretch.begin) + v;
     const std::int64_t u_stride = p_.u.length, delta_stride = p_.delta.length;
-    T *to_step = step_ + at, *to_input = input_ + at;
+    T *to_step = step_, *to_input = input_;
     double* elapsed = row_of<double>(p_.elapsed, block_.sequence, 0, 0, block_.channel);
-    const bool positive = p_.softplus;
     for (std::int64_t i = 0; i < stretch.count; ++i) {
-      auto step = hn::Add(load_some(d_, delta, there), bias);
-      if (positive) step = softplus(d_, step);
-      hn::Store(hn::Mul(step, log2e), d_, to_step);
-      hn::Store(hn::Mul(step, load_some(d_, u, there)), d_, to_input);
+      const auto step = put_step(hn::Add(load_some(d_, delta, there), bias),
+                                 load_some(d_, u, there), to_step, to_input);
       if (elapsed != nullptr) add_elapsed(step, there, elapsed + v);
       u += u_stride;
       delta += delta_stride;
       to_step += lanes();
       to_input += lanes();
     }
+  }
+
+  // The step of time that delta makes.
+  HWY_INLINE V put_step(V delta, V u, T* to_step, T* to_input) const {
+    const auto step = p_.softplus ? softplus(d_, delta) : delta;
+    hn::Store(hn::Mul(step, hn::Set(d_, static_cast<T>(1.4426950408889634074))), d_, to_step);
+    hn::Store(hn::Mul(step, u), d_, to_input);
+    return step;
   }
 
   HWY_NOINLINE void add_elapsed(V step, std::int64_t count, double* elapsed) const {
@@ -169,13 +172,12 @@ class SelectiveScan {
 
     HWY_INLINE void put(V sum, std::int64_t i) const {
       auto y = hn::MulAdd(skip, load_some(d_, u + i * u_stride, there), sum);
-      if (z != nullptr) {
-        const auto gate = load_some(d_, z + i * z_stride, there);
-        y = hn::Mul(y, hn::Mul(gate, sigmoid(d_, gate)));
-      }
+      if (z != nullptr) y = gated(y, load_some(d_, z + i * z_stride, there));
       store_some(d_, y, out + i * out_stride, there);
     }
   };
+
+  static HWY_INLINE V gated(V y, V gate) { return hn::Mul(y, hn::Mul(gate, sigmoid(d_, gate))); }
 
   // A vector of each row of the next stretch at a time, row by row: that is how memory gives most.
   HWY_INLINE void fetch() {
@@ -236,17 +238,25 @@ class SelectiveScan {
 
   // One token: states are read and written where they lie, in their order in memory.
   void run_token() {
-    const Stretch token{0, 1};
-    for (std::int64_t v = 0; v < whole_; v += lanes()) begin(token, v, lanes(), v);
-    if (whole_ < width_) begin(token, whole_, block_.channels - whole_, whole_);
+    const T *u = rows_.token(p_.u, 0), *delta = rows_.token(p_.delta, 0),
+            *bias = rows_.parameter(p_.delta_bias), *skip = rows_.parameter(p_.d),
+            *z = rows_.token(p_.z, 0);
+    T* out = rows_.token(p_.out, 0);
+    double* elapsed = row_of<double>(p_.elapsed, block_.sequence, 0, 0, block_.channel);
+    const std::int64_t end = block_.channels;
+    for (std::int64_t v = 0; v < width_; v += lanes()) {
+      const auto sum = hn::Add(load_row(d_, delta, v, end), load_row(d_, bias, v, end));
+      const auto step = put_step(sum, load_row(d_, u, v, end), step_ + v, input_ + v);
+      if (elapsed != nullptr) add_elapsed(step, std::min(lanes(), end - v), elapsed + v);
+    }
     std::int64_t n = 0;
     for (; n + kStates <= p_.states; n += kStates) pass<kStates>(n);
     for (; n < p_.states; ++n) pass<1>(n);
-    for (std::int64_t v = 0; v < whole_; v += lanes()) {
-      Gate(*this, token, v, lanes()).put(hn::Load(d_, out_ + v), 0);
-    }
-    if (whole_ < width_) {
-      Gate(*this, token, whole_, block_.channels - whole_).put(hn::Load(d_, out_ + whole_), 0);
+    for (std::int64_t v = 0; v < width_; v += lanes()) {
+      auto y =
+          hn::MulAdd(load_row(d_, skip, v, end), load_row(d_, u, v, end), hn::Load(d_, out_ + v));
+      if (z != nullptr) y = gated(y, load_row(d_, z, v, end));
+      store_row(d_, y, out, v, end);
     }
   }
 
@@ -271,30 +281,43 @@ class SelectiveScan {
   template <int kN>
   void pass(std::int64_t n) {
     const Pass<kN> p(*this, n);
-    const auto column = [&](std::int64_t v, std::int64_t count) HWY_ATTR {
-      const auto step = hn::Load(d_, step_ + v), input = hn::Load(d_, input_ + v);
-      auto y = n == 0 ? hn::Zero(d_) : hn::Load(d_, out_ + v);
-      // All are loaded before any is stored: their addresses may differ by multiples of 4 KiB,
-      // which a CPU takes for the same until it has looked closer.
-      V h[kN];
-#pragma GCC unroll 8
-      for (int k = 0; k < kN; ++k) {
-        h[k] = hn::Zero(d_);
-        if (p.h[k] == nullptr) continue;
-        h[k] = load_some(d_, p.h[k] + v, count);
-        __builtin_prefetch(p.h[k] + p.next + v, 1);
-      }
-#pragma GCC unroll 8
-      for (int k = 0; k < kN; ++k)
-        advance(step, input, load_some(d_, p.a[k] + v, count), p.b[k], p.c[k], h[k], y);
-#pragma GCC unroll 8
-      for (int k = 0; k < kN; ++k) {
-        if (p.to[k] != nullptr) store_some(d_, h[k], p.to[k] + v, count);
-      }
-      hn::Store(y, d_, out_ + v);
+    std::int64_t v = 0;
+    if (p_.state.data != nullptr && p_.state_out.data != nullptr) {
+      for (; v < whole_; v += lanes()) pass_column<kN, true>(p, n, v, lanes());
+    }
+    for (; v < width_; v += lanes())
+      pass_column<kN, false>(p, n, v, std::min(lanes(), block_.channels - v));
+  }
+
+  // kWhole: a vector of channels, whose states are given and wanted.
+  template <int kN, bool kWhole>
+  HWY_INLINE void pass_column(const Pass<kN>& p, std::int64_t n, std::int64_t v,
+                              std::int64_t count) {
+    const auto load = [&](const T* row) HWY_ATTR {
+      return kWhole ? hn::LoadU(d_, row + v) : load_some(d_, row + v, count);
     };
-    for (std::int64_t v = 0; v < whole_; v += lanes()) column(v, lanes());
-    if (whole_ < width_) column(whole_, block_.channels - whole_);
+    const auto step = hn::Load(d_, step_ + v), input = hn::Load(d_, input_ + v);
+    auto y = n == 0 ? hn::Zero(d_) : hn::Load(d_, out_ + v);
+    // All are loaded before any is stored: their addresses may differ by multiples of 4 KiB,
+    // which a CPU takes for the same until it has looked closer.
+    V h[kN];
+#pragma GCC unroll 8
+    for (int k = 0; k < kN; ++k) {
+      h[k] = hn::Zero(d_);
+      if (!kWhole && p.h[k] == nullptr) continue;
+      h[k] = load(p.h[k]);
+      __builtin_prefetch(p.h[k] + p.next + v, 1);
+    }
+#pragma GCC unroll 8
+    for (int k = 0; k < kN; ++k) advance(step, input, load(p.a[k]), p.b[k], p.c[k], h[k], y);
+#pragma GCC unroll 8
+    for (int k = 0; k < kN; ++k) {
+      if constexpr (kWhole)
+        hn::StoreU(h[k], d_, p.to[k] + v);
+      else if (p.to[k] != nullptr)
+        store_some(d_, h[k], p.to[k] + v, count);
+    }
+    hn::Store(y, d_, out_ + v);
   }
 
   static constexpr D d_{};
