@@ -15,8 +15,8 @@ namespace {
 
 constexpr Checker kCheck("recurrent_backward");
 
-// A gradient of something that counts for several: the kernel leaves one for each head and batch
-// entry (sequence, where tokens are summed), and they are summed in order.
+// A gradient of something that may count for several: then the kernel leaves one for each head and
+// batch entry (sequence, where tokens are summed), and they are summed in order.
 template <class T>
 class SharedGradient {
  public:
@@ -24,6 +24,8 @@ class SharedGradient {
       : to_(to), sums_tokens_(to.shape[2] == 1) {
     if (to.empty()) return;
     const Shape shape{sums_tokens_ ? sequences : batch, heads, to.shape[2], to.shape[3]};
+    view_ = to;
+    if (to.shape == shape) return;
     parts_.resize(static_cast<std::size_t>(shape[0] * shape[1] * shape[2] * shape[3]));
     view_ = Tensor(parts_.data(), shape);
   }
@@ -32,7 +34,7 @@ class SharedGradient {
   bool sums_tokens() const { return sums_tokens_; }
 
   void sum() const {
-    if (to_.empty()) return;
+    if (parts_.empty()) return;
     for (std::int64_t b = 0; b < to_.shape[0]; ++b) {
       for (std::int64_t h = 0; h < to_.shape[1]; ++h) {
         for (std::int64_t l = 0; l < to_.shape[2]; ++l) {
