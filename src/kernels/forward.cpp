@@ -10,7 +10,6 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <limits>
 #include <span>
 #include <stdexcept>
@@ -21,6 +20,7 @@
 #include "kernels/ahead-inl.h"
 #include "kernels/arena.h"
 #include "kernels/inplace-inl.h"
+#include "kernels/look_ahead-inl.h"
 #include "kernels/micro-inl.h"
 #include "kernels/panels-inl.h"
 #include "kernels/rows-inl.h"
@@ -70,8 +70,7 @@ class Forward {
         panels_(params, block.sequence, block.kv_head, arena.take<T>(B::kTile * params.width),
                 arena.take<T>(B::kPanel * params.width), few_),
         modified_(params.score.beyond_softmax()),
-        k_pace_(pace_of(params.k.dtype)),
-        v_pace_(pace_of(params.v.dtype)),
+        ahead_(params, block, rows_),
         bytes_(arena.used()) {
     visible_.schedule = &block.schedule;
   }
@@ -83,10 +82,7 @@ class Forward {
     rows_.place(block_);
     rows_.pack_queries();
     find_spans();
-    std::int64_t segment = -1, ended = 0, done = 0;
-    tiles_ = 0;
-    for (std::int64_t i = 0; i < block_.schedule.run_count; ++i)
-      tiles_ += block_.schedule.runs[i].end - block_.schedule.runs[i].begin;
+    std::int64_t segment = -1, ended = 0;
     const auto end = [&] {
       if (segment >= 0) end_segment(ended++);
     };
@@ -101,10 +97,10 @@ class Forward {
           segment = its_segment;
         }
         visible_.partial = tiles.partial;
-        next_tile_ = tile + 1 < tiles.end         ? tile + 1
-                     : i + 1 < schedule.run_count ? schedule.runs[i + 1].begin
-                                                  : -1;
-        if (!few_) look_ahead(tile, done++);
+        ahead_.begin_tile(tile, tile + 1 < tiles.end         ? tile + 1
+                                : i + 1 < schedule.run_count ? schedule.runs[i + 1].begin
+                                                             : -1);
+        if (!few_) ahead_.look_past_tile(strips_that_see(tile), tiles.partial);
         if (tiles.partial && schedule.bits != nullptr) {
           visible_.bits = schedule.bits + tiles.bits_offset +
                           (tile - tiles.begin) * schedule.slots * schedule.block_tokens * kWords;
@@ -170,58 +166,11 @@ class Forward {
     }
   }
 
-  // What many rows need after `tile`, the `done`th of the block: the keys and values of the next
-  // tile (after the last: of the next block's first), and with each tile a share of the rows of
-  // this block's outputs and of the next block's queries.
-  void look_ahead(std::int64_t tile, std::int64_t done) {
-    ahead_.clear();
-    look_at_next_tile([&](const Sequence& sequence, std::int64_t kv_head, std::int64_t next) {
-      if (next == tile && kv_head == block_.kv_head && sequence.batch == sequence_.batch) return;
-      look_at_tile(p_.k, p_.width, sequence, kv_head, next);
-      look_at_tile(p_.v, p_.v_width, sequence, kv_head, next);
-    });
-    look_at_rows(p_.out, p_.out_dtype, block_, p_.v_width, done);
-    if (block_.next != nullptr) look_at_rows(p_.q, p_.q_dtype, *block_.next, p_.width, done);
-    std::int64_t strips = rows_.strips;
-    if (visible_.partial && block_.schedule.interval_begin != nullptr) {
-      const std::int64_t begin = tile * B::kTile, end = begin + B::kTile;
-      strips = std::count_if(spans_, spans_ + rows_.strips,
-                             [&](const Span& s) { return s.begin < end && s.end > begin; });
-    }
-    const std::int64_t keys = std::min(B::kTile, sequence_.k_len - tile * B::kTile);
-    const std::int64_t products =
-        ((keys + B::kPanel - 1) / B::kPanel * p_.width + rows_.v_padded / B::kPanel * keys) *
-        strips / (visible_.partial ? 2 : 1);
-    pace_ = power_of_two(products / std::max<std::int64_t>(1, ahead_.steps()));
-  }
-
-  // look(sequence, head, tile) for the next tile of this block, or else of the next block.
-  template <class Look>
-  void look_at_next_tile(const Look& look) const {
-    const ForwardBlock* following = block_.next;
-    if (next_tile_ >= 0) {
-      look(sequence_, block_.kv_head, next_tile_);
-    } else if (following != nullptr && following->schedule.run_count > 0) {
-      look(following->sequence, following->kv_head, following->schedule.runs[0].begin);
-    }
-  }
-
-  void look_at_tile(const Stored& stored, std::int64_t width, const Sequence& sequence,
-                    std::int64_t kv_head, std::int64_t tile) {
-    const std::int64_t key = tile * B::kTile, count = std::min(B::kTile, sequence.k_len - key);
-    StoredRows(stored, sequence, kv_head).look_ahead(key, count, width, ahead_);
-  }
-
-  void look_at_rows(const Matrix& m, DType dtype, const ForwardBlock& block, std::int64_t width,
-                    std::int64_t done) {
-    const std::int64_t from = block.token_count * done / tiles_,
-                       to = block.token_count * (done + 1) / tiles_, bytes = element_bytes(dtype);
-    for (std::int64_t h = block.kv_head * p_.group; h < (block.kv_head + 1) * p_.group; ++h) {
-      const std::int64_t at = block.sequence.tensor * m.batch + h * m.head +
-                              (block.sequence.q_begin + block.token_begin + from) * m.length;
-      ahead_.add(static_cast<const char*>(m.data) + at * bytes, m.length * bytes, to - from,
-                 width * bytes);
-    }
+  std::int64_t strips_that_see(std::int64_t tile) const {
+    if (!visible_.partial || block_.schedule.interval_begin == nullptr) return rows_.strips;
+    const std::int64_t begin = tile * B::kTile, end = begin + B::kTile;
+    return std::count_if(spans_, spans_ + rows_.strips,
+                         [&](const Span& s) { return s.begin < end && s.end > begin; });
   }
 
   void run_tile(std::int64_t tile) {
@@ -281,11 +230,8 @@ class Forward {
     if (count == 0) return;
     const std::span<Work> works(all, static_cast<std::size_t>(count));
 
-    if (v_in_place_ && few_) {
-      ahead_.clear();
-      values_.look_ahead(k_begin_, k_count_, p_.v_width, ahead_);
-    }
-    if (few_ && !v_in_place_) look_at_next_keys();
+    if (few_ && v_in_place_) ahead_.look_at_values(values_, k_begin_, k_count_);
+    if (few_ && !v_in_place_) ahead_.look_at_next_keys();
     for (const Work& w : works) std::fill_n(w.strip.top, w.strip.height * B::kLanes, kMinusInf);
     std::int64_t begin = B::kTile, end = 0;
     for (const Work& w : works) {
@@ -309,7 +255,7 @@ class Forward {
       w.factor = softmax_.run(s, w.c, now_) ? s.factor : nullptr;
     }
     if (v_in_place_ && few_) {
-      look_at_next_keys();
+      ahead_.look_at_next_keys();
       add_values_of_few(works);
     } else {
       for (Work& w : works) v_in_place_ ? add_values_in_place(w) : add_values(w);
@@ -380,7 +326,7 @@ class Forward {
     if (few_ && rows_.strips == 1) {
       const bool done = panels_.in_place(j, [&](const auto* keys, std::int64_t stride) {
         using S = std::remove_cvref_t<decltype(*keys)>;
-        kKeysInPlace<S>[index](q, keys, stride, p_.width, scores, top, ahead_);
+        kKeysInPlace<S>[index](q, keys, stride, p_.width, scores, top, ahead_.fetches);
       });
       if (done) return;
     }
@@ -388,7 +334,7 @@ class Forward {
     const bool one = skip > 0 || w.c.to < j + B::kPanel;
     const Kernels& kernels = kKernels[index];
     (one ? kernels.score_one : kernels.score)(q, panels_.at(j) + skip, p_.width, scores + skip, top,
-                                              few_ ? k_pace_ : pace_, ahead_);
+                                              ahead_.key_pace, ahead_.fetches);
   }
 
   // out = out * factor + p * v, packed values.
@@ -408,7 +354,7 @@ class Forward {
     for (std::int64_t c = 0; c < rows_.v_padded; c += B::kPanel, out += s.height * B::kPanel) {
       (p_.v_width - c <= B::kLanes ? kernel.one : kernel.both)(
           s.scores + w.begin, packed_values_ + c * B::kTile + w.begin * B::kPanel, B::kPanel,
-          w.end - w.begin, w.factor, out, few_ ? v_pace_ : pace_, ahead_);
+          w.end - w.begin, w.factor, out, ahead_.value_pace, ahead_.fetches);
     }
   }
 
@@ -423,7 +369,7 @@ class Forward {
                             for (std::int64_t c = 0; c < p_.v_width; c += B::kPanel) {
                               (p_.v_width - c <= B::kLanes ? kernel.one : kernel.both)(
                                   s.scores + w.begin + i, v + c, values_.stride(), n, w.factor,
-                                  out + c * s.height, pace_, ahead_);
+                                  out + c * s.height, ahead_.value_pace, ahead_.fetches);
                             }
                             w.factor = nullptr;
                           });
@@ -447,7 +393,7 @@ class Forward {
             for (std::int64_t c = 0; c < p_.v_width; c += B::kPanel) {
               (p_.v_width - c <= B::kLanes ? kernel.one : kernel.both)(
                   s.scores + i + j, v + c, values_.stride(), count, w.factor, out + c * s.height,
-                  v_pace_, ahead_);
+                  ahead_.value_pace, ahead_.fetches);
             }
             w.factor = nullptr;
           }
@@ -455,27 +401,6 @@ class Forward {
       }
     };
     values_.for_stretches(k_begin_, k_count_, add);
-  }
-
-  // A strip's product with a panel or with two vectors of values reads kPanel elements a step:
-  // after so many steps the strips together have read as much as one step of fetching brings.
-  std::int64_t pace_of(DType dtype) const {
-    const std::int64_t read = B::kPanel * element_bytes(dtype);
-    return power_of_two(rows_.strips * Ahead::kStepBytes / read);
-  }
-
-  // The largest that is at most x, and at least 1.
-  static std::int64_t power_of_two(std::int64_t x) {
-    return static_cast<std::int64_t>(
-        std::bit_floor(static_cast<std::size_t>(std::max<std::int64_t>(1, x))));
-  }
-
-  // The same for few rows, while they multiply values: keys alone.
-  void look_at_next_keys() {
-    ahead_.clear();
-    look_at_next_tile([&](const Sequence& sequence, std::int64_t kv_head, std::int64_t tile) {
-      look_at_tile(p_.k, p_.width, sequence, kv_head, tile);
-    });
   }
 
   // Micro-kernels by height.
@@ -532,15 +457,12 @@ class Forward {
   Span* spans_;  // [strips] when the schedule has intervals
   KeyPanels<T> panels_;
   const bool modified_;
-  const std::int64_t k_pace_, v_pace_;
+  LookAhead<T> ahead_;
   const std::size_t bytes_;
   VisibleTile<T> visible_;
   // This tile.
   std::int64_t k_begin_ = 0, k_count_ = 0;
   bool v_finite_ = true, v_in_place_ = false;
-  // What comes after it.
-  Ahead ahead_;
-  std::int64_t tiles_ = 0, next_tile_ = -1, pace_ = 1;
 };
 
 template <class T>
