@@ -1,54 +1,19 @@
 // Binding: from the tree of a Mask and a Geometry to the flat program of a BoundMask.
 #include <algorithm>
-#include <bit>
 #include <limits>
-#include <stdexcept>
-#include <string>
 #include <type_traits>
 #include <utility>
 
 #include "mask/bound.h"
-#include "mask/random_blocks.h"
+#include "mask/fit.h"
+#include "mask/tables.h"
 
 namespace attn {
 namespace {
 
 using MaskNode = Mask::Node;
-constexpr std::int64_t kLowest = std::numeric_limits<std::int64_t>::min();
-constexpr std::int64_t kHighest = std::numeric_limits<std::int64_t>::max();
-constexpr std::uint32_t kFirstList = 0, kSecondList = 1;
 // A dense mask that is the same for every query binds to intervals when it has at most this many.
 constexpr std::size_t kFewIntervals = 16;
-
-[[noreturn]] void fail(const std::string& what) { throw std::invalid_argument("[mask] " + what); }
-
-void check(const Geometry& geometry) {
-  const auto extent = [](const char* name, std::int64_t value) {
-    if (value < 0) fail("geometry has " + std::string(name) + " " + std::to_string(value));
-  };
-  extent("batch", geometry.batch);
-  extent("heads", geometry.heads);
-  extent("q_len", geometry.q_len);
-  extent("k_len", geometry.k_len);
-  const auto positions = [](const std::string& name, const std::vector<std::int64_t>& list,
-                            std::int64_t length) {
-    if (!list.empty() && static_cast<std::int64_t>(list.size()) != length) {
-      fail("geometry has " + std::to_string(list.size()) + " " + name + "_positions for " + name +
-           "_len " + std::to_string(length));
-    }
-  };
-  positions("q", geometry.q_positions, geometry.q_len);
-  positions("k", geometry.k_positions, geometry.k_len);
-  if (geometry.q_positions.empty() && geometry.query_start > kHighest - geometry.q_len) {
-    fail("query_start " + std::to_string(geometry.query_start) + " with q_len " +
-         std::to_string(geometry.q_len) + " passes the largest position");
-  }
-}
-
-const Geometry& checked(const Geometry& geometry) {
-  check(geometry);
-  return geometry;
-}
 
 std::uint64_t reach(std::int64_t side, std::int64_t step) {
   std::uint64_t distance = 0;
@@ -57,31 +22,6 @@ std::uint64_t reach(std::int64_t side, std::int64_t step) {
     return kUnlimited;
   }
   return distance;
-}
-
-std::int64_t floor_div(std::int64_t a, std::int64_t b) {
-  return a / b - (a % b != 0 && a < 0 ? 1 : 0);
-}
-
-__extension__ using Wide = __int128;
-
-std::int64_t clipped(Wide position) {
-  return static_cast<std::int64_t>(std::clamp<Wide>(position, kLowest, kHighest));
-}
-
-// Positions first...last of a block, clipped to the type; false when the block lies outside it.
-bool block_positions(std::int64_t block, std::int64_t size, std::int64_t& first,
-                     std::int64_t& last) {
-  if (block >= 0) {
-    if (__builtin_mul_overflow(block, size, &first)) return false;
-    last = first > kHighest - (size - 1) ? kHighest : first + (size - 1);
-    return true;
-  }
-  std::int64_t end = 0;
-  if (__builtin_mul_overflow(block + 1, size, &end) || end == kLowest) return false;
-  last = end - 1;
-  first = last < kLowest + (size - 1) ? kLowest : last - (size - 1);
-  return true;
 }
 
 struct Dependence {
@@ -120,68 +60,6 @@ Dependence dependence(const Mask& mask) {
   return found;
 }
 
-// Throws when any part of the mask, whether a row needs it or not, does not fit.
-void check(const Mask& mask, const Geometry& geometry, const Keys& keys) {
-  const auto parts = [&](const std::vector<Mask>& masks) {
-    for (const Mask& part : masks) check(part, geometry, keys);
-  };
-  const auto list = [&](const std::vector<Mask>& masks, const char* name, const char* axis,
-                        std::int64_t extent) {
-    if (static_cast<std::int64_t>(masks.size()) != extent) {
-      fail(std::string(name) + " has " + std::to_string(masks.size()) + " masks for " + axis + " " +
-           std::to_string(extent));
-    }
-    parts(masks);
-  };
-  const auto increasing = [&](const char* name) {
-    if (keys.increasing()) return;
-    const std::int64_t j = keys.disorder();
-    fail(std::string(name) + " needs increasing key positions, but key " + std::to_string(j) +
-         " at " + std::to_string(keys.position(j)) + " follows " +
-         std::to_string(keys.position(j - 1)) + "; write it as a predicate");
-  };
-  std::visit(
-      [&](const auto& node) {
-        using T = std::decay_t<decltype(node)>;
-        if constexpr (std::is_same_v<T, MaskNode::Causal>) {
-          increasing("causal");
-        } else if constexpr (std::is_same_v<T, MaskNode::Window>) {
-          increasing("window");
-        } else if constexpr (std::is_same_v<T, MaskNode::DilatedWindow>) {
-          increasing("dilated_window");
-        } else if constexpr (std::is_same_v<T, MaskNode::Padding>) {
-          const auto count = static_cast<std::int64_t>(node.lengths.size());
-          if (count != 1 && count != geometry.batch) {
-            fail("padding has " + std::to_string(count) + " lengths for batch " +
-                 std::to_string(geometry.batch));
-          }
-          for (const std::int64_t length : node.lengths) {
-            if (length > geometry.k_len) {
-              fail("padding length " + std::to_string(length) + " is above k_len " +
-                   std::to_string(geometry.k_len));
-            }
-          }
-        } else if constexpr (std::is_same_v<T, MaskNode::Dense>) {
-          const std::int64_t extents[4] = {geometry.batch, geometry.heads, geometry.q_len,
-                                           geometry.k_len};
-          for (std::size_t axis = 0; axis < 4; ++axis) {
-            if (node.shape[axis] != 1 && node.shape[axis] != extents[axis]) {
-              fail("dense has " + std::to_string(node.shape[axis]) + " on axis " +
-                   std::to_string(axis) + " where the geometry has " +
-                   std::to_string(extents[axis]));
-            }
-          }
-        } else if constexpr (std::is_same_v<T, MaskNode::PerHead>) {
-          list(node.masks, "per_head", "heads", geometry.heads);
-        } else if constexpr (std::is_same_v<T, MaskNode::PerBatch>) {
-          list(node.masks, "per_batch", "batch", geometry.batch);
-        } else if constexpr (std::is_same_v<T, MaskNode::All> || std::is_same_v<T, MaskNode::Any>) {
-          parts(node.masks);
-        }
-      },
-      mask.node().data);
-}
-
 std::uint64_t id(const void* address) { return reinterpret_cast<std::uintptr_t>(address); }
 
 }  // namespace
@@ -191,7 +69,7 @@ BoundMask::BoundMask(const Mask& mask, const Geometry& geometry)
       geometry_(checked(geometry)),
       keys_(geometry),
       words_(words_for(geometry.k_len)) {
-  check(mask_, geometry_, keys_);
+  check_fits(mask_, geometry_, keys_);
   if (geometry_.q_len > 0 && geometry_.q_positions.empty()) {
     lowest_query_ = geometry_.q_position(0);
     highest_query_ = geometry_.q_position(geometry_.q_len - 1);
@@ -243,23 +121,20 @@ std::size_t BoundMask::bind(const Mask& mask, std::int64_t batch, std::int64_t h
           range.ahead = reach(node.right, node.step);
           range.step = node.step;
           return bind_range(range);
-        } else if constexpr (std::is_same_v<T, MaskNode::GlobalTokens>) {
-          return bind_table({1, id(key)}, [&] { return global_table(node); });
-        } else if constexpr (std::is_same_v<T, MaskNode::Blocks>) {
-          return bind_table({1, id(key)}, [&] { return block_table(node); });
-        } else if constexpr (std::is_same_v<T, MaskNode::BlockWindow>) {
-          return bind_table({1, id(key)}, [&] { return block_window_table(node); });
-        } else if constexpr (std::is_same_v<T, MaskNode::GlobalBlocks>) {
-          return bind_table({1, id(key)}, [&] { return global_block_table(node); });
+        } else if constexpr (std::is_same_v<T, MaskNode::GlobalTokens> ||
+                             std::is_same_v<T, MaskNode::Blocks> ||
+                             std::is_same_v<T, MaskNode::BlockWindow> ||
+                             std::is_same_v<T, MaskNode::GlobalBlocks> ||
+                             std::is_same_v<T, MaskNode::Documents>) {
+          return bind_table({1, id(key)}, [&] { return table_of(node, geometry_, keys_); });
         } else if constexpr (std::is_same_v<T, MaskNode::DrawnBlocks>) {
           if (node.rule.count == 0) return bind_range(Node{});
           return bind_table({7, id(key), static_cast<std::uint64_t>(head)},
-                            [&] { return drawn_block_table(node, head); });
-        } else if constexpr (std::is_same_v<T, MaskNode::Documents>) {
-          return bind_table({1, id(key)}, [&] { return document_table(node); });
+                            [&] { return table_of(node, head, geometry_, keys_); });
         } else if constexpr (std::is_same_v<T, MaskNode::Prefix>) {
+          constexpr auto lowest = std::numeric_limits<std::int64_t>::min();
           std::vector<Interval> pieces;
-          if (node.n > kLowest) keys_.between(kLowest, node.n - 1, pieces);
+          if (node.n > lowest) keys_.between(lowest, node.n - 1, pieces);
           return bind_list(key, std::move(pieces));
         } else if constexpr (std::is_same_v<T, MaskNode::Padding>) {
           const std::int64_t n =
@@ -337,7 +212,7 @@ std::size_t BoundMask::bind_list(const MaskNode* key, std::vector<Interval> piec
     return bind_range(range);
   }
   return bind_table({1, id(key)}, [&] {
-    Table table;
+    RowTable table;
     table.starts.push_back(pieces.size());
     table.intervals = std::move(pieces);
     return table;
@@ -345,7 +220,7 @@ std::size_t BoundMask::bind_list(const MaskNode* key, std::vector<Interval> piec
 }
 
 std::size_t BoundMask::bind_table(std::vector<std::uint64_t> key,
-                                  const std::function<Table()>& build) {
+                                  const std::function<RowTable()>& build) {
   return intern(key, [&] {
     Node node;
     node.kind = Kind::table;
@@ -353,138 +228,6 @@ std::size_t BoundMask::bind_table(std::vector<std::uint64_t> key,
     tables_.push_back(build());
     return node;
   });
-}
-
-BoundMask::Table BoundMask::global_table(const MaskNode::GlobalTokens& global) const {
-  Table table;
-  for (const std::int64_t p : global.positions) keys_.between(p, p, table.intervals);
-  normalise(table.intervals);
-  table.starts.push_back(table.intervals.size());
-  if (keys_.length() > 0) table.intervals.push_back({0, keys_.length(), 1});
-  table.starts.push_back(table.intervals.size());
-  table.list_of_row.reserve(static_cast<std::size_t>(geometry_.q_len));
-  for (std::int64_t q = 0; q < geometry_.q_len; ++q) {
-    const bool everywhere = std::binary_search(global.positions.begin(), global.positions.end(),
-                                               geometry_.q_position(q));
-    table.list_of_row.push_back(everywhere ? kSecondList : kFirstList);
-  }
-  return table;
-}
-
-BoundMask::Table BoundMask::block_table(const MaskNode::Blocks& blocks) const {
-  Table table;
-  table.starts.push_back(0);  // list 0: nothing
-  std::vector<std::int64_t> query_blocks;
-  std::vector<Interval> pieces;
-  for (auto it = blocks.visible.begin(); it != blocks.visible.end();) {
-    query_blocks.push_back(it->first);
-    pieces.clear();
-    for (; it != blocks.visible.end() && it->first == query_blocks.back(); ++it) {
-      std::int64_t first = 0, last = 0;
-      if (block_positions(it->second, blocks.size, first, last)) {
-        keys_.between(first, last, pieces);
-      }
-    }
-    normalise(pieces);
-    table.intervals.insert(table.intervals.end(), pieces.begin(), pieces.end());
-    table.starts.push_back(table.intervals.size());
-  }
-  table.list_of_row.reserve(static_cast<std::size_t>(geometry_.q_len));
-  for (std::int64_t q = 0; q < geometry_.q_len; ++q) {
-    const std::int64_t block = floor_div(geometry_.q_position(q), blocks.size);
-    const auto it = std::lower_bound(query_blocks.begin(), query_blocks.end(), block);
-    const bool listed = it != query_blocks.end() && *it == block;
-    table.list_of_row.push_back(listed ? static_cast<std::uint32_t>(it - query_blocks.begin() + 1)
-                                       : kFirstList);
-  }
-  return table;
-}
-
-// Blocks of `size` positions that reach from position 0 to the last key; 2^63 at most.
-std::uint64_t BoundMask::key_blocks(std::int64_t size) const {
-  if (keys_.length() == 0 || keys_.highest() < 0) return 0;
-  return static_cast<std::uint64_t>(keys_.highest() / size) + 1;
-}
-
-// One list for each block that a query stands in.
-BoundMask::Table BoundMask::table_by_block(
-    std::int64_t size,
-    const std::function<void(std::int64_t block, std::vector<Interval>& pieces)>& keys_of) const {
-  Table table;
-  std::map<std::int64_t, std::uint32_t> list_of_block;
-  std::vector<Interval> pieces;
-  table.list_of_row.reserve(static_cast<std::size_t>(geometry_.q_len));
-  for (std::int64_t q = 0; q < geometry_.q_len; ++q) {
-    const std::int64_t block = floor_div(geometry_.q_position(q), size);
-    const auto next = static_cast<std::uint32_t>(table.starts.size() - 1);
-    const auto [it, added] = list_of_block.try_emplace(block, next);
-    table.list_of_row.push_back(it->second);
-    if (!added) continue;
-    pieces.clear();
-    keys_of(block, pieces);
-    normalise(pieces);
-    table.intervals.insert(table.intervals.end(), pieces.begin(), pieces.end());
-    table.starts.push_back(table.intervals.size());
-  }
-  return table;
-}
-
-BoundMask::Table BoundMask::block_window_table(const MaskNode::BlockWindow& w) const {
-  return table_by_block(w.size, [&](std::int64_t block, std::vector<Interval>& pieces) {
-    const Wide from = (Wide{block} - w.left) * w.size, to = (Wide{block} + w.right + 1) * w.size;
-    keys_.between(w.left < 0 ? kLowest : clipped(from), w.right < 0 ? kHighest : clipped(to - 1),
-                  pieces);
-  });
-}
-
-BoundMask::Table BoundMask::global_block_table(const MaskNode::GlobalBlocks& g) const {
-  const std::uint64_t n = key_blocks(g.size),
-                      last = n - std::min(n, static_cast<std::uint64_t>(g.last));
-  return table_by_block(g.size, [&](std::int64_t block, std::vector<Interval>& pieces) {
-    const auto index = static_cast<std::uint64_t>(block);  // of a negative one: above all others
-    if ((0 <= block && block < g.first) || (last <= index && index < n)) {
-      return keys_.between(kLowest, kHighest, pieces);
-    }
-    if (g.first > 0) keys_.between(0, clipped(Wide{g.first} * g.size - 1), pieces);
-    if (last < n) {
-      keys_.between(clipped(Wide{last} * g.size), clipped(Wide{n} * g.size - 1), pieces);
-    }
-  });
-}
-
-BoundMask::Table BoundMask::drawn_block_table(const MaskNode::DrawnBlocks& drawn,
-                                              std::int64_t head) const {
-  const RandomBlocks& rule = drawn.rule;
-  const std::uint64_t n = key_blocks(rule.size);
-  return table_by_block(rule.size, [&](std::int64_t block, std::vector<Interval>& pieces) {
-    for (const auto& [first, last] : drawn_blocks(rule, n, block, head)) {
-      keys_.between(first * rule.size, clipped((Wide{last} + 1) * rule.size - 1), pieces);
-    }
-  });
-}
-
-BoundMask::Table BoundMask::document_table(const MaskNode::Documents& documents) const {
-  Table table;
-  table.starts.push_back(0);  // list 0: nothing
-  std::int64_t begin = 0;
-  std::vector<Interval> pieces;
-  for (const std::int64_t end : documents.ends) {
-    pieces.clear();
-    keys_.between(begin, end - 1, pieces);
-    normalise(pieces);
-    table.intervals.insert(table.intervals.end(), pieces.begin(), pieces.end());
-    table.starts.push_back(table.intervals.size());
-    begin = end;
-  }
-  table.list_of_row.reserve(static_cast<std::size_t>(geometry_.q_len));
-  for (std::int64_t q = 0; q < geometry_.q_len; ++q) {
-    const std::int64_t p = geometry_.q_position(q);
-    const auto it = std::upper_bound(documents.ends.begin(), documents.ends.end(), p);
-    const bool inside = p >= 0 && it != documents.ends.end();
-    table.list_of_row.push_back(inside ? static_cast<std::uint32_t>(it - documents.ends.begin() + 1)
-                                       : kFirstList);
-  }
-  return table;
 }
 
 std::size_t BoundMask::bind_dense(const MaskNode::Dense& dense, const MaskNode* key,

@@ -67,7 +67,7 @@ void BoundMask::append_row(const Node& node, std::int64_t q, std::vector<Interva
       return;
     }
     case Kind::table: {
-      const Table& table = tables_[node.table];
+      const RowTable& table = tables_[node.table];
       const std::size_t list =
           table.list_of_row.empty() ? 0 : table.list_of_row[static_cast<std::size_t>(q)];
       const auto begin = table.intervals.begin();

@@ -16,6 +16,7 @@
 #include "mask/intervals.h"
 #include "mask/keys.h"
 #include "mask/node.h"
+#include "mask/tables.h"
 
 namespace attn {
 
@@ -71,13 +72,6 @@ class BoundMask {
     const Mask::Predicate* predicate = nullptr;
     std::int64_t batch = 0, head = 0;
   };
-  // Row q has intervals [starts[list], starts[list + 1]) where list = list_of_row[q], or list 0
-  // when list_of_row is empty.
-  struct Table {
-    std::vector<std::uint32_t> list_of_row;
-    std::vector<std::size_t> starts = {0};
-    std::vector<Interval> intervals;
-  };
   struct Variant {
     std::size_t root;
     bool full;
@@ -92,7 +86,7 @@ class BoundMask {
   std::size_t bind(const Mask& mask, std::int64_t batch, std::int64_t head);
   std::size_t bind_range(Node range);
   std::size_t bind_list(const Mask::Node* key, std::vector<Interval> pieces);
-  std::size_t bind_table(std::vector<std::uint64_t> key, const std::function<Table()>& build);
+  std::size_t bind_table(std::vector<std::uint64_t> key, const std::function<RowTable()>& build);
   std::size_t bind_dense(const Mask::Node::Dense& dense, const Mask::Node* key, std::int64_t batch,
                          std::int64_t head);
   std::size_t bind_all(const std::vector<Mask>& masks, std::int64_t batch, std::int64_t head);
@@ -100,16 +94,6 @@ class BoundMask {
   void add_child(Kind kind, std::size_t child, std::vector<std::size_t>& children) const;
   std::size_t bind_children(Kind kind, const std::vector<std::size_t>& children);
   std::size_t intern(const std::vector<std::uint64_t>& key, const std::function<Node()>& make);
-  Table global_table(const Mask::Node::GlobalTokens& global) const;
-  Table block_table(const Mask::Node::Blocks& blocks) const;
-  std::uint64_t key_blocks(std::int64_t size) const;
-  Table table_by_block(
-      std::int64_t size,
-      const std::function<void(std::int64_t block, std::vector<Interval>& pieces)>& keys_of) const;
-  Table block_window_table(const Mask::Node::BlockWindow& window) const;
-  Table global_block_table(const Mask::Node::GlobalBlocks& global) const;
-  Table drawn_block_table(const Mask::Node::DrawnBlocks& drawn, std::int64_t head) const;
-  Table document_table(const Mask::Node::Documents& documents) const;
   bool every_row_full(std::size_t root) const;
 
   // Evaluation.
@@ -127,7 +111,7 @@ class BoundMask {
   std::int64_t lowest_query_ = 0, highest_query_ = 0;  // positions
   std::vector<Node> nodes_;
   std::vector<std::size_t> children_;
-  std::vector<Table> tables_;
+  std::vector<RowTable> tables_;
   std::map<std::vector<std::uint64_t>, std::size_t> interned_;
   std::int64_t batch_stride_ = 0, head_stride_ = 0;
   std::vector<int> variant_of_;
