@@ -108,7 +108,7 @@ DescribedTranslator load_bart(const Fields& fields, const std::string& type, Wei
   TransformerConfig decoder = read_side(fields, "decoder_");
   decoder.vocabulary = fields.size("decoder_vocab_size", kLargestSize).value_or(encoder.vocabulary);
   DescribedTranslator model;
-  model.start = token_of(fields, "decoder_start_token_id", decoder.vocabulary);
+  model.start = fields.needed_token("decoder_start_token_id", decoder.vocabulary);
   // What early files say of variants that these two are not.
   require(fields, "normalize_before", false);
   require(fields, "add_final_layer_norm", false);

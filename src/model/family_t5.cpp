@@ -110,7 +110,7 @@ DescribedTranslator load_t5(const Fields& fields, Weights& weights) {
   const bool tied = fields.boolean("tie_word_embeddings").value_or(true);
   const bool scaled = fields.boolean("scale_decoder_outputs").value_or(tied);
   DescribedTranslator model;
-  model.start = token_of(fields, "decoder_start_token_id", vocabulary);
+  model.start = fields.needed_token("decoder_start_token_id", vocabulary);
   // These repeat what feed_forward_proj says.
   know_search(fields);
   refuse_others(fields, {"classifier_dropout", "dense_act_fn", "dropout_rate", "initializer_factor",

@@ -94,6 +94,26 @@ const std::vector<Json>& Fields::needed_array(std::string_view name) const {
   return value.items;
 }
 
+std::vector<std::int32_t> Fields::tokens(std::string_view name, std::int64_t vocabulary) const {
+  std::vector<std::int32_t> tokens;
+  const Json* const value = find(name);
+  if (value == nullptr) return tokens;
+  if (!value->is(Json::Kind::array)) return {token(name, *value, vocabulary)};
+  for (const Json& item : value->items) tokens.push_back(token(name, item, vocabulary));
+  return tokens;
+}
+
+std::int32_t Fields::needed_token(std::string_view name, std::int64_t vocabulary) const {
+  return token(name, needed(name), vocabulary);
+}
+
+std::int32_t Fields::token(std::string_view name, const Json& value,
+                           std::int64_t vocabulary) const {
+  if (!value.is(Json::Kind::integer) || value.integer < 0 || value.integer >= vocabulary)
+    fail(name, "is no token: must be an integer in [0, " + std::to_string(vocabulary) + ")");
+  return static_cast<std::int32_t>(value.integer);
+}
+
 void Fields::refuse_others(std::span<const std::string_view> ignored,
                            std::initializer_list<std::string_view> also) const {
   const auto in = [](const auto& list, const std::string& name) {

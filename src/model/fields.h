@@ -42,6 +42,11 @@ class Fields {
     return needed_integer(name, 1, largest);
   }
   const std::vector<Json>& needed_array(std::string_view name) const;
+  // Tokens, which are in [0, vocabulary): one or a list of them; none when absent.
+  std::vector<std::int32_t> tokens(std::string_view name, std::int64_t vocabulary) const;
+  std::int32_t needed_token(std::string_view name, std::int64_t vocabulary) const;
+  // `value`, which is the member or within it.
+  std::int32_t token(std::string_view name, const Json& value, std::int64_t vocabulary) const;
 
   // Throws for a member that nobody has asked for and that is in neither list of those which change
   // no result.

@@ -8,6 +8,7 @@
 #include "model/ablation.h"
 #include "model/encoder_tokenizer.h"
 #include "model/families.h"
+#include "model/fields.h"
 #include "model/file.h"
 #include "model/generate.h"
 #include "model/gguf_tokenizer.h"
@@ -31,31 +32,17 @@ namespace {
 // A state has no end; so far that no text reaches it, so near that sums of such lengths fit.
 constexpr std::int64_t kAnyLength = std::int64_t{1} << 40;
 
-// A member of a JSON object, or of none.
-const Json* member(const std::optional<Json>& object, const char* name) {
-  return object ? object->find(name) : nullptr;
-}
-
-// eos_token_id of generation_config.json or else of config.json: a number, a list, or null.
-std::vector<std::int32_t> end_tokens(const std::string& folder, const Json& config) {
+// eos_token_id of generation_config.json or else of config.json.
+std::vector<std::int32_t> end_tokens(const std::string& folder, const Fields& config) {
+  constexpr std::int64_t kAnyToken = kLargestSize + 1;
   const std::string source = folder + "/generation_config.json";
-  const auto text = read_file_if_present(source);
-  const auto generation = text ? std::optional(Json::parse(*text, source)) : std::nullopt;
-  const Json* value = member(generation, "eos_token_id");
-  if (value == nullptr || value->is(Json::Kind::null)) value = config.find("eos_token_id");
-  std::vector<std::int32_t> ids;
-  if (value == nullptr || value->is(Json::Kind::null)) return ids;
-  const auto add = [&](const Json& id) {
-    if (!id.is(Json::Kind::integer) || id.integer < 0 || id.integer > kLargestSize)
-      throw Error(folder + ": eos_token_id is no token");
-    ids.push_back(static_cast<std::int32_t>(id.integer));
-  };
-  if (value->is(Json::Kind::array)) {
-    for (const Json& id : value->items) add(id);
-  } else {
-    add(*value);
+  if (const auto text = read_file_if_present(source)) {
+    const Json tree = Json::parse(*text, source);
+    const Fields generation(tree, source);
+    if (generation.find("eos_token_id") != nullptr)
+      return generation.tokens("eos_token_id", kAnyToken);
   }
-  return ids;
+  return config.tokens("eos_token_id", kAnyToken);
 }
 
 // The bytes of a token; none where a model has more tokens than its tokenizer, as padded tables do.
@@ -90,8 +77,9 @@ Parts load_parts(const std::string& path) {
   }
   const std::string config_path = path + "/config.json";
   const std::string config_text = read_file(config_path);
-  const Json config = Json::parse(config_text, config_path);
-  std::string family = Fields(config, config_path).needed_text("model_type");
+  const Json tree = Json::parse(config_text, config_path);
+  const Fields config(tree, config_path);
+  std::string family = config.needed_text("model_type");
   if (is_encoder(family)) {
     throw Error(config_path + ": model_type \"" + family +
                 "\" is an encoder's, which continues no texts");

@@ -8,26 +8,6 @@ namespace attn {
 
 namespace {
 
-std::int32_t checked_token(const Fields& fields, const char* name, const Json& value,
-                           std::int64_t vocabulary) {
-  if (!value.is(Json::Kind::integer) || value.integer < 0 || value.integer >= vocabulary) {
-    fields.fail(name, "is no token: must be an integer in [0, " + std::to_string(vocabulary) + ")");
-  }
-  return static_cast<std::int32_t>(value.integer);
-}
-
-// A number, a list of them, or nothing.
-std::vector<std::int32_t> tokens_of(const Fields& fields, const char* name,
-                                    std::int64_t vocabulary) {
-  std::vector<std::int32_t> tokens;
-  const Json* const value = fields.find(name);
-  if (value == nullptr) return tokens;
-  if (!value->is(Json::Kind::array)) return {checked_token(fields, name, *value, vocabulary)};
-  for (const Json& item : value->items)
-    tokens.push_back(checked_token(fields, name, item, vocabulary));
-  return tokens;
-}
-
 // Lists of tokens that may not follow each other; of one token each.
 std::vector<std::int32_t> banned_tokens(const Fields& fields, std::int64_t vocabulary) {
   std::vector<std::int32_t> tokens;
@@ -36,7 +16,7 @@ std::vector<std::int32_t> banned_tokens(const Fields& fields, std::int64_t vocab
   for (const Json& list : lists->items) {
     if (list.items.size() != 1)
       fields.fail("bad_words_ids", "has a list of several tokens, which we do not run");
-    tokens.push_back(checked_token(fields, "bad_words_ids", list.items[0], vocabulary));
+    tokens.push_back(fields.token("bad_words_ids", list.items[0], vocabulary));
   }
   return tokens;
 }
@@ -78,19 +58,13 @@ constexpr std::string_view kOfOtherPrograms[] = {"_from_model_config",
 
 }  // namespace
 
-std::int32_t token_of(const Fields& fields, const char* name, std::int64_t vocabulary) {
-  const Json* const value = fields.find(name);
-  if (value == nullptr) fields.fail(name, "is missing");
-  return checked_token(fields, name, *value, vocabulary);
-}
-
 SearchSettings read_search(const Fields& fields, std::int64_t positions, std::int64_t vocabulary) {
   constexpr std::int64_t kUsualTokens = 512;
   SearchSettings s;
   s.beams = fields.size("num_beams", 1024).value_or(1);
   s.length_penalty = fields.number("length_penalty").value_or(1);
   s.early_stopping = early_stopping(fields);
-  s.ends = tokens_of(fields, "eos_token_id", vocabulary);
+  s.ends = fields.tokens("eos_token_id", vocabulary);
   // "length" counts the start token, "new tokens" does not; the latter goes first.
   const std::int64_t length = count_of(fields, "max_length"),
                      tokens = count_of(fields, "max_new_tokens"),
@@ -101,11 +75,11 @@ SearchSettings read_search(const Fields& fields, std::int64_t positions, std::in
   s.min_tokens = std::max(least_tokens, least_length - 1);
   s.no_repeat_ngram = count_of(fields, "no_repeat_ngram_size");
   s.banned = banned_tokens(fields, vocabulary);
-  if (const auto first = tokens_of(fields, "forced_bos_token_id", vocabulary); !first.empty()) {
+  if (const auto first = fields.tokens("forced_bos_token_id", vocabulary); !first.empty()) {
     if (first.size() > 1) fields.fail("forced_bos_token_id", "is a list, which we do not run");
     s.first = first.front();
   }
-  s.last = tokens_of(fields, "forced_eos_token_id", vocabulary);
+  s.last = fields.tokens("forced_eos_token_id", vocabulary);
   s.renormalize = fields.boolean("renormalize_logits").value_or(false);
   if (fields.number("repetition_penalty").value_or(1) != 1)
     fields.fail("repetition_penalty", "is not 1, which we do not run");
@@ -146,11 +120,11 @@ DescribedTranslator load_translator(const std::string& config_json, const std::s
     const Fields inner(generation, place);
     model.search = read_search(inner, decoder.positions, decoder.vocabulary);
     if (inner.find("decoder_start_token_id") != nullptr)
-      model.start = token_of(inner, "decoder_start_token_id", decoder.vocabulary);
+      model.start = inner.needed_token("decoder_start_token_id", decoder.vocabulary);
     inner.refuse_others(kOfOtherPrograms);
     // Early files leave the end to config.json.
     if (!model.search.ends.empty()) return model;
-    model.search.ends = tokens_of(fields, "eos_token_id", decoder.vocabulary);
+    model.search.ends = fields.tokens("eos_token_id", decoder.vocabulary);
   } else {
     model.search = read_search(fields, decoder.positions, decoder.vocabulary);
   }

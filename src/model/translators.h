@@ -53,7 +53,5 @@ DescribedTranslator load_bart(const Fields& fields, const std::string& type, Wei
 SearchSettings read_search(const Fields& fields, std::int64_t positions, std::int64_t vocabulary);
 // A config.json may have the names that read_search() reads: refuse_others() then lets them pass.
 void know_search(const Fields& fields);
-// A token of the vocabulary.
-std::int32_t token_of(const Fields& fields, const char* name, std::int64_t vocabulary);
 
 }  // namespace attn
