@@ -1,17 +1,15 @@
 #include "model/ctranslate2.h"
 
 #include <algorithm>
-#include <bit>
 #include <cstring>
 #include <utility>
 
 #include "attn/error.h"
+#include "model/byte_reader.h"
 #include "model/unicode.h"
 
 namespace attn {
 namespace {
-
-static_assert(std::endian::native == std::endian::little, "values are read where they lie");
 
 constexpr std::uint32_t kOldest = 2, kNewest = 6;
 constexpr std::size_t kMostDimensions = 8;
@@ -26,31 +24,11 @@ struct ElementType {
 constexpr ElementType kTypes[] = {{"F32", 4}, {"I8", 1},  {"I16", 2},
                                   {"I32", 4}, {"F16", 2}, {"BF16", 2}};
 
-// Walks through the bytes in order.
-class Reader {
+// Reads names and counts, too.
+class Reader : public ByteReader {
  public:
-  Reader(std::span<const std::byte> file, const std::string& source)
-      : file_(file), source_(source) {}
+  using ByteReader::ByteReader;
 
-  [[noreturn]] void fail(const std::string& where, const std::string& what) const {
-    throw Error(source_ + ": " + where + what);
-  }
-  std::size_t at() const { return at_; }
-  std::size_t left() const { return file_.size() - at_; }
-  std::span<const std::byte> take(std::size_t bytes, const std::string& where) {
-    if (bytes > left()) {
-      fail(where, "truncated: " + std::to_string(bytes) + " bytes wanted at byte " +
-                      std::to_string(at_) + ", " + std::to_string(left()) + " are left");
-    }
-    at_ += bytes;
-    return file_.subspan(at_ - bytes, bytes);
-  }
-  template <class T>
-  T number(const std::string& where) {
-    T value;
-    std::memcpy(&value, take(sizeof(T), where).data(), sizeof(T));
-    return value;
-  }
   // Its length, the zero byte at its end included, and its bytes.
   std::string name(const std::string& where) {
     const auto bytes = take(number<std::uint16_t>(where), where);
@@ -68,11 +46,6 @@ class Reader {
     }
     return value;
   }
-
- private:
-  std::span<const std::byte> file_;
-  const std::string& source_;
-  std::size_t at_ = 0;
 };
 
 ElementType element_type(Reader& in, std::uint32_t version, const std::string& where) {

@@ -7,13 +7,12 @@
 #include <utility>
 
 #include "attn/error.h"
+#include "model/byte_reader.h"
 #include "model/unicode.h"
 #include "model/weight_type.h"
 
 namespace attn {
 namespace {
-
-static_assert(std::endian::native == std::endian::little, "values are read where they lie");
 
 // Far above any model; the counts of a file are checked against its size besides.
 constexpr std::uint64_t kMostKeys = 1 << 16, kMostTensors = 1 << 20;
@@ -56,36 +55,11 @@ std::string tensor_type_name(std::uint32_t number) {
   return "number " + std::to_string(number);
 }
 
-// Walks through the bytes in order; whatever would go past the end is an error.
-class Reader {
+// Reads texts and names, too.
+class Reader : public ByteReader {
  public:
-  Reader(std::span<const std::byte> file, const std::string& source)
-      : file_(file), source_(source) {}
+  using ByteReader::ByteReader;
 
-  std::uint64_t at() const { return at_; }
-  std::uint64_t left() const { return file_.size() - at_; }
-  std::span<const std::byte> since(std::uint64_t begin) const {
-    return file_.subspan(begin, at_ - begin);
-  }
-
-  // `where` names the place in messages: "key general.name: ".
-  [[noreturn]] void fail(const std::string& where, const std::string& reason) const {
-    throw Error(source_ + ": " + where + reason);
-  }
-  std::span<const std::byte> take(std::uint64_t bytes, const std::string& where) {
-    if (bytes > left()) {
-      fail(where, "truncated: " + std::to_string(bytes) + " bytes wanted at byte " +
-                      std::to_string(at_) + ", " + std::to_string(left()) + " are left");
-    }
-    at_ += bytes;
-    return file_.subspan(at_ - bytes, bytes);
-  }
-  template <class T>
-  T number(const std::string& where) {
-    T value;
-    std::memcpy(&value, take(sizeof(T), where).data(), sizeof(T));
-    return value;
-  }
   std::string_view text(const std::string& where) {
     const auto bytes = take(number<std::uint64_t>(where), where);
     return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
@@ -100,11 +74,6 @@ class Reader {
     if (!unicode::is_utf8(name)) fail(where, "the name is not UTF-8");
     return name;
   }
-
- private:
-  std::span<const std::byte> file_;
-  const std::string& source_;
-  std::uint64_t at_ = 0;
 };
 
 GgufType read_type(Reader& reader, const std::string& where) {
