@@ -11,9 +11,7 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
-#include <cstring>
-#include <limits>
+#include <atomic>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -21,13 +19,13 @@
 
 #include "kernels/ahead-inl.h"
 #include "kernels/arena.h"
+#include "kernels/backward_keys-inl.h"
 #include "kernels/backward_micro-inl.h"
 #include "kernels/backward_terms-inl.h"
-#include "kernels/dropout-inl.h"
-#include "kernels/exp2-inl.h"
 #include "kernels/micro-inl.h"
 #include "kernels/score_gradient-inl.h"
 #include "kernels/scores-inl.h"
+#include "kernels/softmax_gradient-inl.h"
 #include "kernels/visible-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -40,95 +38,6 @@ template <class T>
 constexpr std::int64_t kBackwardRows =
     Blocking<T>::kRows* std::int64_t{Blocking<T>::kRows < 8 ? 16 : 8};
 
-// kPanel columns of a row, or fewer: then zeros follow.
-template <class T>
-HWY_INLINE void load_panel(const T* HWY_RESTRICT from, std::int64_t columns, T* HWY_RESTRICT to) {
-  using B = Blocking<T>;
-  const typename B::D d;
-  if (columns >= B::kPanel) {
-    hn::Store(hn::LoadU(d, from), d, to);
-    hn::Store(hn::LoadU(d, from + B::kLanes), d, to + B::kLanes);
-    return;
-  }
-  std::copy_n(from, columns, to);
-  std::fill(to + columns, to + B::kPanel, T(0));
-}
-template <class T>
-HWY_INLINE void store_panel(const T* HWY_RESTRICT from, std::int64_t columns, T* HWY_RESTRICT to) {
-  using B = Blocking<T>;
-  const typename B::D d;
-  if (columns >= B::kPanel) {
-    hn::StoreU(hn::Load(d, from), d, to);
-    hn::StoreU(hn::Load(d, from + B::kLanes), d, to + B::kLanes);
-    return;
-  }
-  std::copy_n(from, columns, to);
-}
-
-// Rows [height][width] to panels [panel][height][kPanel] and back.
-template <class T>
-void to_panels(const T* from, std::int64_t stride, std::int64_t height, std::int64_t width, T* to) {
-  constexpr std::int64_t kPanel = Blocking<T>::kPanel;
-  for (std::int64_t c = 0; c < width; c += kPanel) {
-    for (std::int64_t r = 0; r < height; ++r, to += kPanel)
-      load_panel(from + r * stride + c, width - c, to);
-  }
-}
-template <class T>
-void from_panels(const T* from, std::int64_t height, std::int64_t width, T* to,
-                 std::int64_t stride) {
-  constexpr std::int64_t kPanel = Blocking<T>::kPanel;
-  for (std::int64_t c = 0; c < width; c += kPanel) {
-    for (std::int64_t r = 0; r < height; ++r, from += kPanel)
-      store_panel(from, width - c, to + r * stride + c);
-  }
-}
-
-// Scratch of one thread.
-template <class T>
-struct BackwardScratch {
-  using B = Blocking<T>;
-  // Of the keys: transposed panels for the products over the width, k in rows for dQ, and the sums.
-  T *k, *v, *k_rows, *dk, *dv;
-  // Of some rows: [width / kTile][rows][kStride] for the products over the width, panels of rows
-  // for the products over rows.
-  T *q, *d_out, *q_rows, *d_out_rows;
-  T *p, *ds;                          // [rows][kStride] scores, then p; dO . v, then ds
-  T *capped, *given, *k_offset, *dq;  // of one strip
-  T* terms;                           // [rows][Term::kCount]
-  std::uint64_t* visible;             // [rows][kTile / 64]
-  std::int64_t* token;
-  std::int32_t* head;
-  std::size_t bytes;
-
-  BackwardScratch(void* base, const BackwardParams& p_, std::int64_t tiles) {
-    constexpr std::int64_t kRows = kBackwardRows<T>, kStrip = B::kRows * B::kStride;
-    Arena arena(base);
-    const std::int64_t keys = tiles * B::kTile, width = round_up(p_.width, B::kPanel),
-                       v_width = round_up(p_.v_width, B::kPanel);
-    k = arena.take<T>(keys * p_.width);
-    v = arena.take<T>(keys * p_.v_width);
-    k_rows = arena.take<T>(keys * width);
-    dk = arena.take<T>(keys * width);
-    dv = arena.take<T>(keys * v_width);
-    q = arena.take<T>((p_.width + B::kTile - 1) / B::kTile * kRows * B::kStride);
-    d_out = arena.take<T>((p_.v_width + B::kTile - 1) / B::kTile * kRows * B::kStride);
-    q_rows = arena.take<T>(B::kTile * width);
-    d_out_rows = arena.take<T>(B::kTile * v_width);
-    p = arena.take<T>(kRows * B::kStride);
-    ds = arena.take<T>(kRows * B::kStride);
-    capped = arena.take<T>(p_.score.soft_cap > 0 ? kStrip : 0);
-    given = arena.take<T>(p_.score.custom != nullptr ? kStrip : 0);
-    k_offset = arena.take<T>(B::kTile);
-    dq = arena.take<T>(B::kRows * width);
-    terms = arena.take<T>(kRows * Term::kCount);
-    visible = arena.take<std::uint64_t>(kRows * (B::kTile / 64));
-    token = arena.take<std::int64_t>(kRows);
-    head = arena.take<std::int32_t>(kRows);
-    bytes = arena.used();
-  }
-};
-
 template <class T>
 class Backward {
   using B = Blocking<T>;
@@ -139,23 +48,34 @@ class Backward {
 
  public:
   Backward(const BackwardParams& params, const BackwardBlock& block, std::int64_t tiles,
-           void* workspace)
+           Arena arena)
       : p_(params),
         block_(block),
         sequence_(block.sequence),
-        width_(round_up(params.width, B::kPanel)),
-        v_width_(round_up(params.v_width, B::kPanel)),
-        s_(workspace, params, tiles),
-        gradients_(params.score, params.custom_gradient, params.d_bias, block.slopes, block.t5) {
-    modified_ = p_.score.modified();
-    alibi_ = p_.score.alibi_slopes != nullptr && !modified_;
-    general_ = general_terms(p_) || p_.dropout.threshold > 0;
-    derived_ = gradients_.any();
-    scale_ = static_cast<T>(p_.score.scale);
-  }
+        gradients_(params.score, params.custom_gradient, params.d_bias, block.slopes, block.t5),
+        modified_(params.score.modified()),
+        derived_(gradients_.any()),
+        keys_(params, block, tiles, arena),
+        softmax_(params, block.sequence, derived_, arena),
+        q_(arena.take<T>(tiles_of(params.width) * kMostRows * B::kStride)),
+        d_out_(arena.take<T>(tiles_of(params.v_width) * kMostRows * B::kStride)),
+        q_rows_(arena.take<T>(B::kTile * keys_.width)),
+        d_out_rows_(arena.take<T>(B::kTile * keys_.v_width)),
+        p_rows_(arena.take<T>(kMostRows * B::kStride)),
+        ds_rows_(arena.take<T>(kMostRows * B::kStride)),
+        capped_(arena.take<T>(params.score.soft_cap > 0 ? B::kRows * B::kStride : 0)),
+        given_(arena.take<T>(params.score.custom != nullptr ? B::kRows * B::kStride : 0)),
+        dq_(arena.take<T>(B::kRows * keys_.width)),
+        terms_(arena.take<T>(kMostRows * Term::kCount)),
+        visible_words_(arena.take<std::uint64_t>(kMostRows * kWords)),
+        token_(arena.take<std::int64_t>(kMostRows)),
+        head_(arena.take<std::int32_t>(kMostRows)),
+        bytes_(arena.used()) {}
+
+  std::size_t bytes() const { return bytes_; }
 
   void run() {
-    load_keys();
+    keys_.load();
     BackwardRows rows;
     while (block_.rows->next(rows)) {
       const std::int64_t count = rows.token_count * p_.group;
@@ -163,86 +83,30 @@ class Backward {
         if (!run_rows(rows, first, std::min(kMostRows, count - first))) return;
       }
     }
-    store_keys();
+    keys_.store();
   }
 
  private:
+  static std::int64_t tiles_of(std::int64_t width) { return (width + B::kTile - 1) / B::kTile; }
   // Strips are as even as they come.
   std::int64_t strip_begin(std::int64_t strip) const { return rows_ * strip / strips_; }
-  static std::int64_t key_strips(std::int64_t keys) { return (keys + B::kRows - 1) / B::kRows; }
-  std::int64_t keys_of(std::int64_t tile) const {
-    return std::min(B::kTile, sequence_.k_len - tile * B::kTile);
-  }
-  // Where the parts of a tile lie in arrays of all tiles of this block.
-  std::int64_t place(std::int64_t tile, std::int64_t width) const {
-    return (tile - block_.tile_begin) * B::kTile * width;
-  }
-  T* key_row(const Matrix& m, std::int64_t key) const {
-    return row_of<T>(m, sequence_, block_.kv_head, sequence_.k_begin + key);
-  }
-
-  void load_keys() {
-    for (std::int64_t tile = block_.tile_begin; tile < block_.tile_end; ++tile) {
-      const std::int64_t first = tile * B::kTile, keys = keys_of(tile);
-      pack_keys(key_row(p_.k, first), p_.k.length, keys, p_.width, s_.k + place(tile, p_.width));
-      pack_keys(key_row(p_.v, first), p_.v.length, keys, p_.v_width,
-                s_.v + place(tile, p_.v_width));
-      const bool finite = pack_values(key_row(p_.k, first), p_.k.length, keys, p_.width,
-                                      s_.k_rows + place(tile, width_));
-      k_finite_ = k_finite_ && finite;
-      start_sums(p_.dk, first, keys, p_.width, s_.dk + place(tile, width_));
-      start_sums(p_.dv, first, keys, p_.v_width, s_.dv + place(tile, v_width_));
-    }
-  }
-
-  // Sums lie by strips of keys: [strip][panel][keys of the strip][kPanel].
-  void start_sums(const Matrix& m, std::int64_t first, std::int64_t keys, std::int64_t width,
-                  T* sums) {
-    const std::int64_t padded = round_up(width, B::kPanel), strips = key_strips(keys);
-    if (m.data == nullptr || !p_.accumulate) {
-      std::fill_n(sums, keys * padded, T(0));
-      return;
-    }
-    for (std::int64_t strip = 0; strip < strips; ++strip) {
-      const std::int64_t begin = keys * strip / strips, end = keys * (strip + 1) / strips;
-      to_panels<T>(key_row(m, first + begin), m.length, end - begin, width, sums + begin * padded);
-    }
-  }
-
-  void store_keys() {
-    for (std::int64_t tile = block_.tile_begin; tile < block_.tile_end; ++tile) {
-      store_sums(p_.dk, tile, p_.width, s_.dk + place(tile, width_));
-      store_sums(p_.dv, tile, p_.v_width, s_.dv + place(tile, v_width_));
-    }
-  }
-
-  void store_sums(const Matrix& m, std::int64_t tile, std::int64_t width, const T* sums) {
-    if (m.data == nullptr) return;
-    const std::int64_t first = tile * B::kTile, keys = keys_of(tile), strips = key_strips(keys);
-    for (std::int64_t strip = 0; strip < strips; ++strip) {
-      const std::int64_t begin = keys * strip / strips, end = keys * (strip + 1) / strips;
-      from_panels(sums + begin * round_up(width, B::kPanel), end - begin, width,
-                  key_row(m, first + begin), m.length);
-    }
-  }
-
   // Rows [first, first + count) of a block. False when another thread gave up.
   bool run_rows(const BackwardRows& rows, std::int64_t first, std::int64_t count) {
     rows_ = count;
     strips_ = (count + B::kRows - 1) / B::kRows;
     token_begin_ = rows.token_begin;
     for (std::int64_t r = 0; r < count; ++r) {
-      s_.token[r] = rows.token_begin + (first + r) / p_.group;
-      s_.head[r] = static_cast<std::int32_t>(block_.kv_head * p_.group + (first + r) % p_.group);
+      token_[r] = rows.token_begin + (first + r) / p_.group;
+      head_[r] = static_cast<std::int32_t>(block_.kv_head * p_.group + (first + r) % p_.group);
     }
     std::atomic<std::int32_t>& turn = rows.turns[first / kMostRows];
     if (!find_spans(rows.schedule)) return skip_rows(turn, rows.turn);
     look_ahead(rows, first + count);
     for (std::int64_t r = 0; r < count; ++r)
-      std::copy_n(row_at(p_.terms, r), Term::kCount, s_.terms + r * Term::kCount);
-    q_finite_ = load_rows(p_.q, p_.width, static_cast<T>(p_.score.scale * kLog2e), s_.q, s_.q_rows);
+      std::copy_n(row_at(p_.terms, r), Term::kCount, terms_ + r * Term::kCount);
+    q_finite_ = load_rows(p_.q, p_.width, static_cast<T>(p_.score.scale * kLog2e), q_, q_rows_);
     d_out_finite_ =
-        p_.d_out.data == nullptr || load_rows(p_.d_out, p_.v_width, T(1), s_.d_out, s_.d_out_rows);
+        p_.d_out.data == nullptr || load_rows(p_.d_out, p_.v_width, T(1), d_out_, d_out_rows_);
 
     bool waited = false, first_tile = true;
     visible_.schedule = &rows.schedule;
@@ -280,7 +144,7 @@ class Backward {
     bool any = false;
     for (std::int64_t strip = 0; strip < strips_; ++strip) {
       Span& span = spans_[strip] =
-          span_of_rows(schedule, sequence_.k_len, s_.token, token_begin_, s_.head,
+          span_of_rows(schedule, sequence_.k_len, token_, token_begin_, head_,
                        block_.kv_head * p_.group, strip_begin(strip), strip_begin(strip + 1));
       any = any || (span.begin < end && span.end > begin);
     }
@@ -334,7 +198,7 @@ class Backward {
   }
 
   T* row_at(const Matrix& m, std::int64_t r) const {
-    return row_of<T>(m, sequence_, s_.head[r], sequence_.q_begin + s_.token[r]);
+    return row_of<T>(m, sequence_, head_[r], sequence_.q_begin + token_[r]);
   }
 
   // Rows of a tensor of queries, times `factor` in `scaled`, as they are in panels of rows; are all
@@ -359,30 +223,17 @@ class Backward {
     return hn::AllTrue(d, hn::Eq(poison, poison));
   }
 
-  // What a strip sees of the tile: columns [begin, end) by some row, [from, to) in whole vectors.
-  struct Columns {
-    std::int64_t begin = 0, end = 0, from = 0, to = 0;
-    bool masked = false;  // some row does not see some of them
-  };
-
   // s and dO . v of all strips, then p and ds.
   void score_tile(std::int64_t tile) {
     k_begin_ = tile * B::kTile;
-    k_count_ = keys_of(tile);
+    k_count_ = keys_.count(tile);
     visible_.k_begin = k_begin_;
     visible_.k_count = k_count_;
-    if (alibi_) {
-      // Relative to the first query: exact in T for near positions.
-      origin_ = q_position(p_.score, sequence_, s_.token[0]);
-      for (std::int64_t j = 0; j < B::kTile; ++j) {
-        s_.k_offset[j] =
-            j < k_count_ ? static_cast<T>(k_position(p_.score, k_begin_ + j) - origin_) : T(0);
-      }
-    }
+    softmax_.begin_tile(k_begin_, k_count_, token_[0]);
     for (std::int64_t strip = 0; strip < strips_; ++strip) score_strip(tile, strip);
   }
 
-  Columns see(std::int64_t strip, std::int64_t first, int height) {
+  SeenColumns see(std::int64_t strip, std::int64_t first, int height) {
     bool masked = visible_.partial || modified_ || k_count_ % B::kLanes != 0;
     if (visible_.partial && visible_.schedule->interval_begin != nullptr) {
       const Span& span = spans_[strip];
@@ -390,16 +241,16 @@ class Backward {
       const bool all = span.open <= k_begin_ && span.close >= k_begin_ + k_count_;
       if (all && !modified_ && k_count_ % B::kLanes == 0) masked = false;
     }
-    Columns c{0, k_count_, 0, round_up(k_count_, B::kLanes), masked};
+    SeenColumns c{0, k_count_, 0, round_up(k_count_, B::kLanes), masked};
     if (!masked) {
-      std::fill_n(s_.visible + first * kWords, height * kWords, ~std::uint64_t{0});
+      std::fill_n(visible_words_ + first * kWords, height * kWords, ~std::uint64_t{0});
       return c;
     }
     std::uint64_t any[kWords] = {}, all[kWords];
     std::fill_n(all, kWords, ~std::uint64_t{0});
     for (std::int64_t r = first; r < first + height; ++r) {
-      std::uint64_t* words = s_.visible + r * kWords;
-      visible_.read(s_.token[r] - token_begin_, s_.head[r] - block_.kv_head * p_.group, words);
+      std::uint64_t* words = visible_words_ + r * kWords;
+      visible_.read(token_[r] - token_begin_, head_[r] - block_.kv_head * p_.group, words);
       for (int w = 0; w < kWords; ++w) {
         any[w] |= words[w];
         all[w] &= words[w];
@@ -417,39 +268,37 @@ class Backward {
   void score_strip(std::int64_t tile, std::int64_t strip) {
     const std::int64_t first = strip_begin(strip);
     const int height = static_cast<int>(strip_begin(strip + 1) - first);
-    const Columns c = columns_[strip] = see(strip, first, height);
-    T *p = s_.p + first * B::kStride, *ds = s_.ds + first * B::kStride;
+    const SeenColumns c = columns_[strip] = see(strip, first, height);
+    T *p = p_rows_ + first * B::kStride, *ds = ds_rows_ + first * B::kStride;
     if (c.begin >= c.end) return;
     clear_edges(p, height, c);
     clear_edges(ds, height, c);
-    products(s_.q + first * B::kStride, s_.k + place(tile, p_.width), p_.width, height, c, p);
+    products(q_ + first * B::kStride, keys_.k(tile), p_.width, height, c, p);
     if (p_.d_out.data != nullptr) {
-      products(s_.d_out + first * B::kStride, s_.v + place(tile, p_.v_width), p_.v_width, height, c,
-               ds);
+      products(d_out_ + first * B::kStride, keys_.v(tile), p_.v_width, height, c, ds);
     } else {
       for (int r = 0; r < height; ++r)
         std::fill(ds + r * B::kStride + c.from, ds + r * B::kStride + c.to, T(0));
     }
     const Strip<T> scores{p,
-                          s_.visible + first * kWords,
+                          visible_words_ + first * kWords,
                           height,
-                          s_.token + first,
-                          s_.head + first,
+                          token_ + first,
+                          head_ + first,
                           &sequence_,
                           p_.group,
                           k_begin_,
                           c.from,
                           std::min(c.to, k_count_),
-                          s_.capped,
-                          s_.given};
+                          capped_,
+                          given_};
     if (modified_) modify_scores(scores, p_.score);
     for (int r = 0; r < height; ++r) {
-      if (general_)
-        general_row(first + r, c);
-      else if (alibi_)
-        c.masked ? plain_row<true, true>(first + r, c) : plain_row<false, true>(first + r, c);
-      else
-        c.masked ? plain_row<true, false>(first + r, c) : plain_row<false, false>(first + r, c);
+      const std::int64_t at = first + r;
+      softmax_.run(
+          {p_rows_ + at * B::kStride, ds_rows_ + at * B::kStride, terms_ + at * Term::kCount,
+           visible_words_ + at * kWords, token_[at], head_[at]},
+          c);
     }
     if (!derived_) return;
     gradients_.run(scores, tile - block_.tile_begin, ds);
@@ -457,13 +306,13 @@ class Backward {
     for (int r = 0; r < height; ++r) {
       for (std::int64_t j = c.from; j < c.to; j += B::kLanes) {
         T* at = ds + r * B::kStride + j;
-        hn::Store(hn::Mul(hn::Load(d, at), hn::Set(d, scale_)), d, at);
+        hn::Store(hn::Mul(hn::Load(d, at), hn::Set(d, static_cast<T>(p_.score.scale))), d, at);
       }
     }
   }
 
   // Products over rows take kRows keys at once, of which a strip may see some.
-  void clear_edges(T* rows, int height, const Columns& c) const {
+  void clear_edges(T* rows, int height, const SeenColumns& c) const {
     constexpr std::int64_t kEdge = (B::kRows + B::kLanes - 1) / B::kLanes * B::kLanes;
     const D d;
     const std::int64_t begin = std::max<std::int64_t>(0, c.from - kEdge),
@@ -475,7 +324,7 @@ class Backward {
   }
 
   // out[r][j] = sum over i of rows[r][i] * keys[i][j] for the columns of c.
-  void products(const T* rows, const T* keys, std::int64_t width, int height, const Columns& c,
+  void products(const T* rows, const T* keys, std::int64_t width, int height, const SeenColumns& c,
                 T* out) {
     const auto& kernel = kScore[static_cast<std::size_t>(height - 1)];
     for (std::int64_t j = c.from / B::kPanel * B::kPanel; j < c.to; j += B::kPanel) {
@@ -490,109 +339,17 @@ class Backward {
     }
   }
 
-  HWY_INLINE hn::Mask<D> visible_lanes(std::int64_t at, std::int64_t j) const {
-    const std::uint64_t bits = s_.visible[at * kWords + j / 64] >> (j % 64);
-    std::uint8_t bytes[8];
-    std::memcpy(bytes, &bits, sizeof bytes);
-    return hn::LoadMaskBits(D(), bytes);
-  }
-
-  HWY_INLINE hn::Vec<D> with_alibi(hn::Vec<D> s, std::int64_t j, hn::Vec<D> slope,
-                                   hn::Vec<D> q) const {
-    return hn::NegMulAdd(slope, hn::Abs(hn::Sub(hn::Load(D(), s_.k_offset + j), q)), s);
-  }
-  HWY_INLINE hn::Vec<D> slope_of(std::int64_t at) const {
-    return hn::Set(D(),
-                   static_cast<T>(p_.score.alibi_slopes[s_.head[at]]) * static_cast<T>(kLog2e));
-  }
-  HWY_INLINE hn::Vec<D> offset_of(std::int64_t at) const {
-    return hn::Set(D(), static_cast<T>(q_position(p_.score, sequence_, s_.token[at]) - origin_));
-  }
-
-  // p = 2^(s - shift), ds = p (dp + offset).
-  template <bool kMasked, bool kAlibi>
-  HWY_INLINE void plain_row(std::int64_t at, const Columns& c) {
-    const D d;
-    T* HWY_RESTRICT p_row = s_.p + at * B::kStride;
-    T* HWY_RESTRICT ds_row = s_.ds + at * B::kStride;
-    const T* terms = s_.terms + at * Term::kCount;
-    const auto shift = hn::Set(d, terms[Term::kShift]), offset = hn::Set(d, terms[Term::kOffset]);
-    const auto scale = hn::Set(d, derived_ ? T(1) : scale_);
-    [[maybe_unused]] auto slope = shift, q = shift;
-    if constexpr (kAlibi) {
-      slope = slope_of(at);
-      q = offset_of(at);
-    }
-    for (std::int64_t j = c.from; j < c.to; j += B::kLanes) {
-      auto s = hn::Load(d, p_row + j);
-      if constexpr (kAlibi) s = with_alibi(s, j, slope, q);
-      auto p = exp2(d, hn::Sub(s, shift));
-      auto ds = hn::Mul(hn::Mul(p, scale), hn::Add(hn::Load(d, ds_row + j), offset));
-      if constexpr (kMasked) {
-        const auto visible = visible_lanes(at, j);
-        p = hn::IfThenElseZero(visible, p);
-        ds = hn::IfThenElseZero(visible, ds);
-      }
-      hn::Store(p, d, p_row + j);
-      hn::Store(ds, d, ds_row + j);
-    }
-  }
-
-  // With dropout, gradients into the entropy, or sinks and gradients into the log-sum-exp.
-  HWY_NOINLINE void general_row(std::int64_t at, const Columns& c) {
-    const D d;
-    T* HWY_RESTRICT p_row = s_.p + at * B::kStride;
-    T* HWY_RESTRICT ds_row = s_.ds + at * B::kStride;
-    const T* terms = s_.terms + at * Term::kCount;
-    const bool factored = general_terms(p_);
-    const auto shift = hn::Set(d, terms[Term::kShift]), offset = hn::Set(d, terms[Term::kOffset]);
-    const auto rest = hn::Set(d, factored ? terms[Term::kRest] : T(1));
-    const auto entropy = hn::Set(d, terms[Term::kSlope]);
-    const auto scale = hn::Set(d, derived_ ? T(1) : scale_);
-    const bool drops = p_.dropout.threshold > 0;
-    const auto kept_scale = hn::Set(d, static_cast<T>(p_.dropout.scale));
-    std::uint64_t kept[kWords];
-    if (drops) {
-      const std::int64_t begin = c.from / 64, end = (c.to + 63) / 64;
-      kept_bits(p_.dropout, sequence_.query_start + s_.token[at], s_.head[at], sequence_.stream,
-                k_begin_ + begin * 64, end - begin, kept + begin);
-    }
-    for (std::int64_t j = c.from; j < c.to; j += B::kLanes) {
-      auto s = hn::Load(d, p_row + j);
-      if (alibi_) s = with_alibi(s, j, slope_of(at), offset_of(at));
-      const auto x = hn::Sub(s, shift);
-      auto e = exp2(d, x);
-      auto p = hn::Mul(e, rest), dp = hn::Load(d, ds_row + j);
-      if (drops) {
-        const std::uint64_t bits = kept[j / 64] >> (j % 64);
-        std::uint8_t bytes[8];
-        std::memcpy(bytes, &bits, sizeof bytes);
-        const auto lanes = hn::LoadMaskBits(d, bytes);
-        // What is dropped weighs 0, but NaN stays NaN, as in the forward pass.
-        p = hn::Mul(p, hn::IfThenElseZero(lanes, kept_scale));
-        dp = hn::IfThenElseZero(lanes, hn::Mul(dp, kept_scale));
-      }
-      // A probability of 0 has an infinite logarithm, and no part in the entropy.
-      const auto ln_p = hn::Max(x, hn::Set(d, T(-10000)));
-      auto ds = hn::NegMulAdd(entropy, ln_p, hn::MulAdd(rest, dp, offset));
-      ds = hn::Mul(hn::Mul(e, scale), ds);
-      const auto visible = visible_lanes(at, j);
-      hn::Store(hn::IfThenElseZero(visible, p), d, p_row + j);
-      hn::Store(hn::IfThenElseZero(visible, ds), d, ds_row + j);
-    }
-  }
-
   // dV += p^T dO, dK += ds^T q.
   void add_to_keys(std::int64_t tile) {
     if (p_.dv.data != nullptr && p_.d_out.data != nullptr) {
-      add_rows(s_.p, s_.d_out_rows, d_out_finite_, p_.v_width, s_.dv + place(tile, v_width_));
+      add_rows(p_rows_, d_out_rows_, d_out_finite_, p_.v_width, keys_.dv(tile));
     }
-    if (p_.dk.data != nullptr)
-      add_rows(s_.ds, s_.q_rows, q_finite_, p_.width, s_.dk + place(tile, width_));
+    if (p_.dk.data != nullptr) add_rows(ds_rows_, q_rows_, q_finite_, p_.width, keys_.dk(tile));
   }
 
   void add_rows(const T* weights, const T* x, bool finite, std::int64_t width, T* sums) {
-    const std::int64_t strips = key_strips(k_count_), padded = round_up(width, B::kPanel);
+    const std::int64_t strips = BlockKeys<T>::strip_count(k_count_),
+                       padded = round_up(width, B::kPanel);
     for (std::int64_t c = 0; c < width; c += B::kPanel) {
       for (std::int64_t strip = 0; strip < strips; ++strip) {
         const std::int64_t begin = k_count_ * strip / strips;
@@ -602,7 +359,7 @@ class Backward {
           // Neighbouring strips of rows that see some of these keys; do all rows see all of them?
           bool masked = false;
           for (last = first; last < strips_ && sees(last, begin, height); ++last) {
-            const Columns& seen = columns_[last];
+            const SeenColumns& seen = columns_[last];
             masked = masked || seen.masked || seen.begin > begin || seen.end < begin + height;
           }
           if (first == last) continue;
@@ -633,7 +390,7 @@ class Backward {
     for (std::int64_t j = key; j < key + keys; ++j, out += B::kPanel) {
       auto low = hn::Load(d, out), high = hn::Load(d, out + B::kLanes);
       for (std::int64_t r = row; r < row + rows; ++r) {
-        if ((s_.visible[r * kWords + j / 64] >> (j % 64) & 1) == 0) continue;
+        if ((visible_words_[r * kWords + j / 64] >> (j % 64) & 1) == 0) continue;
         const auto weight = hn::Set(d, weights[r * B::kStride + j]);
         low = hn::MulAdd(weight, hn::Load(d, x + r * B::kPanel), low);
         high = hn::MulAdd(weight, hn::Load(d, x + r * B::kPanel + B::kLanes), high);
@@ -645,28 +402,28 @@ class Backward {
 
   // dQ += ds k, in the tensor; or dQ = ds k.
   void add_to_queries(std::int64_t tile, bool starts) {
-    const T* keys = s_.k_rows + place(tile, width_);
+    const T* keys = keys_.k_rows(tile);
     for (std::int64_t strip = 0; strip < strips_; ++strip) {
-      const Columns& c = columns_[strip];
+      const SeenColumns& c = columns_[strip];
       const std::int64_t first = strip_begin(strip), height = strip_begin(strip + 1) - first;
       if (c.begin >= c.end) {
         for (std::int64_t r = 0; starts && r < height; ++r)
           std::fill_n(row_at(p_.dq, first + r), p_.width, T(0));
         continue;
       }
-      const T* ds = s_.ds + first * B::kStride;
+      const T* ds = ds_rows_ + first * B::kStride;
       const auto& kernel = kValue[static_cast<std::size_t>(height - 1)];
       if (starts)
-        std::fill_n(s_.dq, height * width_, T(0));
+        std::fill_n(dq_, height * keys_.width, T(0));
       else
         for (std::int64_t r = 0; r < height; ++r) move_row<true>(first + r, r, height);
       for (std::int64_t column = 0; column < p_.width; column += B::kPanel) {
-        T* out = s_.dq + column * height;
+        T* out = dq_ + column * height;
         const T* from = keys + column * B::kTile;
-        if (c.masked && !k_finite_) {
+        if (c.masked && !keys_.k_finite) {
           for (std::int64_t r = 0; r < height; ++r, out += B::kPanel) {
-            value_row(ds + r * B::kStride, from, s_.visible + (first + r) * kWords, c.begin, c.end,
-                      T(1), out);
+            value_row(ds + r * B::kStride, from, visible_words_ + (first + r) * kWords, c.begin,
+                      c.end, T(1), out);
           }
           continue;
         }
@@ -682,7 +439,7 @@ class Backward {
   HWY_INLINE void move_row(std::int64_t at, std::int64_t r, std::int64_t height) {
     T* row = row_at(p_.dq, at);
     for (std::int64_t c = 0; c < p_.width; c += B::kPanel) {
-      T* panel = s_.dq + c * height + r * B::kPanel;
+      T* panel = dq_ + c * height + r * B::kPanel;
       if constexpr (kLoad)
         load_panel(row + c, p_.width - c, panel);
       else
@@ -723,19 +480,28 @@ class Backward {
   const BackwardParams& p_;
   const BackwardBlock& block_;
   const Sequence& sequence_;
-  const std::int64_t width_, v_width_;  // padded to panels
-  BackwardScratch<T> s_;
   const ScoreGradients<T> gradients_;
+  const bool modified_;  // something beside ALiBi alone changes raw scores
+  const bool derived_;   // the score has gradients of its own
+  BlockKeys<T> keys_;
+  SoftmaxGradient<T> softmax_;
+  // Of some rows: [width / kTile][rows][kStride] for the products over the width, panels of rows
+  // for the products over rows.
+  T *q_, *d_out_, *q_rows_, *d_out_rows_;
+  T *p_rows_, *ds_rows_;          // [rows][kStride] scores, then p; dO . v, then ds
+  T *capped_, *given_, *dq_;      // of one strip
+  T* terms_;                      // [rows][Term::kCount]
+  std::uint64_t* visible_words_;  // [rows][kTile / 64]
+  std::int64_t* token_;
+  std::int32_t* head_;
+  const std::size_t bytes_;
   VisibleTile<T> visible_;
-  bool modified_ = false, alibi_ = false, general_ = false, derived_ = false;
-  T scale_ = 1;
-  bool k_finite_ = true;
   // These rows.
   std::int64_t rows_ = 0, strips_ = 0, token_begin_ = 0;
   bool q_finite_ = true, d_out_finite_ = true;
   // This tile.
-  std::int64_t k_begin_ = 0, k_count_ = 0, origin_ = 0;
-  Columns columns_[kMostStrips];
+  std::int64_t k_begin_ = 0, k_count_ = 0;
+  SeenColumns columns_[kMostStrips];
   Span spans_[kMostStrips];
   Ahead ahead_;
 };
@@ -743,12 +509,13 @@ class Backward {
 template <class T>
 void run_backward(const BackwardParams& params, const BackwardBlock& block, std::int64_t tiles,
                   void* workspace) {
-  Backward<T>(params, block, tiles, workspace).run();
+  Backward<T>(params, block, tiles, Arena(workspace)).run();
 }
 
 template <class T>
 std::size_t backward_bytes(const BackwardParams& params, std::int64_t tiles) {
-  return BackwardScratch<T>(nullptr, params, tiles).bytes;
+  const BackwardBlock block;
+  return Backward<T>(params, block, tiles, Arena(nullptr)).bytes();
 }
 
 template <class T>

@@ -59,11 +59,10 @@ struct BackwardBlock {
   std::int64_t kv_head = 0;
   std::int64_t tile_begin = 0, tile_end = 0;  // at most BackwardKernel's `tiles` of its workspace
   RowBlocks* rows = nullptr;
-  // Sums that are shared, of each tile by ascending rows: how tiles and rows are cut into blocks
-  // moves no bit of them either.
-  double* slopes =
-      nullptr;           // [tiles][group] added to: gradients of ALiBi's slopes; null: not asked
-  double* t5 = nullptr;  // [tiles][group][2 * t5_reach + 1] likewise
+  // Gradients that are shared, sums of each tile by ascending rows: how tiles and rows are cut into
+  // blocks moves no bit of them either.
+  double* slopes = nullptr;  // [tiles][group] added to: of ALiBi's slopes; null: not asked
+  double* t5 = nullptr;      // [tiles][group][2 * t5_reach + 1] likewise
 };
 
 struct BackwardKernel {

@@ -340,7 +340,7 @@ class QuerySums {
   const bool every_tile_;
   std::uint64_t* columns_;                        // [group][kTile] over the rows of a band
   T* largest_;                                    // [group][kTile] of the rows of a band
-  std::uint64_t* diagonals_;                      // [group][diagonal_count] of a tile
+  std::uint64_t* diagonals_;                      // [group][diagonal_count_] of a tile
   std::uint64_t *offset_mass_, *offset_queries_;  // [group][offsets]
   bool in_cells_ = false, tile_in_cells_ = false, sums_columns_ = false;
   std::int64_t band_ = kNoBand;
