@@ -209,12 +209,6 @@ std::vector<Workload> standard_workloads(const BenchOptions& options, bool once)
   return list;
 }
 
-std::string bar(double done) {
-  constexpr std::size_t kCells = 20;
-  const auto full = static_cast<std::size_t>(kCells * done);
-  return "[" + std::string(full, '#') + std::string(kCells - full, '.') + "]";
-}
-
 }  // namespace
 
 void bench(const BenchOptions& options) {

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <functional>
 #include <stdexcept>
 #include <utility>
 
@@ -21,25 +22,6 @@ namespace {
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
-
-// A bar, and how long the rest will take.
-class RunsProgress {
- public:
-  void operator()(std::int64_t done, std::int64_t all) {
-    constexpr std::int64_t kWidth = 30;
-    const auto full = static_cast<std::size_t>(done * kWidth / all);
-    const double left =
-        seconds_since(start_) * static_cast<double>(all - done) / static_cast<double>(done);
-    progress_.show(fmt::format("{}{} {} of {} runs, {} left", std::string(full, '#'),
-                               std::string(kWidth - full, '.'), done, all,
-                               duration_text(left * 1e3)));
-  }
-  void clear() { progress_.clear(); }
-
- private:
-  Progress progress_;
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-};
 
 std::vector<std::string> read_all(const std::vector<std::string>& files) {
   std::vector<std::string> texts;
@@ -122,7 +104,7 @@ void sort_heads(HeadTable& table, const std::string& by) {
 }
 
 void print_sinks(const HeadsOptions& options, const LanguageModel& model) {
-  RunsProgress progress;
+  ProgressBar progress("measuring", "runs");
   SinkOptions how{.progress = std::ref(progress)};
   if (options.length > 0) how.length = options.length;
   if (options.documents > 0) how.sequences = options.documents;
@@ -165,7 +147,7 @@ void print_translation_heads(const HeadsOptions& options, const TranslationModel
   TranslationHeadTable tables;
   const auto start = std::chrono::steady_clock::now();
   {
-    RunsProgress progress;
+    ProgressBar progress("measuring", "runs");
     HeadOptions how{
         .length = options.length, .ablation = options.ablation, .progress = std::ref(progress)};
     if (options.documents > 0) how.documents = options.documents;
@@ -207,7 +189,7 @@ void heads(const HeadsOptions& options) {
   HeadTable table;
   double seconds = 0;
   {
-    RunsProgress progress;
+    ProgressBar progress("measuring", "runs");
     HeadOptions how{
         .length = options.length, .ablation = options.ablation, .progress = std::ref(progress)};
     if (options.documents > 0) how.documents = options.documents;

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 #include <charconv>
-#include <chrono>
+#include <functional>
 #include <stdexcept>
 
 #include "arguments.h"
@@ -37,33 +37,10 @@ std::vector<HeadAblation::Head> heads_from_text(const std::string& text) {
   return heads;
 }
 
-// A bar that grows, and how long it will take.
-class Bar {
- public:
-  explicit Bar(std::string what) : what_(std::move(what)) {}
-  void show(std::int64_t done, std::int64_t all) {
-    const std::int64_t percent = 100 * done / all;
-    if (percent == percent_) return;
-    percent_ = percent;
-    const double spent = std::chrono::duration<double>(Clock::now() - start_).count();
-    progress_.show(fmt::format(
-        "{} [{:<25}] {:>3} % of {} tokens, {} left", what_,
-        std::string(static_cast<std::size_t>(percent / 4), '#'), percent, all,
-        duration_text(1e3 * spent / static_cast<double>(done) * static_cast<double>(all - done))));
-  }
-
- private:
-  using Clock = std::chrono::steady_clock;
-  std::string what_;
-  std::int64_t percent_ = -1;
-  Clock::time_point start_ = Clock::now();
-  Progress progress_;
-};
-
 TextScore scored(const LanguageModel& model, const std::vector<std::int32_t>& ids, ScoreOptions how,
                  const std::string& what) {
-  Bar bar(what);
-  how.progress = [&](std::int64_t done, std::int64_t all) { bar.show(done, all); };
+  ProgressBar bar(what, "tokens");
+  how.progress = std::ref(bar);
   return model.score(ids, how);
 }
 
@@ -106,8 +83,8 @@ void score(const ScoreCommand& options) {
     if (options.ablate_with == "mean") {
       ScoreOptions whole = how;
       whole.ablation = {};
-      Bar bar("means of heads");
-      whole.progress = [&](std::int64_t done, std::int64_t all) { bar.show(done, all); };
+      ProgressBar bar("means of heads", "tokens");
+      whole.progress = std::ref(bar);
       how.ablation = model.mean_ablation(heads, ids, whole);
     }
     report.ablated = scored(model, ids, how, "without heads");

@@ -14,6 +14,7 @@
 #include <iostream>
 #include <iterator>
 #include <sstream>
+#include <utility>
 
 #include "attn/error.h"
 
@@ -153,6 +154,26 @@ void Progress::clear() {
 
 void Progress::show(const std::string& what) {
   if (terminal_) fmt::print(stderr, "\r\033[K{}", shortened(what, 78));
+}
+
+std::string bar(double share) {
+  constexpr std::size_t kCells = 20;
+  const auto full = static_cast<std::size_t>(kCells * share);
+  return "[" + std::string(full, '#') + std::string(kCells - full, '.') + "]";
+}
+
+ProgressBar::ProgressBar(std::string what, std::string units)
+    : what_(std::move(what)), units_(std::move(units)) {}
+
+void ProgressBar::operator()(std::int64_t done, std::int64_t all) {
+  const std::int64_t percent = 100 * done / all;
+  if (percent == percent_) return;
+  percent_ = percent;
+  const std::chrono::duration<double, std::milli> spent = std::chrono::steady_clock::now() - start_;
+  const double each = spent.count() / static_cast<double>(done);
+  progress_.show(fmt::format("{} {} {:>3} % of {} {}, {} left", what_,
+                             bar(static_cast<double>(percent) / 100), percent, all, units_,
+                             duration_text(each * static_cast<double>(all - done))));
 }
 
 HeldSignals::HeldSignals() {

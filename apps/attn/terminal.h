@@ -1,6 +1,8 @@
 // Standard streams and signals, as a command should treat them.
 #pragma once
 
+#include <chrono>
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -49,6 +51,24 @@ class Progress {
 
  private:
   bool terminal_;
+};
+
+// "[##########..........]" of a share in [0, 1].
+std::string bar(double share);
+
+// Progress with a bar, and how long the rest will take.
+class ProgressBar {
+ public:
+  // "scoring", counted in "tokens".
+  ProgressBar(std::string what, std::string units);
+  void operator()(std::int64_t done, std::int64_t all);
+  void clear() { progress_.clear(); }
+
+ private:
+  std::string what_, units_;
+  std::int64_t percent_ = -1;
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  Progress progress_;
 };
 
 // While one lives, Ctrl-C and SIGTERM wait, so that a file being written is finished first. At its
