@@ -10,7 +10,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -200,6 +199,7 @@ class Observe {
   HWY_INLINE T probabilities(std::int64_t first, int r, std::int64_t from, std::int64_t to) {
     const D d;
     T* HWY_RESTRICT s = scores_ + r * B::kStride;
+    [[maybe_unused]] const std::uint64_t* visible = visible_words_ + r * kWords;
     const std::int64_t at = first + r;
     const auto shift = hn::Set(d, reference_[at]), factor = hn::Set(d, factor_[at]);
     auto top = hn::Zero(d);
@@ -215,12 +215,7 @@ class Observe {
         x = hn::NegMulAdd(slope, hn::Abs(hn::Sub(hn::Load(d, k_offset_ + j), q)), x);
       }
       auto p = hn::Mul(exp2(d, hn::Sub(x, shift)), factor);
-      if constexpr (kMasked) {
-        const std::uint64_t bits = visible_words_[r * kWords + j / 64] >> (j % 64);
-        std::uint8_t bytes[8];
-        std::memcpy(bytes, &bits, sizeof bytes);
-        p = hn::IfThenElseZero(hn::LoadMaskBits(d, bytes), p);
-      }
+      if constexpr (kMasked) p = hn::IfThenElseZero(lanes_of(d, visible, j), p);
       hn::Store(p, d, s + j);
       top = hn::Max(top, p);
     }

@@ -20,6 +20,7 @@
 #include "kernels/observe.h"
 #include "kernels/observe_block-inl.h"
 #include "kernels/stored-inl.h"
+#include "kernels/visible-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace attn::kernels::HWY_NAMESPACE {
@@ -225,11 +226,8 @@ class RowAnswers {
     const D d;
     auto sum = hn::Zero(d);
     for (std::int64_t j = row.from; j < row.to; j += B::kLanes) {
-      const std::uint64_t bits = row.visible[j / 64] >> (j % 64);
-      std::uint8_t bytes[8];
-      std::memcpy(bytes, &bits, sizeof bytes);
       // A hidden value may be anything.
-      const auto norm = hn::IfThenElseZero(hn::LoadMaskBits(d, bytes), hn::Load(d, norm_ + j));
+      const auto norm = hn::IfThenElseZero(lanes_of(d, row.visible, j), hn::Load(d, norm_ + j));
       sum = hn::MulAdd(hn::Load(d, row.p + j), norm, sum);
     }
     weighted_[row.at] += static_cast<double>(sum_of_lanes(d, sum));

@@ -12,9 +12,9 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
-#include <cstring>
 
 #include "kernels/scores-inl.h"
+#include "kernels/visible-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace attn::kernels::HWY_NAMESPACE {
@@ -83,10 +83,7 @@ class ScoreGradients {
       const std::uint64_t* visible = strip.visible + r * (B::kTile / 64);
       T* row = d + r * B::kStride;
       for (std::int64_t j = strip.begin; j < strip.end; j += B::kLanes) {
-        const std::uint64_t bits = visible[j / 64] >> (j % 64);
-        std::uint8_t bytes[8];
-        std::memcpy(bytes, &bits, sizeof bytes);
-        const auto lanes = hn::LoadMaskBits(D(), bytes);
+        const auto lanes = lanes_of(D(), visible, j);
         hn::Store(hn::IfThenElseZero(lanes, hn::Load(D(), row + j)), D(), row + j);
       }
     }

@@ -12,7 +12,6 @@
 #include <algorithm>
 #include <bit>
 #include <cstdint>
-#include <cstring>
 #include <limits>
 
 #include "kernels/arena.h"
@@ -23,6 +22,7 @@
 #include "kernels/rows-inl.h"
 #include "kernels/scores-inl.h"
 #include "kernels/state-inl.h"
+#include "kernels/visible-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace attn::kernels::HWY_NAMESPACE {
@@ -148,13 +148,6 @@ class Softmax {
     }
   }
 
-  HWY_INLINE static hn::Mask<D> lanes_of(const std::uint64_t* words, std::int64_t j) {
-    const std::uint64_t bits = words[j / 64] >> (j % 64);
-    std::uint8_t bytes[8];
-    std::memcpy(bytes, &bits, sizeof bytes);
-    return hn::LoadMaskBits(D(), bytes);
-  }
-
   // What a row's scores are finished with.
   struct Finish {
     hn::Vec<D> slope, query;  // ALiBi
@@ -212,7 +205,7 @@ class Softmax {
       if constexpr (kAlibi) {
         x = hn::NegMulAdd(f.slope, hn::Abs(hn::Sub(hn::Load(d, k_offset_ + j), f.query)), x);
       }
-      if constexpr (kMasked) x = hn::IfThenElse(lanes_of(visible, j), x, hn::Set(d, kMinusInf));
+      if constexpr (kMasked) x = hn::IfThenElse(lanes_of(d, visible, j), x, hn::Set(d, kMinusInf));
       hn::Store(x, d, s + j);
       top = hn::Max(top, x);
     }
@@ -291,7 +284,7 @@ class Softmax {
                 sequence_.stream, k_begin_ + begin * 64, end - begin, kept + begin);
       T* s = strip.scores + r * B::kStride;
       for (std::int64_t j = c.from; j < c.to; j += B::kLanes) {
-        hn::Store(hn::IfThenElseZero(lanes_of(kept, j), hn::Load(d, s + j)), d, s + j);
+        hn::Store(hn::IfThenElseZero(lanes_of(d, kept, j), hn::Load(d, s + j)), d, s + j);
       }
     }
   }
@@ -304,7 +297,7 @@ class Softmax {
       const std::uint64_t* visible = strip.visible + r * kWords;
       for (std::int64_t j = c.from; j < c.to; j += B::kLanes) {
         auto x = hn::Mul(hn::Load(d, s + j), hn::Load(d, v_scale_ + j));
-        if (strip.masked) x = hn::IfThenElseZero(lanes_of(visible, j), x);
+        if (strip.masked) x = hn::IfThenElseZero(lanes_of(d, visible, j), x);
         hn::Store(x, d, s + j);
       }
     }

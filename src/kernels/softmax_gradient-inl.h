@@ -11,7 +11,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstring>
 
 #include "kernels/arena.h"
 #include "kernels/backward.h"
@@ -20,6 +19,7 @@
 #include "kernels/exp2-inl.h"
 #include "kernels/micro-inl.h"
 #include "kernels/scores-inl.h"
+#include "kernels/visible-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace attn::kernels::HWY_NAMESPACE {
@@ -81,13 +81,6 @@ class SoftmaxGradient {
  private:
   static constexpr std::int64_t kWords = B::kTile / 64;
 
-  HWY_INLINE hn::Mask<D> visible_lanes(const Row& row, std::int64_t j) const {
-    const std::uint64_t bits = row.visible[j / 64] >> (j % 64);
-    std::uint8_t bytes[8];
-    std::memcpy(bytes, &bits, sizeof bytes);
-    return hn::LoadMaskBits(D(), bytes);
-  }
-
   HWY_INLINE hn::Vec<D> with_alibi(hn::Vec<D> s, std::int64_t j, hn::Vec<D> slope,
                                    hn::Vec<D> q) const {
     return hn::NegMulAdd(slope, hn::Abs(hn::Sub(hn::Load(D(), k_offset_ + j), q)), s);
@@ -119,7 +112,7 @@ class SoftmaxGradient {
       auto p = exp2(d, hn::Sub(s, shift));
       auto ds = hn::Mul(hn::Mul(p, scale), hn::Add(hn::Load(d, ds_row + j), offset));
       if constexpr (kMasked) {
-        const auto visible = visible_lanes(row, j);
+        const auto visible = lanes_of(d, row.visible, j);
         p = hn::IfThenElseZero(visible, p);
         ds = hn::IfThenElseZero(visible, ds);
       }
@@ -153,10 +146,7 @@ class SoftmaxGradient {
       auto e = exp2(d, x);
       auto p = hn::Mul(e, rest), dp = hn::Load(d, ds_row + j);
       if (drops) {
-        const std::uint64_t bits = kept[j / 64] >> (j % 64);
-        std::uint8_t bytes[8];
-        std::memcpy(bytes, &bits, sizeof bytes);
-        const auto lanes = hn::LoadMaskBits(d, bytes);
+        const auto lanes = lanes_of(d, kept, j);
         // What is dropped weighs 0, but NaN stays NaN, as in the forward pass.
         p = hn::Mul(p, hn::IfThenElseZero(lanes, kept_scale));
         dp = hn::IfThenElseZero(lanes, hn::Mul(dp, kept_scale));
@@ -165,7 +155,7 @@ class SoftmaxGradient {
       const auto ln_p = hn::Max(x, hn::Set(d, T(-10000)));
       auto ds = hn::NegMulAdd(entropy, ln_p, hn::MulAdd(rest, dp, offset));
       ds = hn::Mul(hn::Mul(e, scale), ds);
-      const auto visible = visible_lanes(row, j);
+      const auto visible = lanes_of(d, row.visible, j);
       hn::Store(hn::IfThenElseZero(visible, p), d, p_row + j);
       hn::Store(hn::IfThenElseZero(visible, ds), d, ds_row + j);
     }

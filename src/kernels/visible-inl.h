@@ -11,12 +11,15 @@
 #include <algorithm>
 #include <bit>
 #include <cstdint>
+#include <cstring>
 
 #include "kernels/micro-inl.h"
 #include "kernels/params.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace attn::kernels::HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
 
 // Keys [begin, end) that some of a few rows sees, and keys [open, close) that all of them see, if
 // rows see one interval each.
@@ -52,6 +55,15 @@ inline Span span_of_rows(const Schedule& schedule, std::int64_t k_len, const std
     span.close = std::min(span.close, seen.end);
   }
   return span;
+}
+
+// Of the keys that a vector at column j holds, those whose bits are set.
+template <class D>
+HWY_INLINE hn::Mask<D> lanes_of(D d, const std::uint64_t* words, std::int64_t j) {
+  const std::uint64_t bits = words[j / 64] >> (j % 64);
+  std::uint8_t bytes[8];
+  std::memcpy(bytes, &bits, sizeof bytes);
+  return hn::LoadMaskBits(d, bytes);
 }
 
 // The tile [k_begin, k_begin + k_count) of one block of rows.
