@@ -1,8 +1,9 @@
 // Exact attention: plan once, run many times.
 //
 //   attn::Context context;
-//   auto plan = attn::plan(attn::AttentionShape::of(q, k, v), {.mask = attn::Mask::causal()},
-//   context); plan.run(q, k, v, out);
+//   auto plan = attn::plan(attn::AttentionShape::of(q, k, v),
+//                          {.mask = attn::Mask::causal()}, context);
+//   plan.run(q, k, v, out);
 //
 // q [B, Hq, Lq, D], k [B, Hkv, Lk, D], v [B, Hkv, Lk, Dv], out [B, Hq, Lq, Dv]; Hq is a multiple of
 // Hkv; widths 1...1024; float32, or float64 throughout. v may alias k. A row that sees no key gives

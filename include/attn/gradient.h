@@ -2,8 +2,8 @@
 // every mask and score.
 //
 //   plan.run(q, k, v, out, {.lse = lse});
-//   plan.backward({q, k, v}, {.out = out, .lse = lse}, {.out = d_out}, {.q = dq, .k = dk, .v =
-//   dv});
+//   plan.backward({q, k, v}, {.out = out, .lse = lse}, {.out = d_out},
+//                 {.q = dq, .k = dk, .v = dv});
 //
 // The same bits for any thread count and batch; for query chunks too when they run in ascending
 // order with `accumulate`. What a row may not see reaches no gradient; rows that see nothing have

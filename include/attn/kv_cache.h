@@ -5,8 +5,9 @@
 //   const attn::SequenceId id = cache.create();
 //   cache.append(id, n);                        // room for n tokens, in all layers
 //   const attn::KvBatch batch = cache.batch({id}, {n});      // n queries, at the last n tokens
-//   auto plan = attn::plan(batch.shape(32), batch.options({.mask = attn::Mask::causal()}),
-//   context); for (layer ...) {
+//   auto plan = attn::plan(batch.shape(32),
+//                          batch.options({.mask = attn::Mask::causal()}), context);
+//   for (layer ...) {
 //     cache.write(layer, batch, k, v);          // [1, 8, n, 128]
 //     plan.run(q, cache.view(layer, batch), out);
 //   }

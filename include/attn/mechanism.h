@@ -1,9 +1,10 @@
 // The mechanisms of this library by name: what each is, what it keeps, what it costs.
 //
-//   for (const attn::Mechanism& m : attn::mechanisms()) ...               // "causal", "gla", ...
-//   attn::mechanism_text("gla")                                           // definition, uses,
-//   limits attn::mechanism_cost("gla", {1, 12, 12, 8192, 8192, 64}).state_bytes  // after 8,192
-//   tokens attn::measure({attn::workload_of("gla", {1, 12, 12, 8192, 8192, 64})})
+//   for (const attn::Mechanism& m : attn::mechanisms()) ...   // "causal", "gla", ...
+//   attn::mechanism_text("gla")                               // definition, uses, limits
+//   const attn::AttentionShape shape{1, 12, 12, 8192, 8192, 64};
+//   attn::mechanism_cost("gla", shape).state_bytes            // after 8,192 tokens
+//   attn::measure({attn::workload_of("gla", shape)})
 #pragma once
 
 #include <string>

@@ -24,8 +24,8 @@ struct Encoding {
   // As the model is told: 0, or 1 for the second text of a pair (RoBERTa: always 0).
   std::vector<std::int32_t> type_ids;
   std::vector<RecordToken> tokens;
-  std::vector<std::pair<std::size_t, std::size_t>>
-      offsets;  // bytes of the source text; 0,0 special
+  // [tokens] bytes of the source text; 0, 0 for special tokens.
+  std::vector<std::pair<std::size_t, std::size_t>> offsets;
   bool truncated = false;
   // Longformer: tokens that see, and are seen by, all of the text, ascending; none given: the first
   // token, as Transformers' classifiers have it. Other models have none.
@@ -37,9 +37,9 @@ struct ModelInfo {
   std::string path;
   std::int64_t layers = 0, heads = 0, kv_heads = 0, head_width = 0, width = 0;
   std::int64_t feed_forward_width = 0, vocabulary = 0;
-  std::int64_t max_length =
-      0;  // longest text in tokens unless asked otherwise; the rest is cut off
-  std::int64_t max_positions = 0;  // longest text that can be asked for
+  // Tokens of the longest text unless asked otherwise, the rest of which is cut off; and of the
+  // longest that can be asked for.
+  std::int64_t max_length = 0, max_positions = 0;
   std::int64_t parameters = 0;
 };
 

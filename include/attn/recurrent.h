@@ -10,9 +10,8 @@
 // its key: beta_t k_t (v_t - k_tᵀ diag(w_t) S_{t-1})ᵀ is written. With a rank-one term the state
 // goes through diag(w_t) + a_t b_tᵀ: RWKV-7 with b = kappa^, a = -(kappa^ o a).
 //
-//   attn::recurrent({.q = q, .k = k, .v = v, .log_decay = w}, out);                  // a text
-//   attn::recurrent({.q = q, .k = k, .v = v, .state = s}, out, s);                   // then a
-//   token
+//   attn::recurrent({.q = q, .k = k, .v = v, .log_decay = w}, out);   // a text
+//   attn::recurrent({.q = q, .k = k, .v = v, .state = s}, out, s);    // then a token
 //
 // A sequence runs in chunks of at most 64 tokens, as products of matrices; a token as one pass over
 // the state. Decays are logarithms, and a chunk ends early where their sum would leave what floats

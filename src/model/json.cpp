@@ -121,8 +121,7 @@ class Builder {
   bool started_ = false;
 };
 
-// Python writes an infinite number as a bare Infinity, which is no JSON; Transformers 5 writes it
-// as
+// Python writes an infinite number as a bare Infinity, which is no JSON, Transformers 5 as
 // {"__float__":"Infinity"}. Makes the latter of the former.
 std::string with_infinity_named(std::string_view text) {
   constexpr std::string_view kBare = "Infinity";
