@@ -3,6 +3,7 @@
 import attn
 import numpy as np
 import pytest
+from slopes import expect_slopes
 
 
 def problem(dtype=np.float64, b=2, h=2, lq=5, lk=9, d=4, dv=3):
@@ -18,25 +19,6 @@ def softmax(s):
 
 def bahdanau(q, k, v_a):
     return (v_a[..., None, None, :] * np.tanh(q[..., :, None, :] + k[..., None, :, :])).sum(-1)
-
-
-def slope(function, x, index, step=1e-6):
-    kept = x[index]
-    x[index] = kept + step
-    more = function()
-    x[index] = kept - step
-    less = function()
-    x[index] = kept
-    return (more - less) / (2 * step)
-
-
-def expect_slopes(function, inputs, gradients):
-    rng = np.random.default_rng(2)
-    for x, gradient in zip(inputs, gradients):
-        assert gradient.shape == x.shape
-        for place in rng.choice(x.size, min(x.size, 12), replace=False):
-            at = np.unravel_index(place, x.shape)
-            assert gradient[at] == pytest.approx(slope(function, x, at), abs=1e-7)
 
 
 @pytest.mark.parametrize("dtype, bound", [(np.float64, 1e-13), (np.float32, 1e-5)])
@@ -85,7 +67,7 @@ def test_additive_gradients():
 
     out, lse = attn.additive(q, k, v, v_a, mask=mask, query_start=2, return_lse=True)
     g = attn.additive_backward(q, k, v, v_a, out, lse, d_out, d_lse=d_lse, mask=mask, query_start=2)
-    expect_slopes(loss, (q, k, v, v_a), (g.q, g.k, g.v, g.v_a))
+    expect_slopes(loss, {"q": q, "k": k, "v": v, "v_a": v_a}, g, 1e-7, places=12)
     assert g.w is None
 
 
@@ -106,8 +88,10 @@ def test_luong_is_its_formulas():
         g = attn.luong_backward(q, k, v, out, lse, np.ones_like(out), **given)
         expect_slopes(
             lambda given=given: attn.luong(q, k, v, **given).sum(),
-            (q, k, v, *given.values()),
-            (g.q, g.k, g.v, *(getattr(g, name) for name in given)),
+            {"q": q, "k": k, "v": v, **given},
+            g,
+            1e-7,
+            places=12,
         )
 
 
@@ -130,8 +114,10 @@ def test_luong_local():
     g = attn.luong_local_backward(q, k, v, w_p, v_p, np.ones_like(out), **given)
     expect_slopes(
         lambda: attn.luong_local(q, k, v, w_p, v_p, **given).sum(),
-        (q, k, v, w_p, v_p, w),
-        (g.q, g.k, g.v, g.w_p, g.v_p, g.w),
+        {"q": q, "k": k, "v": v, "w_p": w_p, "v_p": v_p, "w": w},
+        g,
+        1e-7,
+        places=12,
     )
 
 

@@ -3,6 +3,7 @@
 import attn
 import numpy as np
 import pytest
+from slopes import expect_slopes
 
 B, HQ, H, L, DK, DV = 2, 2, 4, 70, 6, 5
 
@@ -99,19 +100,7 @@ def test_gradients_are_finite_differences(parts, options):
         out, state = attn.recurrent(**x, **options, return_state=True)
         return (out * d_out).sum() + (state * d_state).sum()
 
-    for name, y in x.items():
-        gradient = getattr(gradients, name)
-        assert gradient.shape == y.shape and gradient.dtype == y.dtype
-        for index in rng.choice(y.size, min(y.size, 5), replace=False):
-            at = np.unravel_index(index, y.shape)
-            kept = y[at]
-            y[at] = kept + 1e-5
-            more = loss()
-            y[at] = kept - 1e-5
-            less = loss()
-            y[at] = kept
-            slope = (more - less) / 2e-5
-            assert abs(slope - gradient[at]) < 1e-6 * max(1, abs(slope)), name
+    expect_slopes(loss, x, gradients, 1e-6, places=5)
 
 
 def test_gradients_of_what_is_asked_alone():
@@ -357,19 +346,7 @@ def test_mamba2_gradients_are_finite_differences():
         y, state = attn.mamba2(**s, return_state=True)
         return (y * d_y).sum() + (state * d_state).sum()
 
-    for name, z in s.items():
-        gradient = getattr(gradients, name)
-        assert gradient.shape == z.shape
-        for index in rng.choice(z.size, min(z.size, 5), replace=False):
-            at = np.unravel_index(index, z.shape)
-            kept = z[at]
-            z[at] = kept + 1e-5
-            more = loss()
-            z[at] = kept - 1e-5
-            less = loss()
-            z[at] = kept
-            slope = (more - less) / 2e-5
-            assert abs(slope - gradient[at]) < 1e-6 * max(1, abs(slope)), name
+    expect_slopes(loss, s, gradients, 1e-6, places=5)
 
 
 def test_mamba2_mistakes():

@@ -4,6 +4,7 @@ finite differences."""
 import attn
 import numpy as np
 import pytest
+from slopes import expect_slopes
 
 B, L, C, N, WIDTH = 2, 23, 6, 4, 4
 
@@ -167,19 +168,7 @@ def test_gradients_are_finite_differences(problem):
         out, state = run(**x, **options, return_state=True)
         return (out * d_out).sum() + (state * d_state).sum()
 
-    for what, y in x.items():
-        gradient = getattr(gradients, what)
-        assert gradient.shape == y.shape and gradient.dtype == y.dtype
-        for index in rng.choice(y.size, min(y.size, 8), replace=False):
-            at = np.unravel_index(index, y.shape)
-            kept = y[at]
-            y[at] = kept + 1e-5
-            more = loss()
-            y[at] = kept - 1e-5
-            less = loss()
-            y[at] = kept
-            slope = (more - less) / 2e-5
-            assert abs(slope - gradient[at]) < 1e-7 * max(1, abs(slope)), (what, at)
+    expect_slopes(loss, x, gradients, 1e-7)
     single = {what: y.astype(np.float32) for what, y in x.items()}
     flows = {"d_out": d_out.astype(np.float32), "d_state": d_state.astype(np.float32)}
     one = backward(**single, **options, **flows, wrt=list(x), threads=1)

@@ -5,6 +5,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
+from torch_gradients import expect_same_gradients  # noqa: E402
+
 F = torch.nn.functional
 B, HQ, H, L, DK, DV = 2, 1, 2, 7, 4, 3
 
@@ -87,22 +89,9 @@ def test_values_and_gradients_are_those_of_a_loop(parts):
     leaves, make = gates(**parts)
     ours = attn.torch.recurrent(**make(leaves), return_state=True)
     theirs = by_hand(**make(leaves))
-    weights = [torch.randn_like(x) for x in theirs]
     for a, b in zip(ours, theirs):
         torch.testing.assert_close(a, b, atol=1e-12, rtol=0)
-    for used in ([0], [1], [0, 1]):
-        mine, expected = (
-            torch.autograd.grad(
-                sum((x[i] * weights[i]).sum() for i in used),
-                leaves,
-                retain_graph=True,
-                allow_unused=True,
-                materialize_grads=True,
-            )
-            for x in (ours, theirs)
-        )
-        for a, b in zip(mine, expected):
-            torch.testing.assert_close(a, b, atol=1e-11, rtol=1e-11)
+    expect_same_gradients(ours, theirs, leaves, 1e-11)
 
 
 @every_mechanism
@@ -163,11 +152,7 @@ def test_linear_attention(options, causal):
     ours = lambda *x: attn.torch.linear_attention(*x, causal=causal, **options)  # noqa: E731
     out, expected = ours(*leaves), theirs(*leaves)
     torch.testing.assert_close(out, expected, atol=1e-11, rtol=1e-11)
-    d_out = torch.randn_like(out)
-    for a, b in zip(
-        torch.autograd.grad(out, leaves, d_out), torch.autograd.grad(expected, leaves, d_out)
-    ):
-        torch.testing.assert_close(a, b, atol=1e-10, rtol=1e-10)
+    expect_same_gradients([out], [expected], leaves, 1e-10)
     assert torch.autograd.gradcheck(ours, leaves)
 
 
@@ -189,16 +174,10 @@ def test_mamba2():
         limits = {"dt_limits": (0.3, 1.5), "return_state": True}
         return attn.torch.mamba2(x, dt, -a.exp(), b, c, d, dt_bias, state=state, **limits)
 
-    for used in (0, 1):
-        out, expected = ours(*leaves)[used], theirs(*leaves)[used]
-        torch.testing.assert_close(out, expected, atol=1e-12, rtol=0)
-        d_out = torch.randn_like(out)
-        mine, other = (
-            torch.autograd.grad(x, leaves, d_out, allow_unused=True, materialize_grads=True)
-            for x in (out, expected)
-        )
-        for a, b in zip(mine, other):
-            torch.testing.assert_close(a, b, atol=1e-11, rtol=1e-11)
+    mine, expected = ours(*leaves), theirs(*leaves)
+    for a, b in zip(mine, expected):
+        torch.testing.assert_close(a, b, atol=1e-12, rtol=0)
+    expect_same_gradients(mine, expected, leaves, 1e-11)
     # No step stands at a limit, where there is no derivative.
     assert torch.autograd.gradcheck(ours, leaves)
     x, dt, a, b, c, *_ = leaves
