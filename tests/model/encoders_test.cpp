@@ -2,13 +2,10 @@
 // formula of tools/golden_families.py.
 #include <gtest/gtest.h>
 
-#include <string>
+#include <span>
 #include <vector>
 
-#include "folder.h"
 #include "golden_models.h"
-#include "model/families.h"
-#include "model/file.h"
 
 namespace attn {
 namespace {
@@ -20,22 +17,12 @@ const Json& golden() {
 
 class Encoder : public testing::TestWithParam<std::size_t> {
  protected:
-  Encoder()
-      : given_(golden().find("cases")->items[GetParam()]),
-        weights_(
-            folder_.write("model.safetensors", made_weights(shapes_of(*given_.find("tensors"))))),
-        model_(load()) {}
-  Transformer load() {
-    DescribedModel loaded =
-        load_described(written(*given_.find("config")), "config.json", weights_);
-    return Transformer(loaded.config, std::move(loaded.weights));
-  }
+  Encoder() : given_(golden().find("cases")->items[GetParam()]), made_(given_) {}
   const std::vector<Json>& runs() const { return given_.find("runs")->items; }
 
   const Json& given_;
-  TestFolder folder_;
-  Weights weights_;
-  Transformer model_;
+  const GoldenTransformer made_;
+  const Transformer& model_ = made_.model;
 };
 
 // One text after another in one pack, so that each is where the others would disturb it.
@@ -48,13 +35,10 @@ TEST_P(Encoder, AgreesWithTransformers) {
   ASSERT_EQ(hidden.size(), texts.ids.size() * width);
   std::size_t first = 0;
   for (std::size_t t = 0; t < runs().size(); ++t) {
-    const auto& rows = runs()[t].find("rows")->items;
-    for (std::size_t i = 0; i < rows.size(); ++i) {
-      const std::size_t row = first + static_cast<std::size_t>(rows[i].integer);
-      expect_close(hidden.data() + row * width, runs()[t].find("hidden")->items[i],
-                   std::to_string(texts.lengths[t]) + " tokens, row " + std::to_string(i));
-    }
-    first += static_cast<std::size_t>(texts.lengths[t]);
+    const auto tokens = static_cast<std::size_t>(texts.lengths[t]);
+    expect_rows(runs()[t], "hidden", std::span(hidden).subspan(first * width, tokens * width),
+                tokens);
+    first += tokens;
   }
 }
 

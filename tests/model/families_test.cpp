@@ -5,11 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <algorithm>
-#include <bit>
 #include <cmath>
-#include <cstring>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -17,9 +13,8 @@
 #include "attn/error.h"
 #include "attn/inspect.h"
 #include "attn/reference.h"
-#include "folder.h"
 #include "golden_models.h"
-#include "model/file.h"
+#include "made_transformer.h"
 #include "model/layer_observed.h"
 #include "model/recorder.h"
 
@@ -41,53 +36,20 @@ class Family : public testing::TestWithParam<std::size_t> {
 
 TEST_P(Family, AgreesWithTransformers) {
   SCOPED_TRACE(name());
-  const TestFolder folder;
-  Weights weights(
-      folder.write("model.safetensors", made_weights(shapes_of(*given().find("tensors")))));
-  DescribedModel loaded = load_described(written(*given().find("config")), "config.json", weights);
-  const Transformer model(loaded.config, std::move(loaded.weights));
-  const auto width = static_cast<std::size_t>(model.config().width),
-             vocabulary = static_cast<std::size_t>(model.config().vocabulary);
+  const GoldenTransformer made(given());
+  const Transformer& model = made.model;
   const Context context({.threads = 2});
   for (const Json& run : given().find("runs")->items) {
     const auto ids = ids_of(*run.find("ids"));
-    KvCache cache(model.cache_options(static_cast<std::int64_t>(ids.size())), context);
-    const auto hidden = model.hidden(ids, cache, cache.create(), context);
-    const auto logits = model.logits(hidden, context);
-    ASSERT_EQ(hidden.size(), ids.size() * width);
-    ASSERT_EQ(logits.size(), ids.size() * vocabulary);
-    for (std::size_t i = 0; i < run.find("rows")->items.size(); ++i) {
-      const auto row = static_cast<std::size_t>(run.find("rows")->items[i].integer);
-      const std::string what = std::to_string(ids.size()) + " tokens, row " + std::to_string(row);
-      expect_close(hidden.data() + row * width, run.find("hidden")->items[i], "hidden, " + what);
-      expect_close(logits.data() + row * vocabulary, run.find("logits")->items[i],
-                   "logits, " + what);
-    }
+    const auto hidden = hidden_of(model, ids, context);
+    expect_rows(run, "hidden", hidden, ids.size());
+    expect_rows(run, "logits", model.logits(hidden, context), ids.size());
   }
 }
 
 TEST_P(Family, GreedyContinuationIsTheSame) {
   SCOPED_TRACE(name());
-  const TestFolder folder;
-  Weights weights(
-      folder.write("model.safetensors", made_weights(shapes_of(*given().find("tensors")))));
-  DescribedModel loaded = load_described(written(*given().find("config")), "config.json", weights);
-  const Transformer model(loaded.config, std::move(loaded.weights));
-  const Context context({.threads = 1});
-  auto next = ids_of(*given().find("runs")->items[1].find("ids"));
-  const auto expected = ids_of(*given().find("greedy"));
-  KvCache cache(model.cache_options(64), context);
-  const SequenceId id = cache.create();
-  std::vector<std::int32_t> got;
-  while (got.size() < expected.size()) {
-    const auto hidden = model.hidden(next, cache, id, context);
-    const auto logits = model.logits(
-        std::span(hidden).last(static_cast<std::size_t>(model.config().width)), context);
-    got.push_back(
-        static_cast<std::int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin()));
-    next = {got.back()};
-  }
-  EXPECT_EQ(got, expected);
+  expect_greedy(given(), GoldenTransformer(given()).model);
 }
 
 template <class Got>
@@ -101,11 +63,8 @@ void expect_same(const std::vector<Got>& got, const std::vector<double>& expecte
 // Every question to every head, against the oracle on the queries, keys and values that ran.
 TEST_P(Family, HeadsAnswerAsTheOracle) {
   SCOPED_TRACE(name());
-  const TestFolder folder;
-  Weights weights(
-      folder.write("model.safetensors", made_weights(shapes_of(*given().find("tensors")))));
-  DescribedModel loaded = load_described(written(*given().find("config")), "config.json", weights);
-  const Transformer model(loaded.config, std::move(loaded.weights));
+  const GoldenTransformer made(given());
+  const Transformer& model = made.model;
   const TransformerConfig& c = model.config();
   const Context context({.threads = 2});
   for (const Json& run : given().find("runs")->items) {
@@ -162,11 +121,8 @@ TEST_P(Family, HeadsAnswerAsTheOracle) {
 // From a layer's queries, keys, mask and score, as it tells them, follow the rows that it ran.
 TEST_P(Family, TellsWhatItsHeadsRead) {
   SCOPED_TRACE(name());
-  const TestFolder folder;
-  Weights weights(
-      folder.write("model.safetensors", made_weights(shapes_of(*given().find("tensors")))));
-  DescribedModel loaded = load_described(written(*given().find("config")), "config.json", weights);
-  const Transformer model(loaded.config, std::move(loaded.weights));
+  const GoldenTransformer made(given());
+  const Transformer& model = made.model;
   const TransformerConfig& c = model.config();
   const Context context({.threads = 2});
   const auto ids = ids_of(*given().find("runs")->items[2].find("ids"));
@@ -222,17 +178,11 @@ TEST_P(Family, TellsWhatItsHeadsRead) {
 INSTANTIATE_TEST_SUITE_P(Transformers, Family,
                          testing::Range(std::size_t{0}, golden().find("cases")->names.size()));
 
-// Replaces the first `from` in the case's configuration.
 std::string message_with(const std::string& name, const std::string& from, const std::string& to) {
   const Json& given = *golden().find("cases")->find(name);
-  std::string config = written(*given.find("config"));
-  const std::size_t at = config.find(from);
-  if (at == std::string::npos) throw std::logic_error(from + " is not in " + config);
-  config.replace(at, from.size(), to);
-  const TestFolder folder;
-  Weights weights(
-      folder.write("model.safetensors", made_weights(shapes_of(*given.find("tensors")))));
-  return message_of<Error>([&] { load_described(config, "config.json", weights); });
+  GoldenWeights file(given);
+  return message_of<Error>(
+      [&] { load_described(changed_config(given, from, to), "config.json", file.weights); });
 }
 
 TEST(FamilyConfigs, NothingIsGuessed) {
@@ -268,14 +218,12 @@ TEST(FamilyConfigs, NothingIsGuessed) {
 // The names that version 4 of Transformers wrote.
 TEST(FamilyConfigs, EarlierSpellingsOfRotationMeanTheSame) {
   const Json& given = *golden().find("cases")->find("llama, linear");
-  const TestFolder folder;
-  Weights weights(
-      folder.write("model.safetensors", made_weights(shapes_of(*given.find("tensors")))));
-  std::string config = written(*given.find("config"));
+  GoldenWeights file(given);
+  std::string config = config_of(given);
   const std::size_t at = config.find("\"rope_parameters\":"), end = config.find('}', at) + 1;
   config.replace(at, end - at,
                  "\"rope_theta\":500.0,\"rope_scaling\":{\"type\":\"linear\",\"factor\":2.0}");
-  const DescribedModel model = load_described(config, "config.json", weights);
+  const DescribedModel model = load_described(config, "config.json", file.weights);
   ASSERT_TRUE(model.config.rope);
   EXPECT_EQ(model.config.rope->base, 500);
   EXPECT_EQ(model.config.rope->scaling.kind, RopeScaling::Kind::linear);

@@ -7,7 +7,6 @@
 #include <utility>
 #include <vector>
 
-#include "folder.h"
 #include "golden_models.h"
 #include "made_transformer.h"
 #include "model/weights.h"
@@ -25,10 +24,7 @@ TransformerConfig gated_config() {
 
 class GatedAttention : public testing::TestWithParam<const char*> {
  protected:
-  GatedAttention()
-      : given_(*golden().find("cases")->find(GetParam())),
-        file_(
-            folder_.write("model.safetensors", made_weights(shapes_of(*given_.find("tensors"))))) {}
+  GatedAttention() : given_(*golden().find("cases")->find(GetParam())), made_(given_) {}
 
   static const Json& golden() {
     static const Json json = read_golden("gated_attention.json");
@@ -93,45 +89,23 @@ class GatedAttention : public testing::TestWithParam<const char*> {
   }
 
   const Json& given_;
-  TestFolder folder_;
-  Weights file_;
+  GoldenWeights made_;
+  Weights& file_ = made_.weights;
 };
 
 TEST_P(GatedAttention, AgreesWithTransformers) {
   const Transformer model(gated_config(), weights());
   const Context context({.threads = 2});
-  const auto width = static_cast<std::size_t>(model.config().width),
-             vocabulary = static_cast<std::size_t>(model.config().vocabulary);
   for (const Json& run : given_.find("runs")->items) {
     const auto ids = ids_of(*run.find("ids"));
     const auto hidden = hidden_of(model, ids, context);
-    const auto logits = model.logits(hidden, context);
-    for (std::size_t i = 0; i < run.find("rows")->items.size(); ++i) {
-      const auto row = static_cast<std::size_t>(run.find("rows")->items[i].integer);
-      const std::string what = std::to_string(ids.size()) + " tokens, row " + std::to_string(row);
-      expect_close(hidden.data() + row * width, run.find("hidden")->items[i], "hidden, " + what);
-      expect_close(logits.data() + row * vocabulary, run.find("logits")->items[i],
-                   "logits, " + what);
-    }
+    expect_rows(run, "hidden", hidden, ids.size());
+    expect_rows(run, "logits", model.logits(hidden, context), ids.size());
   }
 }
 
 TEST_P(GatedAttention, GreedyContinuationIsTheSame) {
-  const Transformer model(gated_config(), weights());
-  auto next = ids_of(*given_.find("runs")->items[1].find("ids"));
-  const auto expected = ids_of(*given_.find("greedy"));
-  KvCache cache(model.cache_options(64), one_thread());
-  const SequenceId id = cache.create();
-  std::vector<std::int32_t> got;
-  while (got.size() < expected.size()) {
-    const auto hidden = model.hidden(next, cache, id, one_thread());
-    const auto logits = model.logits(
-        std::span(hidden).last(static_cast<std::size_t>(model.config().width)), one_thread());
-    got.push_back(
-        static_cast<std::int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin()));
-    next = {got.back()};
-  }
-  EXPECT_EQ(got, expected);
+  expect_greedy(given_, Transformer(gated_config(), weights()));
 }
 
 // A gate that is half open everywhere halves what the output projection reads.

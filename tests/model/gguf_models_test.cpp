@@ -13,6 +13,7 @@
 #include "attn/error.h"
 #include "folder.h"
 #include "made_gguf.h"
+#include "made_transformer.h"
 #include "model/families.h"
 
 namespace attn {
@@ -45,40 +46,17 @@ TEST_P(GgufModel, AgreesWithTransformers) {
   SCOPED_TRACE(name());
   Loaded loaded(made_gguf(given()));
   const Transformer model(loaded.described.config, std::move(loaded.described.weights));
-  const auto vocabulary = static_cast<std::size_t>(model.config().vocabulary);
   const Context context({.threads = 2});
   for (const Json& run : given().find("runs")->items) {
     const auto ids = ids_of(*run.find("ids"));
-    KvCache cache(model.cache_options(static_cast<std::int64_t>(ids.size())), context);
-    const auto logits = model.logits(model.hidden(ids, cache, cache.create(), context), context);
-    ASSERT_EQ(logits.size(), ids.size() * vocabulary);
-    for (std::size_t i = 0; i < run.find("rows")->items.size(); ++i) {
-      const auto row = static_cast<std::size_t>(run.find("rows")->items[i].integer);
-      expect_close(logits.data() + row * vocabulary, run.find("logits")->items[i],
-                   std::to_string(ids.size()) + " tokens, row " + std::to_string(row));
-    }
+    expect_rows(run, "logits", model.logits(hidden_of(model, ids, context), context), ids.size());
   }
 }
 
 TEST_P(GgufModel, GreedyContinuationIsTheSame) {
   SCOPED_TRACE(name());
   Loaded loaded(made_gguf(given()));
-  const Transformer model(loaded.described.config, std::move(loaded.described.weights));
-  const Context context({.threads = 1});
-  auto next = ids_of(*given().find("runs")->items[1].find("ids"));
-  const auto expected = ids_of(*given().find("greedy"));
-  KvCache cache(model.cache_options(64), context);
-  const SequenceId id = cache.create();
-  std::vector<std::int32_t> got;
-  while (got.size() < expected.size()) {
-    const auto hidden = model.hidden(next, cache, id, context);
-    const auto logits = model.logits(
-        std::span(hidden).last(static_cast<std::size_t>(model.config().width)), context);
-    got.push_back(
-        static_cast<std::int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin()));
-    next = {got.back()};
-  }
-  EXPECT_EQ(got, expected);
+  expect_greedy(given(), Transformer(loaded.described.config, std::move(loaded.described.weights)));
 }
 
 INSTANTIATE_TEST_SUITE_P(Transformers, GgufModel,

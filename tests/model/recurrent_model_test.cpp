@@ -39,12 +39,9 @@ class Recurrent : public testing::TestWithParam<std::size_t> {
 };
 
 // A model of a case, and the file that it points into.
-struct Loaded {
+struct Loaded : GoldenWeights {
   explicit Loaded(const Json& given)
-      : weights(folder.write("model.safetensors", made_weights(shapes_of(*given.find("tensors"))))),
-        model(load_recurrent(written(*given.find("config")), "config.json", weights)) {}
-  TestFolder folder;
-  Weights weights;
+      : GoldenWeights(given), model(load_recurrent(config_of(given), "config.json", weights)) {}
   std::unique_ptr<RecurrentModel> model;
 };
 
@@ -52,8 +49,6 @@ TEST_P(Recurrent, AgreesWithTransformers) {
   SCOPED_TRACE(name());
   const Loaded loaded(given());
   const RecurrentModel& model = *loaded.model;
-  const auto width = static_cast<std::size_t>(model.sizes().width),
-             vocabulary = static_cast<std::size_t>(model.sizes().vocabulary);
   const Context context({.threads = 2});
   for (const Json& run : given().find("runs")->items) {
     const auto ids = ids_of(*run.find("ids"));
@@ -65,22 +60,15 @@ TEST_P(Recurrent, AgreesWithTransformers) {
         const auto rows = model.hidden(some, state, context);
         hidden.insert(hidden.end(), rows.begin(), rows.end());
       }
-      const auto logits = model.logits(hidden, context);
-      ASSERT_EQ(logits.size(), ids.size() * vocabulary);
-      for (std::size_t i = 0; i < run.find("rows")->items.size(); ++i) {
-        const auto row = static_cast<std::size_t>(run.find("rows")->items[i].integer);
-        const std::string what = std::to_string(ids.size()) + " tokens by " +
-                                 std::to_string(piece) + ", row " + std::to_string(row);
-        expect_close(hidden.data() + row * width, run.find("hidden")->items[i], "hidden, " + what);
-        expect_close(logits.data() + row * vocabulary, run.find("logits")->items[i],
-                     "logits, " + what);
-      }
+      const std::string how = " by " + std::to_string(piece);
+      expect_rows(run, "hidden", hidden, ids.size(), how);
+      expect_rows(run, "logits", model.logits(hidden, context), ids.size(), how);
       const Json* const states = given().find("states");
       if (states == nullptr || &run != &given().find("runs")->items.back()) continue;
       ASSERT_EQ(states->items.size(), state.layers.size());
       for (std::size_t i = 0; i < state.layers.size(); ++i) {
         ASSERT_EQ(states->items[i].items.size(), state.layers[i].size());
-        expect_close(state.layers[i].data(), states->items[i], "state by " + std::to_string(piece));
+        expect_close(state.layers[i].data(), states->items[i], "state" + how);
       }
     }
   }
@@ -91,24 +79,17 @@ TEST_P(Recurrent, GreedyContinuationIsTheSame) {
   const Loaded loaded(given());
   const RecurrentModel& model = *loaded.model;
   const Context context({.threads = 1});
-  auto next = ids_of(*given().find("runs")->items[1].find("ids"));
-  const auto expected = ids_of(*given().find("greedy"));
   TextState state = model.start();
-  std::vector<std::int32_t> got;
-  while (got.size() < expected.size()) {
-    const auto hidden = model.hidden(next, state, context);
-    const auto logits = model.logits(
-        std::span(hidden).last(static_cast<std::size_t>(model.sizes().width)), context);
-    got.push_back(
-        static_cast<std::int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin()));
-    next = {got.back()};
-  }
-  EXPECT_EQ(got, expected);
+  expect_greedy(given(), [&](const std::vector<std::int32_t>& ids) {
+    const auto hidden = model.hidden(ids, state, context);
+    return model.logits(std::span(hidden).last(static_cast<std::size_t>(model.sizes().width)),
+                        context);
+  });
 }
 
 // A folder as users have it, with a tokenizer whose tokens read "t0", "t1", ...
 void write_folder(const TestFolder& folder, const Json& given) {
-  folder.write("config.json", written(*given.find("config")));
+  folder.write("config.json", config_of(given));
   folder.write("model.safetensors", made_weights(shapes_of(*given.find("tensors"))));
   std::string vocabulary;
   for (int i = 0; i < 101; ++i)
@@ -133,10 +114,7 @@ TEST_P(Recurrent, IsALanguageModel) {
   const auto ids = ids_of(*run.find("ids"));
   const auto logits = model.logits(ids);
   const auto vocabulary = static_cast<std::size_t>(model.info().vocabulary);
-  for (std::size_t i = 0; i < run.find("rows")->items.size(); ++i) {
-    const auto row = static_cast<std::size_t>(run.find("rows")->items[i].integer);
-    expect_close(logits.data() + row * vocabulary, run.find("logits")->items[i], "logits");
-  }
+  expect_rows(run, "logits", logits, ids.size());
   // Greedy, the prompt in pieces; one text and two.
   GenerationOptions options;
   options.max_tokens = static_cast<std::int64_t>(given().find("greedy")->items.size());
@@ -236,14 +214,9 @@ TEST_P(Recurrent, ImpliesAttention) {
 // As older versions of Transformers wrote it; in a string it is a word.
 TEST(RecurrentConfigs, PythonsInfinity) {
   const Json& given = *cases().find("mamba2");
-  std::string config = written(*given.find("config"));
-  const std::string named = R"({"__float__":"Infinity"})";
-  ASSERT_NE(config.find(named), std::string::npos);
-  config.replace(config.find(named), named.size(), "Infinity");
-  const TestFolder folder;
-  Weights weights(
-      folder.write("model.safetensors", made_weights(shapes_of(*given.find("tensors")))));
-  EXPECT_EQ(load_recurrent(config, "config.json", weights)->sizes().layers, 2);
+  const std::string config = changed_config(given, R"({"__float__":"Infinity"})", "Infinity");
+  GoldenWeights file(given);
+  EXPECT_EQ(load_recurrent(config, "config.json", file.weights)->sizes().layers, 2);
   EXPECT_EQ(Json::parse(R"(["an \"Infinity", Infinity])", "x").items[0].text, "an \"Infinity");
   EXPECT_THROW(Json::parse("[Infinit]", "x"), Error);
 }
@@ -253,14 +226,7 @@ TEST(RecurrentLanguageModel, SaysWhatAStateHasNot) {
   write_folder(folder, cases().items[0]);
   const LanguageModel model = LanguageModel::load(folder.path());
   const std::vector<std::int32_t> ids = {1, 2, 3};
-  const auto message = [](auto&& act) -> std::string {
-    try {
-      act();
-    } catch (const std::invalid_argument& e) {
-      return e.what();
-    }
-    return "nothing was thrown";
-  };
+  const auto message = [](auto&& act) { return message_of<std::invalid_argument>(act); };
   const std::string what = "a model of the family mamba has a state instead of heads that attend";
   EXPECT_EQ(message([&] { model.head_means(ids); }), "[head_means] " + what);
   EXPECT_EQ(message([&] {
@@ -287,17 +253,9 @@ INSTANTIATE_TEST_SUITE_P(Models, Recurrent, testing::Range(std::size_t{0}, cases
 
 std::string message_with(const std::string& name, const std::string& from, const std::string& to) {
   const Json& given = *cases().find(name);
-  std::string config = written(*given.find("config"));
-  config.replace(config.find(from), from.size(), to);
-  const TestFolder folder;
-  Weights weights(
-      folder.write("model.safetensors", made_weights(shapes_of(*given.find("tensors")))));
-  try {
-    load_recurrent(config, "config.json", weights);
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "nothing was thrown";
+  GoldenWeights file(given);
+  return message_of<Error>(
+      [&] { load_recurrent(changed_config(given, from, to), "config.json", file.weights); });
 }
 
 TEST(RecurrentConfigs, NothingIsGuessed) {
@@ -327,7 +285,7 @@ TEST(RecurrentConfigs, SettingsOfRwkv5ThatChangeNothing) {
   EXPECT_EQ(message_with("rwkv5", "\"rescale_every\":6",
                          R"("rescale_every":0,"model_version":"5_2","num_attention_heads":64,)"
                          R"("context_length":4096,"auto_map":{"AutoConfig":"a.B"})"),
-            "nothing was thrown");
+            "");
 }
 
 TEST(RecurrentModels, RefuseTokensOutsideTheVocabulary) {

@@ -41,31 +41,19 @@ std::vector<std::int64_t> integers(const Json& list) {
 // A model of the file and its texts.
 class Case {
  public:
-  explicit Case(std::size_t index)
-      : given_(golden().find("cases")->items[index]),
-        weights_(
-            folder_.write("model.safetensors", made_weights(shapes_of(*given_.find("tensors"))))),
-        model_(load()) {}
+  explicit Case(std::size_t index) : given_(golden().find("cases")->items[index]), made_(given_) {}
 
-  const Transformer& model() const { return model_; }
+  const Transformer& model() const { return made_.model; }
   const std::vector<Json>& runs() const { return given_.find("runs")->items; }
   void add(const Json& run, PackedTexts& texts) const {
     texts.add(ids_of(*run.find("ids")), ids_of(*run.find("types")));
-    if (model_.config().global_tokens)
+    if (model().config().global_tokens)
       texts.global_tokens.push_back(integers(*run.find("global_tokens")));
   }
 
  private:
-  Transformer load() {
-    DescribedModel loaded =
-        load_described(written(*given_.find("config")), "config.json", weights_);
-    return Transformer(loaded.config, std::move(loaded.weights));
-  }
-
   const Json& given_;
-  TestFolder folder_;
-  Weights weights_;
-  Transformer model_;
+  GoldenTransformer made_;
 };
 
 std::size_t case_named(const std::string& name) {
@@ -88,13 +76,10 @@ TEST_P(SparseModel, AgreesWithTransformers) {
   ASSERT_EQ(hidden.size(), texts.ids.size() * width);
   std::size_t first = 0;
   for (std::size_t t = 0; t < c.runs().size(); ++t) {
-    const auto& rows = c.runs()[t].find("rows")->items;
-    for (std::size_t i = 0; i < rows.size(); ++i) {
-      const std::size_t row = first + static_cast<std::size_t>(rows[i].integer);
-      expect_close(hidden.data() + row * width, c.runs()[t].find("hidden")->items[i],
-                   std::to_string(texts.lengths[t]) + " tokens, row " + std::to_string(i));
-    }
-    first += static_cast<std::size_t>(texts.lengths[t]);
+    const auto tokens = static_cast<std::size_t>(texts.lengths[t]);
+    expect_rows(c.runs()[t], "hidden", std::span(hidden).subspan(first * width, tokens * width),
+                tokens);
+    first += tokens;
   }
 }
 
@@ -233,7 +218,7 @@ class SparseFolder {
  public:
   explicit SparseFolder(const std::string& name) {
     const Json& given = golden().find("cases")->items[case_named(name)];
-    folder_.write("config.json", written(*given.find("config")));
+    folder_.write("config.json", config_of(given));
     folder_.write("model.safetensors", made_weights(shapes_of(*given.find("tensors"))));
     std::string vocabulary = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n";
     for (int i = 5; i < 101; ++i) vocabulary += "w" + std::to_string(i) + "\n";

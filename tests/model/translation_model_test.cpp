@@ -243,7 +243,7 @@ class MadeFolder {
     for (auto& entry : shapes) {
       for (std::int64_t& size : entry.second) size = size == 101 ? vocabulary : size;
     }
-    config_ = written(*given.find("config"));
+    config_ = config_of(given);
     replace("\"vocab_size\":101", "\"vocab_size\":" + std::to_string(vocabulary));
     replace("\"decoder_vocab_size\":101", "\"decoder_vocab_size\":" + std::to_string(vocabulary));
     folder_.write("model.safetensors", made_weights(shapes));

@@ -28,15 +28,13 @@ const Json& cases() {
 }
 
 // A case's model, from a file with its weights.
-struct Made {
+struct Made : GoldenWeights {
   explicit Made(const Json& given)
-      : weights(folder.write("model.safetensors", made_weights(shapes_of(*given.find("tensors"))))),
-        described(load_translator(written(*given.find("config")), "config.json", {}, weights)),
+      : GoldenWeights(given),
+        described(load_translator(config_of(given), "config.json", {}, weights)),
         encoder(described.encoder.config, std::move(described.encoder.weights)),
         decoder(described.decoder.config, std::move(described.decoder.weights)) {}
 
-  TestFolder folder;
-  Weights weights;
   DescribedTranslator described;
   Transformer encoder, decoder;
 };
@@ -50,13 +48,11 @@ class Translator : public testing::TestWithParam<std::size_t> {
 TEST_P(Translator, StatesAndLogitsAreThoseOfTransformers) {
   SCOPED_TRACE(name());
   const Made made(given());
-  const auto width = static_cast<std::size_t>(made.encoder.config().width),
-             vocabulary = static_cast<std::size_t>(made.decoder.config().vocabulary);
   const Context context({.threads = 2});
   for (const Json& run : given().find("runs")->items) {
     const auto ids = ids_of(*run.find("ids")), target = ids_of(*run.find("target"));
     const auto encoded = encode_source(made.encoder, ids, context);
-    ASSERT_EQ(encoded.size(), ids.size() * width);
+    expect_rows(run, "encoder", encoded, ids.size());
     KvCache sources(made.decoder.cache_options(static_cast<std::int64_t>(ids.size())), context);
     KvCache cache(made.decoder.cache_options(static_cast<std::int64_t>(target.size())), context);
     const SequenceId source = made.decoder.keep_source(encoded, sources, context);
@@ -67,15 +63,7 @@ TEST_P(Translator, StatesAndLogitsAreThoseOfTransformers) {
                                              .sources = &sources,
                                              .source_of = {source}},
                                             context);
-    const auto logits = made.decoder.logits(hidden, context);
-    ASSERT_EQ(logits.size(), target.size() * vocabulary);
-    for (std::size_t i = 0; i < run.find("rows")->items.size(); ++i) {
-      const auto row = static_cast<std::size_t>(run.find("rows")->items[i].integer);
-      const std::string what = std::to_string(ids.size()) + " tokens, row " + std::to_string(row);
-      expect_close(encoded.data() + row * width, run.find("encoder")->items[i], "encoder, " + what);
-      expect_close(logits.data() + row * vocabulary, run.find("logits")->items[i],
-                   "logits, " + what);
-    }
+    expect_rows(run, "logits", made.decoder.logits(hidden, context), target.size());
   }
 }
 

@@ -262,7 +262,7 @@ class WorldFolder : public testing::Test {
     const Json given = *read_golden("rwkv5.json").find("cases")->find("rwkv5");
     TensorShapes shapes = shapes_of(*given.find("tensors"));
     for (const char* const name : {"rwkv.embeddings.weight", "head.weight"}) shapes[name][0] = 600;
-    std::string config = written(*given.find("config"));
+    std::string config = config_of(given);
     config.replace(config.find("\"vocab_size\":101"), 16, "\"vocab_size\":600");
     folder_.write("config.json", config);
     folder_.write("model.safetensors", made_weights(shapes));
