@@ -13,6 +13,7 @@
 #include "attn/error.h"
 #include "attn/inspect.h"
 #include "attn/reference.h"
+#include "folder.h"
 #include "golden_models.h"
 #include "made_transformer.h"
 #include "model/layer_observed.h"

@@ -11,7 +11,6 @@
 
 #include "attn/error.h"
 #include "attn/inspect.h"
-#include "folder.h"
 #include "golden_models.h"
 #include "model/translate.h"
 #include "model/translation_record.h"
