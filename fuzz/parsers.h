@@ -1,21 +1,14 @@
-// What the fuzzers feed: each function takes any bytes, lets the parser accept or refuse them with
-// attn::Error, and aborts when what it accepted cannot be. The tests run the corpora through them.
+// Files of weights and of settings (check.h).
 #pragma once
 
-#include <unistd.h>
-
-#include <algorithm>
 #include <cstdint>
-#include <cstdlib>
-#include <filesystem>
-#include <optional>
 #include <span>
-#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "attn/error.h"
+#include "check.h"
 #include "model/ctranslate2.h"
 #include "model/families.h"
 #include "model/file.h"
@@ -24,26 +17,12 @@
 #include "model/llama2c.h"
 #include "model/recurrent_model.h"
 #include "model/safetensors.h"
-#include "model/sentencepiece.h"
-#include "model/tokenizer.h"
 #include "model/tokenizer_config.h"
 #include "model/translators.h"
 #include "model/weight_type.h"
 #include "model/word_tokens.h"
-#include "model/wordpiece.h"
-#include "model/world_tokenizer.h"
 
 namespace attn::fuzz {
-
-using Bytes = std::span<const std::uint8_t>;
-
-inline void require(bool holds) {
-  if (!holds) std::abort();
-}
-
-inline std::string_view text_of(Bytes bytes) {
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
 
 inline void safetensors(Bytes bytes) {
   try {
@@ -95,9 +74,7 @@ inline void llama2c(Bytes bytes) {
 
 // The weights of a file with these bytes, for what reads them from a file alone.
 inline Weights weights_of(Bytes bytes, const std::string& extension) {
-  static const std::string stem =
-      (std::filesystem::temp_directory_path() / ("attn-fuzz-" + std::to_string(getpid()))).string();
-  const std::string path = stem + extension;
+  const std::string path = scratch_folder() + "/model" + extension;
   write_file(path, std::string(text_of(bytes)));
   return Weights(path);
 }
@@ -108,13 +85,7 @@ inline void gguf_model(const Gguf& file, Bytes bytes) {
     gguf_end_tokens(file);
     const Tokenizer tokenizer = read_gguf_tokenizer(file);
     const std::string_view text = "ab \xef\xbc\xa1 e\xcc\x81 12's </s>\xff<0x41> ba";
-    const TokenizedText encoded = tokenizer.encode(text);
-    for (std::size_t i = 0; i < encoded.ids.size(); ++i) {
-      require(encoded.ids[i] >= 0 && encoded.ids[i] < tokenizer.size());
-      require(encoded.offsets[i].first <= encoded.offsets[i].second &&
-              encoded.offsets[i].second <= text.size());
-    }
-    tokenizer.decode(encoded.ids, false);
+    tokenizer.decode(encoded(tokenizer, text).ids, false);
   } catch (const Error&) {
   }
   try {
@@ -219,32 +190,14 @@ inline void ctranslate2(Bytes bytes) {
   }
 }
 
-// A model, and what it makes of a text that it may know.
-inline void sentencepiece(Bytes bytes) {
-  try {
-    require(!parse_sentencepiece(text_of(bytes), "fuzz").empty());
-    const Tokenizer tokenizer = make_sentencepiece_tokenizer(text_of(bytes), {}, "fuzz");
-    const std::string_view text = "ab \xef\xbc\xa1 e\xcc\x81 </s>\xff<0x41> ba";
-    const TokenizedText encoded = tokenizer.encode(text);
-    require(encoded.offsets.size() == encoded.ids.size());
-    for (std::size_t i = 0; i < encoded.ids.size(); ++i) {
-      require(encoded.ids[i] >= 0 && encoded.ids[i] < tokenizer.size());
-      require(encoded.offsets[i].first <= encoded.offsets[i].second &&
-              encoded.offsets[i].second <= text.size());
-    }
-    tokenizer.decode(encoded.ids, false);
-  } catch (const Error&) {
-  }
-}
-
 // A config.json whose weights are absent, so that no model of it can be loaded: of one transformer,
 // of an encoder-decoder or of a model with a state. And a generation_config.json, and a
 // tokenizer_config.json.
 inline void config(Bytes bytes) {
   static Weights none = [] {
-    const auto path = std::filesystem::temp_directory_path() / "attn-no-weights.safetensors";
-    write_file(path.string(), std::string("\2\0\0\0\0\0\0\0{}", 10));
-    return Weights(path.string());
+    const std::string path = scratch_folder() + "/none.safetensors";
+    write_file(path, std::string("\2\0\0\0\0\0\0\0{}", 10));
+    return Weights(path);
   }();
   const std::string text(text_of(bytes));
   const auto refused = [](const auto& load) {
@@ -270,136 +223,6 @@ inline void config(Bytes bytes) {
     const TokenizerConfig tokenizer = parse_tokenizer_config(text_of(bytes), "fuzz");
     for (const auto& added : tokenizer.added) require(!added.first.empty() && added.second >= 0);
   } catch (const Error&) {
-  }
-}
-
-// Byte 0: options. Byte 1: max_length. Then the text, and behind a byte 0xFE a pair, and behind
-// another one a vocabulary instead of the built-in one.
-inline void wordpiece(Bytes bytes) {
-  if (bytes.size() < 2) return;
-  TokenizerConfig config;
-  if ((bytes[0] & 1) != 0) config.lower_case = (bytes[0] & 2) != 0;
-  if ((bytes[0] & 4) != 0) config.strip_accents = (bytes[0] & 8) != 0;
-  config.split_cjk = (bytes[0] & 16) == 0;
-  const std::int64_t max_length = bytes[1];
-  std::string_view text = text_of(bytes.subspan(2));
-  std::optional<std::string> pair;
-  std::string vocabulary =
-      "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n##a\nab\n##b\n,\nthe\n##s\n\xe6\xbc\xa2\n\xc3\xa9\n";
-  if (const auto cut = text.find('\xfe'); cut != std::string_view::npos) {
-    std::string_view rest = text.substr(cut + 1);
-    text = text.substr(0, cut);
-    if (const auto second = rest.find('\xfe'); second != std::string_view::npos) {
-      vocabulary = rest.substr(second + 1);
-      rest = rest.substr(0, second);
-    }
-    pair = std::string(rest);
-  }
-  try {
-    const WordPiece tokenizer(vocabulary, config, 1000, "fuzz");
-    const Encoding encoding = tokenizer.encode(text, pair, max_length);
-    const std::size_t count = encoding.ids.size();
-    require(count >= 2 && count <= static_cast<std::size_t>(max_length));
-    require(encoding.type_ids.size() == count && encoding.tokens.size() == count &&
-            encoding.offsets.size() == count);
-    for (std::size_t i = 0; i < count; ++i) {
-      const std::size_t source = encoding.type_ids[i] == 0 ? text.size() : pair->size();
-      const auto [begin, end] = encoding.offsets[i];
-      require(begin <= end && end <= source);
-      require(encoding.ids[i] >= 0 && static_cast<std::size_t>(encoding.ids[i]) < tokenizer.size());
-    }
-  } catch (const Error&) {
-  } catch (const std::invalid_argument&) {  // no room for [CLS] and [SEP]
-    require(max_length < 3);
-  }
-}
-
-// A vocabulary of RWKV's, behind pieces for single bytes, and the file as a text. Then as options.
-inline void world(Bytes bytes) {
-  const std::string_view text = text_of(bytes);
-  try {
-    std::vector<WorldPiece> pieces;
-    for (int b = 0; b < 256; ++b) pieces.push_back({b + 1, std::string(1, static_cast<char>(b))});
-    for (WorldPiece& piece : parse_world_vocabulary(text, "fuzz")) {
-      require(piece.id >= 0 && !piece.bytes.empty());
-      if (piece.id != 0) piece.id += 256;
-      if (piece.id == 0 || piece.bytes.size() > 1) pieces.push_back(std::move(piece));
-    }
-    const Tokenizer tokenizer = make_world_tokenizer(pieces, {}, "fuzz");
-    const TokenizedText encoded = tokenizer.encode(text);
-    std::size_t end = 0;
-    for (std::size_t i = 0; i < encoded.ids.size(); ++i) {
-      require(encoded.ids[i] >= 0 && encoded.ids[i] < tokenizer.size());
-      require(encoded.offsets[i].first <= end && encoded.offsets[i].second <= text.size());
-      end = encoded.offsets[i].second;
-    }
-    require(end == text.size() && tokenizer.decode(encoded.ids, false) == text);
-  } catch (const Error&) {
-  }
-  try {
-    parse_world_options(text, "fuzz");
-  } catch (const Error&) {
-  }
-}
-
-// A byte-level tokenizer.json with some of every part.
-inline std::string tokenizer_json() {
-  std::string vocabulary;
-  int other = 256;
-  for (int b = 0; b < 256; ++b) {
-    // GPT-2's letters: bytes that print are themselves, the others follow from U+0100 on.
-    const bool prints = (b >= 33 && b <= 126) || (b >= 161 && b != 173);
-    const int letter = prints ? b : other++;
-    std::string text;
-    if (letter < 128) {
-      if (letter == '"' || letter == '\\') text += '\\';
-      text += static_cast<char>(letter);
-    } else {
-      text += static_cast<char>(0xC0 | letter >> 6);
-      text += static_cast<char>(0x80 | (letter & 63));
-    }
-    vocabulary += '"' + text + "\":" + std::to_string(b) + ',';
-  }
-  return "{\"version\":\"1.0\",\"model\":{\"type\":\"BPE\",\"vocab\":{" + vocabulary +
-         R"("ab":256,"abab":257,"Ġa":258},"merges":["a b","ab ab","Ġ a"]},)"
-         R"("added_tokens":[{"id":259,"content":"<s>","special":true,"single_word":false,)"
-         R"("lstrip":false,"rstrip":false,"normalized":false}],)"
-         R"("pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true},)"
-         R"("post_processor":{"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true},)"
-         R"("decoder":{"type":"ByteLevel"}})";
-}
-
-// A text, and behind a byte 0xFE a tokenizer.json instead of the built-in one, which keeps all
-// bytes.
-inline void tokenizer(Bytes bytes) {
-  std::string_view text = text_of(bytes);
-  std::string json;
-  const auto cut = text.find('\xfe');
-  if (cut != std::string_view::npos) {
-    json = text.substr(cut + 1);
-    text = text.substr(0, std::min<std::size_t>(cut, 512));
-  }
-  const bool built_in = cut == std::string_view::npos;
-  try {
-    static const Tokenizer kBuiltIn = Tokenizer::from_json(tokenizer_json(), "fuzz");
-    const std::optional<Tokenizer> given =
-        built_in ? std::nullopt : std::optional(Tokenizer::from_json(json, "fuzz"));
-    const Tokenizer& used = given ? *given : kBuiltIn;
-    const TokenizedText encoded = used.encode(text);
-    const std::size_t count = encoded.ids.size();
-    require(encoded.offsets.size() == count && encoded.type_ids.size() == count &&
-            encoded.special.size() == count);
-    for (std::size_t i = 0; i < count; ++i) {
-      const auto [begin, end] = encoded.offsets[i];
-      require(begin <= end && end <= text.size());
-      require(encoded.ids[i] >= 0 && encoded.ids[i] < used.size());
-      used.token_bytes(encoded.ids[i]);
-    }
-    const std::string decoded = used.decode(encoded.ids, false);
-    require(!built_in || decoded == text);
-    used.encode_pair(text, text, false);
-  } catch (const Error&) {
-    require(!built_in);
   }
 }
 

@@ -1,7 +1,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "parsers.h"
+#include "tokenizers.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   attn::fuzz::wordpiece({data, size});

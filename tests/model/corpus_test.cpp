@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "../../fuzz/parsers.h"
+#include "../../fuzz/tokenizers.h"
 #include "folder.h"
 
 namespace attn {
@@ -38,6 +39,7 @@ TEST(Corpus, Gguf) { replay("gguf", fuzz::gguf); }
 TEST(Corpus, Config) { replay("config", fuzz::config); }
 TEST(Corpus, WordPiece) { replay("wordpiece", fuzz::wordpiece); }
 TEST(Corpus, World) { replay("world", fuzz::world); }
+TEST(Corpus, VocabFiles) { replay("vocab_files", fuzz::vocab_files); }
 TEST(Corpus, Tokenizer) { replay("tokenizer", fuzz::tokenizer); }
 
 }  // namespace

@@ -125,12 +125,72 @@ TEST_F(VocabFiles, SayWhatIsWrongWithThem) {
   EXPECT_THAT(message("gpt2"), HasSubstr("bos_token \"<begin>\" is not known"));
   folder_.write("tokenizer_config.json", R"({"bos_token":"<|endoftext|>"})");
   EXPECT_EQ(message("gpt2"), "");
-  folder_.write("merges.txt", "#version: 0.2\na b c\n");
-  EXPECT_THAT(message("gpt2"), HasSubstr("merges.txt: merge \"a b c\" is not two pieces"));
   std::filesystem::remove(folder_.file("merges.txt"));
   EXPECT_THAT(message("gpt2"), HasSubstr("merges.txt: cannot be opened"));
-  folder_.write("vocab.json", R"({"a":0,"b":0})");
-  EXPECT_THAT(message("gpt2"), HasSubstr("vocab.json"));
+}
+
+// Files that are wrong, each in one way. Where `message` is empty they are taken.
+struct HostileVocabFiles {
+  const char *vocabulary, *merges, *config, *message;
+};
+
+const HostileVocabFiles kHostile[] = {
+    {"", "", "{}", "/vocab.json: "},
+    {"{", "", "{}", "/vocab.json: "},
+    {"[]", "", "{}", "/vocab.json is an array, must be an object"},
+    {"7", "", "{}", "/vocab.json is a number, must be an object"},
+    {"{}", "", "{}", "/vocab.json: has no <|endoftext|>"},
+    {R"({"<|endoftext|>":"0"})", "", "{}", "the id of \"<|endoftext|>\" is a string"},
+    {R"({"<|endoftext|>":0.5})", "", "{}", "the id of \"<|endoftext|>\" is a number"},
+    {R"({"<|endoftext|>":-1})", "", "{}", "has id -1, must be in [0, 4194304)"},
+    {R"({"<|endoftext|>":4194304})", "", "{}", "has id 4194304, must be in [0, 4194304)"},
+    {R"({"<|endoftext|>":18446744073709551616})", "", "{}", "is a number, must be an integer"},
+    {R"({"<|endoftext|>":0,"a":0})", "", "{}", "have the same id, 0"},
+    {R"({"<|endoftext|>":0,"<|endoftext|>":0})", "", "{}", "/vocab.json: "},
+    {"{\"<|endoftext|>\":0,\"\xff\":1}", "", "{}", "/vocab.json: "},
+    // Pieces a, b and ab from here on.
+    {nullptr, "", "{}", ""},
+    {nullptr, "#version: 0.2", "{}", ""},
+    {nullptr, "\n\r\n\na b\r\n\na b", "{}", ""},
+    {nullptr, "a b\n#version: 0.2\n", "{}",
+     "a merge's part \"#version:\" is not in the vocabulary"},
+    {nullptr, "ab", "{}", "/merges.txt: merge \"ab\" is not two pieces and a space"},
+    {nullptr, "a b ab", "{}", "merge \"a b ab\" is not two pieces"},
+    {nullptr, "a  b", "{}", "merge \"a  b\" is not two pieces"},
+    {nullptr, " ", "{}", "a merge's part \"\" is not in the vocabulary"},
+    {nullptr, "a c", "{}", "a merge's part \"c\" is not in the vocabulary"},
+    {nullptr, "b a", "{}", "a merge's result \"ba\" is not in the vocabulary"},
+    {nullptr,
+     "\xef\xbb\xbf"
+     "a b",
+     "{}", "is not in the vocabulary"},
+    {nullptr, "a \xff", "{}", "is not in the vocabulary"},
+    {nullptr, "", "", "/tokenizer_config.json: "},
+    {nullptr, "", R"({"unk_token":null,"pad_token":{"content":"<|endoftext|>"}})", ""},
+    {nullptr, "", R"({"unk_token":5})", "unk_token \"\" is not known"},
+    {nullptr, "", R"({"unk_token":{"content":["a"]}})", "unk_token \"\" is not known"},
+    {nullptr, "", R"({"add_prefix_space":1})", "add_prefix_space is a number"},
+};
+
+TEST_F(VocabFiles, HostileOnesAreRefused) {
+  for (const HostileVocabFiles& hostile : kHostile) {
+    const std::string vocabulary = hostile.vocabulary == nullptr
+                                       ? R"({"<|endoftext|>":0,"a":1,"b":2,"ab":3})"
+                                       : hostile.vocabulary;
+    SCOPED_TRACE(vocabulary + " " + hostile.merges + " " + hostile.config);
+    folder_.write("vocab.json", vocabulary);
+    folder_.write("merges.txt", hostile.merges);
+    folder_.write("tokenizer_config.json", hostile.config);
+    const std::string message =
+        message_of<Error>([&] { read_folder_tokenizer(folder_.path(), "gpt2"); });
+    if (*hostile.message == '\0') {
+      EXPECT_EQ(message, "");
+      EXPECT_EQ(read_folder_tokenizer(folder_.path(), "gpt2")->size(), 4);
+    } else {
+      EXPECT_THAT(message, HasSubstr(hostile.message));
+      EXPECT_THAT(message, testing::StartsWith(folder_.path()));
+    }
+  }
 }
 
 // The same vocabulary in both files, and one tokenizer each.

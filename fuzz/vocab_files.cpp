@@ -1,0 +1,9 @@
+#include <cstddef>
+#include <cstdint>
+
+#include "tokenizers.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  attn::fuzz::vocab_files({data, size});
+  return 0;
+}
