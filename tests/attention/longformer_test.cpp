@@ -150,6 +150,10 @@ TEST(Longformer, IsWhatTheOracleSays) {
   each(make_shape(1, 1, 1, 6, 6, 16), {.window = 9, .global_tokens = {{0, 1, 2, 3, 4, 5}}}, 6,
        "all global");
   each(make_shape(2, 2, 2, 60, 60, 16), {.window = 5}, 0, "no global token");
+  each(make_shape(1, 7, 1, 67, 67, 1), {.window = 4, .global_tokens = {{0, 66}}}, 2,
+       "a group of seven, width 1");
+  each(make_shape(1, 14, 2, 37, 37, 257, 3), {.window = 5, .global_tokens = {{36}}}, 1,
+       "groups of seven, width 257");
 }
 
 // With the same projections nothing is apart: the bits of one call under one mask.

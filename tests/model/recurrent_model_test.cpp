@@ -288,6 +288,23 @@ TEST(RecurrentConfigs, SettingsOfRwkv5ThatChangeNothing) {
             "");
 }
 
+// A text's memory does not grow with it.
+TEST_P(Recurrent, StateIsAsLargeAfterAnyText) {
+  SCOPED_TRACE(name());
+  const Loaded loaded(given());
+  const auto sizes = [](const TextState& state) {
+    std::vector<std::size_t> all;
+    for (const auto& layer : state.layers) all.push_back(layer.size());
+    return all;
+  };
+  TextState state = loaded.model->start();
+  const auto fresh = sizes(state);
+  for (const Json& run : given().find("runs")->items) {
+    loaded.model->hidden(ids_of(*run.find("ids")), state, Context());
+    EXPECT_EQ(sizes(state), fresh);
+  }
+}
+
 TEST(RecurrentModels, RefuseTokensOutsideTheVocabulary) {
   const Loaded loaded(cases().items[0]);
   TextState state = loaded.model->start();

@@ -86,6 +86,15 @@ std::vector<LinearCase> cases() {
   all.push_back(c);
   c.width = 1, c.length = 0, c.name = "elu_empty";
   all.push_back(c);
+  c.map = FeatureMap::favor, c.features = 5, c.name = "favor_empty";
+  all.push_back(c);
+  c.length = 67, c.q_heads = 2, c.heads = 14, c.name = "favor_groups_of_seven";
+  all.push_back(c);
+  c.map = FeatureMap::elu_plus_one, c.name = "elu_groups_of_seven";
+  all.push_back(c);
+  c.map = FeatureMap::favor, c.q_heads = c.heads = 1, c.width = 257, c.v_width = 1;
+  c.size = 0.25, c.name = "favor_wide";
+  all.push_back(c);
   return all;
 }
 

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 #include <limits>
 #include <string>
@@ -81,10 +82,11 @@ struct LocalProblem {
 
 TEST(LuongLocal, AgreesWithTheOracle) {
   const Context context({.threads = 2});
-  for (const auto& [lq, lk] :
-       {std::pair(1, 1), std::pair(5, 17), std::pair(0, 4), std::pair(4, 0), std::pair(7, 131)}) {
-    const LocalProblem<double> p(2, 2, lq, lk, 3, 2);
-    const LocalProblem<float> f(2, 2, lq, lk, 3, 2);
+  for (const auto& [lq, lk, heads, width, v_width] :
+       {std::array{1, 1, 2, 3, 2}, std::array{5, 17, 2, 3, 2}, std::array{0, 4, 2, 3, 2},
+        std::array{4, 0, 2, 3, 2}, std::array{7, 131, 2, 3, 2}, std::array{3, 37, 7, 1, 1}}) {
+    const LocalProblem<double> p(2, heads, lq, lk, width, v_width);
+    const LocalProblem<float> f(2, heads, lq, lk, width, v_width);
     const std::vector<double> truth = p.run(nullptr), found = p.run(&context);
     const std::vector<float> rounded = f.run(&context);
     for (std::size_t i = 0; i < truth.size(); ++i) {

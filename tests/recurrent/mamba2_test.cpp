@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 #include <random>
 #include <string>
@@ -63,9 +64,10 @@ struct Mamba2Problem {
 };
 
 template <class T>
-void expect_agreement(std::int64_t L, double bound, const Mamba2Options& options) {
-  Mamba2Problem<T> p(2, 6, 2, L, 9, 11), e(2, 6, 2, L, 9, 11);
-  mamba2(p.inputs(), p.y_tensor(), p.after_tensor(), options);
+void expect_agreement(const Mamba2Problem<T>& given, double bound, const Mamba2Options& options,
+                      const Context& context = Context()) {
+  Mamba2Problem<T> p = given, e = given;
+  mamba2(p.inputs(), p.y_tensor(), p.after_tensor(), options, context);
   reference::mamba2(e.inputs(), e.y_tensor(), e.after_tensor(), options);
   for (std::size_t i = 0; i < p.y.size(); ++i) ASSERT_NEAR(p.y[i], e.y[i], bound) << i;
   for (std::size_t i = 0; i < p.after.size(); ++i) ASSERT_NEAR(p.after[i], e.after[i], bound) << i;
@@ -79,16 +81,46 @@ TEST(Mamba2, AgreesWithTheOracle) {
   plain.dt_min = 0;
   for (const std::int64_t length : {0, 1, 2, 64, 133}) {
     for (const Mamba2Options& options : {Mamba2Options(), limited, plain}) {
-      expect_agreement<float>(length, 2e-4, options);
-      expect_agreement<double>(length, 1e-11, options);
+      expect_agreement(Mamba2Problem<float>(2, 6, 2, length, 9, 11), 2e-4, options);
+      expect_agreement(Mamba2Problem<double>(2, 6, 2, length, 9, 11), 1e-11, options);
     }
   }
+}
+
+TEST(Mamba2, AgreesInEveryShapeOnEveryInstructionSet) {
+  for (const Isa isa : supported_isas()) {
+    SCOPED_TRACE(name(isa));
+    const Context context({.threads = 2, .isa = isa});
+    for (const auto& [heads, groups, states, width] :
+         {std::array{7, 1, 13, 3}, std::array{14, 2, 5, 1}, std::array{1, 1, 257, 2},
+          std::array{2, 1, 1, 257}, std::array{1, 1, 1, 1}}) {
+      SCOPED_TRACE(states);
+      expect_agreement(Mamba2Problem<float>(1, heads, groups, 67, states, width), 4e-4, {},
+                       context);
+      expect_agreement(Mamba2Problem<double>(1, heads, groups, 67, states, width), 1e-11, {},
+                       context);
+    }
+  }
+}
+
+// Steps of 0 and of 1e30, nothing forgotten and everything: nothing overflows.
+TEST(Mamba2, AMillionTokensBetweenExtremes) {
+  Mamba2Problem<float> p(1, 3, 1, 1'000'000, 2, 1);
+  const float steps[] = {-1e30f, -3, 0, 3, 1e30f};
+  for (std::size_t i = 0; i < p.dt.size(); ++i) {
+    p.dt[i] = steps[i * 7919 % 101 % 5];  // [L, H], as x is
+    if (p.dt[i] > 1e29f) p.x[i] *= 1e-30f;
+  }
+  p.a = {-1e-20f, -1, -1e20f};
+  mamba2(p.inputs(), p.y_tensor(), p.after_tensor());
+  for (const float y : p.y) ASSERT_TRUE(std::isfinite(y));
+  for (const float s : p.after) ASSERT_TRUE(std::isfinite(s));
 }
 
 TEST(Mamba2, GradientsEqualFiniteDifferences) {
   for (const std::int64_t length : {1, 70}) {
     for (const bool limited : {false, true}) {
-      Mamba2Problem<double> p(2, 4, 2, length, 5, 3);
+      Mamba2Problem<double> p(2, length == 1 ? 7 : 4, length == 1 ? 1 : 2, length, 5, 3);
       if (limited) p.options.dt_min = 0.3, p.options.dt_max = 0.8;
       std::vector<double> d_y(p.y.size()), d_after(p.after.size());
       for (std::size_t i = 0; i < d_y.size(); ++i) d_y[i] = std::sin(static_cast<double>(i));

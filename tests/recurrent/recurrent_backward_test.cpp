@@ -58,6 +58,19 @@ std::vector<RecurrentCase> cases() {
     c.decay = decays[d], c.heads = c.q_heads = 2, c.length = 75, c.width = c.v_width = 3;
     c.offsets = {0, 1, 1, 70, 75}, c.state = c.beta = true, c.name = name + "_ragged";
     all.push_back(c);
+    c.rule = StateRule::delta, c.name = name + "_ragged_delta";
+    all.push_back(c);
+    c.rule = StateRule::add, c.rank_one = true, c.beta = false, c.name = name + "_ragged_rank_one";
+    all.push_back(c);
+    c = {};
+    c.decay = decays[d], c.q_heads = 1, c.heads = 7, c.length = 11, c.width = 3, c.v_width = 2;
+    c.state = c.beta = true, c.name = name + "_group_of_seven";
+    all.push_back(c);
+    c = {};
+    c.decay = decays[d], c.length = 5, c.width = 257, c.v_width = 1, c.name = name + "_wide_key";
+    all.push_back(c);
+    c.width = 1, c.v_width = 257, c.rule = StateRule::delta, c.name = name + "_wide_value_delta";
+    all.push_back(c);
   }
   return all;
 }

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "peak_memory.h"
 #include "recurrent/scan_problem.h"
 
 namespace attn::test {
@@ -96,6 +97,56 @@ TEST(Wkv4, MillionTokensBetweenExtremes) {
     EXPECT_GE(*low, -1.001f) << name(isa);
     EXPECT_LE(*high, 1.001f) << name(isa);
   }
+}
+
+TEST(SelectiveScan, GradientsBetweenExtremesAreFinite) {
+  constexpr std::int64_t kLength = 100003;
+  ScanProblem<float> p({1, kLength, 3, 2, 1, true});
+  for (std::size_t i = 0; i < p.delta.x.size(); ++i)
+    p.delta.x[i] = i % 7 == 0 ? 1e4f : i % 3 == 0 ? -1e30f : p.delta.x[i];
+  for (std::size_t i = 0; i < p.z.x.size(); i += 5) p.z.x[i] *= 1e4f;
+  p.a.x = {-0.0f, -1e-20f, -1, -1e20f, -3e38f, -1};
+  for (std::size_t i = 0; i < p.u.x.size(); ++i) p.u.x[i] *= i % 7 == 0 ? 1e-4f : 1;
+  for (const Isa isa : supported_isas()) {
+    SCOPED_TRACE(name(isa));
+    Made<float> u = p.u, delta = p.delta, z = p.z, a = p.a, b = p.b, c = p.c, d = p.d,
+                bias = p.bias, state = p.state;
+    selective_scan_backward(p.inputs(), {p.u.view()},
+                            {u.view(), delta.view(), a.view(), b.view(), c.view(), d.view(),
+                             z.view(), bias.view(), state.view()},
+                            p.options, Context({.threads = 2, .isa = isa}));
+    for (const Made<float>* made : {&u, &delta, &z, &a, &b, &c, &d, &bias, &state})
+      expect_finite(made->x);
+  }
+}
+
+TEST(Wkv4, GradientsBetweenExtremesAreFinite) {
+  constexpr std::int64_t kLength = 100003;
+  Wkv4Problem<float> p(1, kLength, 4, false);
+  for (std::size_t i = 0; i < p.k.x.size(); ++i)
+    p.k.x[i] *= i % 5 == 0 ? 1e30f : i % 3 == 0 ? 1e4f : 1;
+  p.decay.x = {-0.0f, -1e-20f, -1, -3e37f};
+  p.bonus.x = {-1e30f, 1e30f, 0, 1};
+  for (const Isa isa : supported_isas()) {
+    SCOPED_TRACE(name(isa));
+    Made<float> k = p.k, v = p.v, decay = p.decay, bonus = p.bonus;
+    wkv4_backward(p.inputs(), {p.v.view()}, {k.view(), v.view(), decay.view(), bonus.view()}, {},
+                  Context({.threads = 2, .isa = isa}));
+    for (const Made<float>* made : {&k, &v, &decay, &bonus}) expect_finite(made->x);
+  }
+}
+
+// A few numbers a token and channel, 4 MiB each, and states at every so many tokens: states at all
+// would be 256 MiB.
+TEST(ScanMemory, GradientsKeepSomeStates) {
+  const ScanProblem<float> p({1, 16384, 64, 64, 1, false});
+  Made<float> u = p.u, delta = p.delta, a = p.a, b = p.b, c = p.c;
+  const std::int64_t before = peak_kb();
+  if (before == 0) GTEST_SKIP() << "no /proc/self/status";
+  selective_scan_backward(p.inputs(), {p.u.view()},
+                          {u.view(), delta.view(), a.view(), b.view(), c.view()}, p.options,
+                          Context({.threads = 1}));
+  EXPECT_LT(peak_kb() - before, 4 * 4 * 1024);
 }
 
 }  // namespace
