@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "peak_memory.h"
 #include "recurrent/additive_problem.h"
 
 namespace attn::test {
@@ -397,6 +398,19 @@ TEST(Additive, RefusesWhatDoesNotFit) {
   AdditiveProblem<float> capped = p;
   capped.options.score.soft_cap = 30;
   expect_refused(capped, p.inputs(), "[additive] a soft cap of 30 is given: there is none");
+}
+
+// Nothing of the size of all pairs, 16 MiB, is made; nor of all pairs by the width, 512 MiB.
+TEST(Additive, MemoryDoesNotGrowWithPairs) {
+  const AdditiveProblem<float> p({1, 1, 2048, 2048, 32, 32});
+  AdditiveResult<float> r = p.made();
+  const std::int64_t before = peak_kb();
+  if (before == 0) GTEST_SKIP() << "no /proc/self/status";
+  const Context context({.threads = 2});
+  const Tensor out = p.view(r.out, 2048, 32), lse = p.view(r.lse, 2048, 1);
+  additive(p.inputs(), out, {}, context, {.lse = lse});
+  additive_backward(p.inputs(), {.out = out, .lse = lse}, p.from(), p.to(r), {}, context);
+  EXPECT_LT(peak_kb() - before, 12 * 1024);
 }
 
 TEST(Additive, KeysServeOneInstructionSet) {

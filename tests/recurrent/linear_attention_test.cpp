@@ -250,6 +250,36 @@ double estimate(const std::vector<double>& q, const std::vector<double>& k,
   return sum / static_cast<double>(random.count());
 }
 
+// What a state of one token holds are the features whose products that sums up.
+TEST(Favor, StatesHoldTheFeaturesOfTheEstimate) {
+  std::mt19937_64 random(12);
+  std::normal_distribution<double> normal;
+  for (const std::int64_t count : {1, 19, 64}) {
+    LinearAttentionOptions options{.map = FeatureMap::favor};
+    options.random = std::make_shared<RandomFeatures>(16, count, 5);
+    const auto features = [&](const std::vector<double>& x) {
+      const double one = 1;
+      double out = 0, log_scale = -std::numeric_limits<double>::infinity();
+      std::vector<double> sums(static_cast<std::size_t>(count) * 2), phi;
+      const Shape wide{1, 1, 1, 16}, narrow{1, 1, 1, 1};
+      linear_attention({x.data(), wide}, {x.data(), wide}, {&one, narrow}, {&out, narrow}, options,
+                       {{sums.data(), {1, 1, count, 2}}, {&log_scale, narrow}});
+      EXPECT_NEAR(out, 1, 1e-14);
+      for (std::size_t m = 0; m < sums.size(); m += 2)
+        phi.push_back(sums[m + 1] * std::exp(log_scale));
+      return phi;
+    };
+    std::vector<double> q(16), k(16);
+    for (double& x : q) x = normal(random);
+    for (double& x : k) x = normal(random);
+    const std::vector<double> of_q = features(q), of_k = features(k);
+    double sum = 0;
+    for (std::size_t m = 0; m < of_q.size(); ++m) sum += of_q[m] * of_k[m];
+    const double expected = estimate(q, k, *options.random);
+    EXPECT_NEAR(sum / expected, 1, 1e-12) << count;
+  }
+}
+
 TEST(Favor, EstimateIsUnbiasedOverDraws) {
   std::mt19937_64 random(11);
   std::normal_distribution<double> normal;

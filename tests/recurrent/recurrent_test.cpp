@@ -315,50 +315,69 @@ TEST(RecurrentLength, MinusInfinityForgets) {
 }
 
 // Two parts that were run apart, as on two machines: the states of both make that of the whole.
+// Where a token turns the state (the delta rule, a rank-one term), by the transition that the
+// second part makes of the identity.
+struct Merge {
+  const char* name;
+  Decay decay;
+  StateRule rule;
+  bool normalise, rank_one;
+  bool turns() const { return rule == StateRule::delta || rank_one; }
+};
+
 TEST(RecurrentMerge, StatesOfPartsMakeTheWhole) {
-  for (const StateRule rule : {StateRule::add, StateRule::delta}) {
+  for (const Merge& merge :
+       {Merge{"decays of channels", Decay::channel_and_token, StateRule::add, false, false},
+        Merge{"normalised", Decay::token, StateRule::add, true, false},
+        Merge{"delta", Decay::token, StateRule::delta, false, false},
+        Merge{"rank-one term", Decay::channel_and_token, StateRule::add, false, true}}) {
     RecurrentCase c;
     c.batch = 2, c.q_heads = c.heads = 3, c.length = 90, c.width = 5, c.v_width = 4;
-    c.decay = rule == StateRule::add ? Decay::channel_and_token : Decay::token;
-    c.strongest = 0.1, c.beta = true, c.rule = rule;
+    c.decay = merge.decay, c.strongest = 0.1, c.beta = true, c.rule = merge.rule;
+    c.normalise = merge.normalise, c.rank_one = merge.rank_one;
     RecurrentProblem<double> p(c);
     p.run(Context());
     const Shape states = c.states(), squares{2, 3, 5, 5};
-    const std::int64_t cut = 37;
-    std::vector<double> first(test::size_of(states)), second(first), merged(first);
-    const auto part = [&](std::int64_t begin, std::int64_t n) {
-      RecurrentInputs in = p.inputs();
-      for (ConstTensor* x : {&in.q, &in.k, &in.v, &in.log_decay, &in.beta}) {
-        x->data = static_cast<const double*>(x->data) + begin * x->strides[2];
-        x->shape[2] = n;
+    for (const std::int64_t cut : {0, 1, 37, 90}) {
+      SCOPED_TRACE(std::string(merge.name) + ", cut at " + std::to_string(cut));
+      std::vector<double> first(test::size_of(states)), second(first), merged(first);
+      const auto part = [&](std::int64_t begin, std::int64_t n) {
+        RecurrentInputs in = p.inputs();
+        for (ConstTensor* x : {&in.q, &in.k, &in.v, &in.log_decay, &in.beta, &in.a, &in.b}) {
+          if (x->empty()) continue;
+          x->data = static_cast<const double*>(x->data) + begin * x->strides[2];
+          x->shape[2] = n;
+        }
+        return in;
+      };
+      const RecurrentInputs rest = part(cut, c.length - cut);
+      recurrent(part(0, cut), {}, {first.data(), states}, c.options());
+      recurrent(rest, {}, {second.data(), states}, c.options());
+      if (merge.turns()) {
+        std::vector<double> nothing(static_cast<std::size_t>(2 * 3 * 90 * 5)), eye(2 * 3 * 25);
+        for (std::size_t i = 0; i < eye.size(); i += 25)
+          for (std::size_t d = 0; d < 5; ++d) eye[i + d * 6] = 1;
+        RecurrentInputs in = rest;
+        in.v = {nothing.data(), {2, 3, c.length - cut, 5}};
+        in.state = {eye.data(), squares};
+        recurrent(in, {}, {eye.data(), squares}, c.options());
+        merge_delta_states({first.data(), states}, {second.data(), states}, {eye.data(), squares},
+                           {merged.data(), states});
+      } else {
+        const std::int64_t width = rest.log_decay.shape[3];
+        std::vector<double> sums(static_cast<std::size_t>(2 * 3 * width));
+        for (std::int64_t b = 0; b < 2; ++b)
+          for (std::int64_t h = 0; h < 3; ++h)
+            for (std::int64_t l = 0; l < c.length - cut; ++l)
+              for (std::int64_t d = 0; d < width; ++d)
+                sums[static_cast<std::size_t>((b * 3 + h) * width + d)] +=
+                    rest.log_decay.row<double>(b, h, l)[d];
+        merge_states({first.data(), states}, {second.data(), states},
+                     {sums.data(), {2, 3, 1, width}}, {merged.data(), states});
       }
-      return in;
-    };
-    const RecurrentInputs rest = part(cut, c.length - cut);
-    recurrent(part(0, cut), {}, {first.data(), states}, c.options());
-    recurrent(rest, {}, {second.data(), states}, c.options());
-    if (rule == StateRule::add) {
-      std::vector<double> sums(2 * 3 * 5);
-      for (std::int64_t b = 0; b < 2; ++b)
-        for (std::int64_t h = 0; h < 3; ++h)
-          for (std::int64_t l = 0; l < c.length - cut; ++l)
-            for (std::int64_t d = 0; d < 5; ++d)
-              sums[static_cast<std::size_t>((b * 3 + h) * 5 + d)] +=
-                  rest.log_decay.row<double>(b, h, l)[d];
-      merge_states({first.data(), states}, {second.data(), states}, {sums.data(), {2, 3, 1, 5}},
-                   {merged.data(), states});
-    } else {
-      std::vector<double> nothing(static_cast<std::size_t>(2 * 3 * 90 * 5)), eye(2 * 3 * 25);
-      for (std::size_t i = 0; i < eye.size(); i += 25)
-        for (std::size_t d = 0; d < 5; ++d) eye[i + d * 6] = 1;
-      RecurrentInputs in = rest;
-      in.v = {nothing.data(), {2, 3, c.length - cut, 5}};
-      in.state = {eye.data(), squares};
-      recurrent(in, {}, {eye.data(), squares}, c.options());
-      merge_delta_states({first.data(), states}, {second.data(), states}, {eye.data(), squares},
-                         {merged.data(), states});
+      for (std::size_t i = 0; i < merged.size(); ++i)
+        EXPECT_NEAR(merged[i], p.after[i], 1e-12) << i;
     }
-    for (std::size_t i = 0; i < merged.size(); ++i) EXPECT_NEAR(merged[i], p.after[i], 1e-12) << i;
   }
   const float x[4] = {};
   float y[4];

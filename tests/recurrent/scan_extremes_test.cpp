@@ -81,6 +81,50 @@ TEST(SelectiveScan, NanStaysWhereItIs) {
   }
 }
 
+// The same of RWKV-4 and the convolution, whose NaN leaves with its width.
+TEST(Wkv4, NanStaysWhereItIs) {
+  constexpr std::size_t kChannels = 19;
+  Wkv4Problem<float> p(1, 12, kChannels, false);
+  p.options.offsets = {0, 5, 12};
+  const Context context({.threads = 1});
+  const auto clean = wkv4_of(p, &context);
+  for (Made<float>* made : {&p.k, &p.v}) {
+    const Made<float> kept = *made;
+    made->x[2 * kChannels + 17] = std::nanf("");
+    const auto got = wkv4_of(p, &context);
+    *made = kept;
+    for (std::size_t i = 0; i < got.out.x.size(); ++i) {
+      const bool reached = i % kChannels == 17 && i / kChannels >= 2 && i / kChannels < 5;
+      EXPECT_EQ(std::isnan(got.out.x[i]), reached) << i;
+      if (!reached) {
+        EXPECT_EQ(got.out.x[i], clean.out.x[i]) << i;
+      }
+    }
+  }
+}
+
+TEST(CausalConvolution, NanStaysWhereItIs) {
+  constexpr std::size_t kChannels = 19;
+  ConvolutionProblem<float> p(1, 12, kChannels, 3, false);
+  p.options.offsets = {0, 4, 12};
+  const Context context({.threads = 1});
+  const auto clean = convolution_of(p, &context);
+  for (const std::size_t token : {3, 6}) {  // the last of a sequence, and one within
+    const float kept = p.x.x[token * kChannels + 17];
+    p.x.x[token * kChannels + 17] = std::nanf("");
+    const auto got = convolution_of(p, &context);
+    p.x.x[token * kChannels + 17] = kept;
+    for (std::size_t i = 0; i < got.out.x.size(); ++i) {
+      const std::size_t t = i / kChannels, last = token == 3 ? 3 : token + 2;
+      const bool reached = i % kChannels == 17 && t >= token && t <= last;
+      EXPECT_EQ(std::isnan(got.out.x[i]), reached) << token << " " << i;
+      if (!reached) {
+        EXPECT_EQ(got.out.x[i], clean.out.x[i]) << token << " " << i;
+      }
+    }
+  }
+}
+
 // A weighted mean stays between the values, whatever the weights.
 TEST(Wkv4, MillionTokensBetweenExtremes) {
   for (const Isa isa : supported_isas()) {
