@@ -134,6 +134,35 @@ TEST(ExplainMechanism, TakesTheNameOfOneOfATopic) {
   EXPECT_TRUE(report.at("mechanisms")[0].at("lengths")[0].at("ms").is_null());
 }
 
+TEST(ExplainMechanism, SaysFromWhereOnItIsFaster) {
+  const auto report = explained({"retnet", "--shape", "1,2,2,2048,2048,16", "--threads", "1"});
+  const auto& from = report.at("mechanisms")[0].at("faster_than_causal_from");
+  ASSERT_TRUE(from.is_number());
+  EXPECT_GE(from, 1);
+  EXPECT_LE(from, 2048);
+}
+
+// States do not grow, nor does a step; work grows with the length.
+TEST(ExplainMechanism, AnswersForEveryMechanismWithAState) {
+  int states = 0;
+  for (const Mechanism& m : mechanisms()) {
+    if (!m.mask.empty()) continue;
+    SCOPED_TRACE(m.name);
+    const auto report = explained({m.name, "--no-time", "--shape", "1,4,4,512,512,16"});
+    for (const auto& mechanism : report.at("mechanisms")) {
+      if (mechanism.at("name") != m.name) continue;
+      ++states;
+      const auto &first = mechanism.at("lengths").front(), &last = mechanism.at("lengths").back();
+      EXPECT_GT(first.at("state_bytes"), 0.0);
+      EXPECT_EQ(first.at("state_bytes"), last.at("state_bytes"));
+      EXPECT_EQ(first.at("step_flops"), last.at("step_flops"));
+      EXPECT_DOUBLE_EQ(last.at("flops").get<double>() / first.at("flops").get<double>(),
+                       last.at("length").get<double>() / first.at("length").get<double>());
+    }
+  }
+  EXPECT_GE(states, 10);
+}
+
 TEST(ExplainMechanism, ListsThem) {
   const Ran ran = attn({"explain"});
   EXPECT_EQ(ran.code, 0) << ran.err;
