@@ -126,7 +126,8 @@ void check_table(std::string_view table, const Message& message) {
   std::memcpy(units.data(), rest.data(), size);
   for (std::size_t i = 0; i < units.size(); ++i) {
     const std::uint32_t unit = units[i];
-    if (unit >> 31 != 0) continue;  // a value
+    // A value, which no character leads to. The root is followed whatever it says.
+    if (i > 0 && unit >> 31 != 0) continue;
     const std::size_t children =
         i ^ (static_cast<std::size_t>(unit >> 10) << ((unit & (1U << 9)) >> 6));
     if ((children | (kBlock - 1)) >= units.size()) fail("has a trie that leads out of itself");

@@ -161,6 +161,7 @@ TEST(SentencePieceFile, FilesThatLie) {
       {good + table(units, "abc"), "do not end"},
       {good + table(units, "\xFF" + zero), "not UTF-8"},
       {good + table(with(0, 256 << 10), zero), "leads out of itself"},
+      {good + table(with(0, 0xFFFFFFFC), zero), "leads out of itself"},
       {good + table(with(7, 0x1FFFFF << 10 | 1 << 9), zero), "leads out of itself"},
       {good + table(with(7, 1 << 8), "ab" + zero), ""},
       {good + bytes_field(5, bytes_field(2, "abc")), "too short"},
