@@ -55,6 +55,10 @@ struct LinearAttentionOptions {
   bool causal = true;     // false: every query reads all keys
   bool normalise = true;  // false: without the denominator; not with favor
   double epsilon = 0;     // added to the denominator; a denominator of 0 gives 0
+  // Sequences one after the other along the length, with batch 1: sequence s has tokens
+  // [offsets[s], offsets[s + 1]), and states have as many entries as there are sequences. Empty: a
+  // batch.
+  std::vector<std::int64_t> offsets = {};
 };
 
 // What stands for all keys so far.

@@ -49,12 +49,13 @@ FeatureMap map_from_name(const std::string& function, const std::string& name) {
 }
 
 LinearAttentionOptions options_of(const std::string& function, const std::string& map, bool causal,
-                                  bool normalise, const PyRandomFeatures* features,
-                                  double epsilon) {
+                                  bool normalise, const PyRandomFeatures* features, double epsilon,
+                                  nb::handle offsets) {
   LinearAttentionOptions options{.map = map_from_name(function, map),
                                  .causal = causal,
                                  .normalise = normalise,
-                                 .epsilon = epsilon};
+                                 .epsilon = epsilon,
+                                 .offsets = import_integers(offsets, function + " offsets")};
   if (features != nullptr) options.random = features->random;
   return options;
 }
@@ -101,14 +102,16 @@ State nothing_yet(Kind kind, const ConstTensor& q, const ConstTensor& v,
                   const LinearAttentionOptions& options) {
   const bool favor = options.map == FeatureMap::favor;
   const std::int64_t features = favor && options.random ? options.random->count() : q.width();
+  const std::int64_t entries =
+      options.offsets.empty() ? v.batch() : static_cast<std::int64_t>(options.offsets.size()) - 1;
   State state;
-  state.sums = new_output(
-      kind, q.dtype, {v.batch(), v.heads(), features, v.width() + (options.normalise ? 1 : 0)});
+  state.sums = new_output(kind, q.dtype,
+                          {entries, v.heads(), features, v.width() + (options.normalise ? 1 : 0)});
   const auto count = static_cast<std::size_t>(state.sums->view.size());
   std::memset(state.sums->view.data, 0, count * size_of(q.dtype));
   if (!favor) return state;
-  state.log_scale = new_output(kind, q.dtype, {v.batch(), v.heads(), 1, 1});
-  for (std::int64_t i = 0; i < v.batch() * v.heads(); ++i) {
+  state.log_scale = new_output(kind, q.dtype, {entries, v.heads(), 1, 1});
+  for (std::int64_t i = 0; i < entries * v.heads(); ++i) {
     if (q.dtype == DType::f64)
       static_cast<double*>(state.log_scale->view.data)[i] =
           -std::numeric_limits<double>::infinity();
@@ -120,12 +123,12 @@ State nothing_yet(Kind kind, const ConstTensor& q, const ConstTensor& v,
 
 nb::any run(nb::handle q, nb::handle k, nb::handle v, const std::string& map, bool causal,
             bool normalise, const PyRandomFeatures* features, double epsilon, nb::handle state,
-            bool return_state, int threads, const std::string& isa) {
+            bool return_state, nb::handle offsets, int threads, const std::string& isa) {
   const std::string function = "[linear_attention]";
   const Input qi = import_tensor(q, function + " q"), ki = import_tensor(k, function + " k");
   const Input vi = import_tensor(v, function + " v");
   const LinearAttentionOptions options =
-      options_of(function, map, causal, normalise, features, epsilon);
+      options_of(function, map, causal, normalise, features, epsilon, offsets);
   const Context& where = context(threads, isa);
   const Kind kind = kind_of(q);
   const Output out = new_output(kind, qi.view.dtype, vi.dimensions());
@@ -145,13 +148,13 @@ nb::any run(nb::handle q, nb::handle k, nb::handle v, const std::string& map, bo
 Gradients run_backward(nb::handle q, nb::handle k, nb::handle v, nb::handle d_out,
                        const std::vector<std::string>& wrt, const std::string& map, bool causal,
                        bool normalise, const PyRandomFeatures* features, double epsilon,
-                       int threads, const std::string& isa) {
+                       nb::handle offsets, int threads, const std::string& isa) {
   const std::string function = "[linear_attention_backward]";
   const Input qi = import_tensor(q, function + " q"), ki = import_tensor(k, function + " k");
   const Input vi = import_tensor(v, function + " v");
   const Input d_oi = import_tensor(d_out, function + " d_out");
   const LinearAttentionOptions options =
-      options_of(function, map, causal, normalise, features, epsilon);
+      options_of(function, map, causal, normalise, features, epsilon, offsets);
   const Context& where = context(threads, isa);
   Gradients gradients(function.c_str(), wrt, kind_of(q), qi.view.dtype);
   const Tensor d_q = gradients.place("q", qi), d_k = gradients.place("k", ki),
@@ -164,12 +167,13 @@ Gradients run_backward(nb::handle q, nb::handle k, nb::handle v, nb::handle d_ou
 }
 
 nb::any run_reference(nb::handle q, nb::handle k, nb::handle v, const std::string& map, bool causal,
-                      bool normalise, const PyRandomFeatures* features, double epsilon) {
+                      bool normalise, const PyRandomFeatures* features, double epsilon,
+                      nb::handle offsets) {
   const std::string function = "[linear_attention]";
   const Input qi = import_tensor(q, function + " q"), ki = import_tensor(k, function + " k");
   const Input vi = import_tensor(v, function + " v");
   const LinearAttentionOptions options =
-      options_of(function, map, causal, normalise, features, epsilon);
+      options_of(function, map, causal, normalise, features, epsilon, offsets);
   ConstTensor qd = qi.view, kd = ki.view, vd = vi.view;
   const std::vector<Doubles> copies = widen({&qd, &kd, &vd});
   const Output out = new_output(kind_of(q), DType::f64, vi.dimensions());
@@ -229,7 +233,8 @@ numbers; width and count 1 to 1024. The same seed gives the same directions on e
   m.def(
       "linear_attention", &run, "q"_a, "k"_a, "v"_a, nb::kw_only(), "map"_a = "elu",
       "causal"_a = true, "normalise"_a = true, "features"_a = nb::none(), "epsilon"_a = 0.0,
-      "state"_a = nb::none(), "return_state"_a = false, "threads"_a = 0, "isa"_a = "automatic",
+      "state"_a = nb::none(), "return_state"_a = false, "offsets"_a = nb::none(), "threads"_a = 0,
+      "isa"_a = "automatic",
       R"(Linear attention: exp(q . k) replaced by a product of features, phi(q) . phi(k). O(L) time.
 
     y_i = sum over j <= i of phi(q_i) . phi(k_j) v_j / sum over j <= i of phi(q_i) . phi(k_j)
@@ -249,7 +254,8 @@ numpy.load gives it. Causal only.)");
   const std::vector<std::string> all{"q", "k", "v"};
   m.def("linear_attention_backward", &run_backward, "q"_a, "k"_a, "v"_a, "d_out"_a, nb::kw_only(),
         "wrt"_a = all, "map"_a = "elu", "causal"_a = true, "normalise"_a = true,
-        "features"_a = nb::none(), "epsilon"_a = 0.0, "threads"_a = 0, "isa"_a = "automatic",
+        "features"_a = nb::none(), "epsilon"_a = 0.0, "offsets"_a = nb::none(), "threads"_a = 0,
+        "isa"_a = "automatic",
         R"(Gradients of linear_attention() from no state, whose arguments it takes.
 
 d_out: the gradient of the loss with respect to its output. wrt: with respect to what, among q, k
@@ -258,7 +264,7 @@ and v.)");
         "The state of two parts of a sequence of linear_attention(), each run from nothing.");
   m.def("reference_linear_attention", &run_reference, "q"_a, "k"_a, "v"_a, nb::kw_only(),
         "map"_a = "elu", "causal"_a = true, "normalise"_a = true, "features"_a = nb::none(),
-        "epsilon"_a = 0.0,
+        "epsilon"_a = 0.0, "offsets"_a = nb::none(),
         "The oracle: linear_attention() once more, pair by pair, in float64; without a state.");
   Gradients::bind(m, "LinearAttentionGradients");
 }

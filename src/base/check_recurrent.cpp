@@ -37,13 +37,12 @@ void check_offsets(const Checker& check, const std::vector<std::int64_t>& offset
 
 }  // namespace
 
-std::int64_t sequence_count(const RecurrentInputs& in, const RecurrentOptions& options) {
-  return options.offsets.empty() ? in.q.batch()
-                                 : static_cast<std::int64_t>(options.offsets.size()) - 1;
+std::int64_t sequence_count(std::int64_t batch, const std::vector<std::int64_t>& offsets) {
+  return offsets.empty() ? batch : static_cast<std::int64_t>(offsets.size()) - 1;
 }
 
 Shape state_shape(const RecurrentInputs& in, const RecurrentOptions& options) {
-  return {sequence_count(in, options), in.v.heads(), in.q.width(),
+  return {sequence_count(in.q.batch(), options.offsets), in.v.heads(), in.q.width(),
           in.v.width() + (options.normalise ? 1 : 0)};
 }
 
@@ -121,6 +120,7 @@ void check_linear_attention(const ConstTensor& q, const ConstTensor& k, const Co
   } else if (options.random != nullptr) {
     check.fail("random features are for favor");
   }
+  check_offsets(check, options.offsets, q.batch(), q.length());
 }
 
 void check_mamba2(const Mamba2Inputs& in, const Mamba2Options& options, const Checker& check) {

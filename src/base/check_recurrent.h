@@ -2,6 +2,9 @@
 // the oracle and the fast path.
 #pragma once
 
+#include <cstdint>
+#include <vector>
+
 #include "attn/linear_attention.h"
 #include "attn/mamba2.h"
 #include "attn/recurrent.h"
@@ -14,7 +17,7 @@ void check_recurrent(const RecurrentInputs& inputs, const RecurrentOptions& opti
                      const Checker& check);
 
 // Batch entries, or sequences one after the other.
-std::int64_t sequence_count(const RecurrentInputs& inputs, const RecurrentOptions& options);
+std::int64_t sequence_count(std::int64_t batch, const std::vector<std::int64_t>& offsets);
 
 // [sequences, H, Dk, Dv], with the sum of keys a column more.
 Shape state_shape(const RecurrentInputs& inputs, const RecurrentOptions& options);

@@ -25,7 +25,7 @@ Tensor tokens(const Tensor& x, std::int64_t begin, std::int64_t n) {
 }
 
 RecurrentOptions recurrence(const LinearAttentionOptions& options) {
-  return {StateRule::add, options.normalise, options.epsilon, {}};
+  return {StateRule::add, options.normalise, options.epsilon, {}};  // sequences come one by one
 }
 
 // Calls each(begin, tokens) for the blocks of a length.
@@ -150,11 +150,35 @@ void run_favor_backward(const ConstTensor& q, const ConstTensor& k, const ConstT
   });
 }
 
+// One entry of a state, if there is one.
+Tensor entry(Tensor x, std::size_t s) {
+  if (x.empty()) return x;
+  x.data = static_cast<char*>(x.data) + static_cast<std::int64_t>(s) * x.strides[0] *
+                                            static_cast<std::int64_t>(size_of(x.dtype));
+  x.shape[0] = 1;
+  return x;
+}
+
+// Calls each(options of one sequence, number, begin, tokens) for the sequences of a ragged batch.
+template <class Each>
+void for_sequences(const LinearAttentionOptions& options, const Each& each) {
+  LinearAttentionOptions alone = options;
+  alone.offsets.clear();
+  for (std::size_t s = 0; s + 1 < options.offsets.size(); ++s)
+    each(alone, s, options.offsets[s], options.offsets[s + 1] - options.offsets[s]);
+}
+
 }  // namespace
 
 void favor_attention(const ConstTensor& q, const ConstTensor& k, const ConstTensor& v,
                      const Tensor& out, const LinearAttentionOptions& options,
                      const LinearState& state, const Context& context) {
+  if (!options.offsets.empty())
+    return for_sequences(
+        options, [&](const auto& alone, std::size_t s, std::int64_t t, std::int64_t n) {
+          favor_attention(tokens(q, t, n), tokens(k, t, n), tokens(v, t, n), tokens(out, t, n),
+                          alone, {entry(state.sums, s), entry(state.log_scale, s)}, context);
+        });
   if (q.dtype == DType::f64)
     run_favor<double>(q, k, v, out, options, state, context);
   else
@@ -165,6 +189,13 @@ void favor_attention_backward(const ConstTensor& q, const ConstTensor& k, const 
                               const ConstTensor& d_out, const Tensor& d_q, const Tensor& d_k,
                               const Tensor& d_v, const LinearAttentionOptions& options,
                               const Context& context) {
+  if (!options.offsets.empty())
+    return for_sequences(
+        options, [&](const auto& alone, std::size_t, std::int64_t t, std::int64_t n) {
+          favor_attention_backward(tokens(q, t, n), tokens(k, t, n), tokens(v, t, n),
+                                   tokens(d_out, t, n), tokens(d_q, t, n), tokens(d_k, t, n),
+                                   tokens(d_v, t, n), alone, context);
+        });
   if (q.dtype == DType::f64)
     run_favor_backward<double>(q, k, v, d_out, d_q, d_k, d_v, options, context);
   else

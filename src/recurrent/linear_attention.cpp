@@ -16,7 +16,7 @@ namespace attn {
 namespace {
 
 RecurrentOptions recurrence(const LinearAttentionOptions& options) {
-  return {StateRule::add, options.normalise, options.epsilon, {}};
+  return {StateRule::add, options.normalise, options.epsilon, options.offsets};
 }
 
 RecurrentInputs inputs_of(const ConstTensor& q, const ConstTensor& k, const ConstTensor& v) {
@@ -27,14 +27,20 @@ RecurrentInputs inputs_of(const ConstTensor& q, const ConstTensor& k, const Cons
   return in;
 }
 
+Shape sums_shape(const ConstTensor& q, const ConstTensor& v,
+                 const LinearAttentionOptions& options) {
+  return {sequence_count(v.batch(), options.offsets), v.heads(),
+          options.map == FeatureMap::favor ? options.random->count() : q.width(),
+          v.width() + (options.normalise ? 1 : 0)};
+}
+
 // The state of all keys, which queries read that nothing follows.
 template <class T>
 class AllKeys {
  public:
   AllKeys(const ConstTensor& k, const ConstTensor& v, const LinearAttentionOptions& options,
           const Context& context)
-      : shape_{v.batch(), v.heads(), k.width(), v.width() + (options.normalise ? 1 : 0)},
-        sums_(static_cast<std::size_t>(size())) {
+      : shape_(sums_shape(k, v, options)), sums_(static_cast<std::size_t>(size())) {
     run_recurrent(inputs_of(k, k, v), {}, {sums_.data(), shape_}, recurrence(options), context,
                   {.map = options.map});
   }
@@ -81,13 +87,6 @@ void run_both_ways_backward(const ConstTensor& q, const ConstTensor& k, const Co
                          recurrence(options), context, options.map);
 }
 
-Shape sums_shape(const ConstTensor& q, const ConstTensor& v,
-                 const LinearAttentionOptions& options) {
-  return {q.batch(), v.heads(),
-          options.map == FeatureMap::favor ? options.random->count() : q.width(),
-          v.width() + (options.normalise ? 1 : 0)};
-}
-
 }  // namespace
 
 void linear_attention(const ConstTensor& q, const ConstTensor& k, const ConstTensor& v,
@@ -104,7 +103,8 @@ void linear_attention(const ConstTensor& q, const ConstTensor& k, const ConstTen
     if ((options.map == FeatureMap::favor) == state.log_scale.empty())
       kCheck.fail(state.log_scale.empty() ? "favor needs state.log_scale"
                                           : "state.log_scale is for favor");
-    kCheck.output("state.log_scale", state.log_scale, {q.batch(), v.heads(), 1, 1}, q.dtype);
+    kCheck.output("state.log_scale", state.log_scale,
+                  {sequence_count(v.batch(), options.offsets), v.heads(), 1, 1}, q.dtype);
   } else if (!state.log_scale.empty()) {
     kCheck.fail("state.log_scale is given without state.sums");
   }

@@ -45,6 +45,34 @@ std::vector<double> features(std::vector<double> x, const LinearAttentionOptions
   return x;
 }
 
+// Tokens [begin, end) of a batch entry, which see each other alone.
+void attend(const ConstTensor& q, const ConstTensor& k, const ConstTensor& v, const Tensor& out,
+            const LinearAttentionOptions& options, std::int64_t b, std::int64_t begin,
+            std::int64_t end) {
+  for (std::int64_t h = 0; h < v.heads(); ++h) {
+    const std::int64_t q_head = h / (v.heads() / q.heads());
+    for (std::int64_t i = begin; i < end; ++i) {
+      const std::vector<double> query = features(row(q, b, q_head, i), options);
+      std::vector<double> y(static_cast<std::size_t>(v.width()));
+      double weights = 0;
+      for (std::int64_t j = begin; j < (options.causal ? i + 1 : end); ++j) {
+        const double weight = dot(query, features(row(k, b, q_head, j), options));
+        const std::vector<double> value = row(v, b, h, j);
+        for (std::size_t c = 0; c < y.size(); ++c) y[c] += weight * value[c];
+        weights += weight;
+      }
+      weights += options.epsilon;
+      for (std::size_t c = 0; c < y.size(); ++c) {
+        const double result = !options.normalise ? y[c] : weights == 0 ? 0 : y[c] / weights;
+        if (out.dtype == DType::f64)
+          out.row<double>(b, h, i)[c] = result;
+        else
+          out.row<float>(b, h, i)[c] = static_cast<float>(result);
+      }
+    }
+  }
+}
+
 }  // namespace
 
 void linear_attention(const ConstTensor& q, const ConstTensor& k, const ConstTensor& v,
@@ -52,30 +80,10 @@ void linear_attention(const ConstTensor& q, const ConstTensor& k, const ConstTen
   constexpr Checker kCheck("linear_attention");
   check_linear_attention(q, k, v, options, kCheck);
   kCheck.output("out", out, v.shape, q.dtype);
-  for (std::int64_t b = 0; b < v.batch(); ++b) {
-    for (std::int64_t h = 0; h < v.heads(); ++h) {
-      const std::int64_t q_head = h / (v.heads() / q.heads());
-      for (std::int64_t i = 0; i < q.length(); ++i) {
-        const std::vector<double> query = features(row(q, b, q_head, i), options);
-        std::vector<double> y(static_cast<std::size_t>(v.width()));
-        double weights = 0;
-        for (std::int64_t j = 0; j < (options.causal ? i + 1 : q.length()); ++j) {
-          const double weight = dot(query, features(row(k, b, q_head, j), options));
-          const std::vector<double> value = row(v, b, h, j);
-          for (std::size_t c = 0; c < y.size(); ++c) y[c] += weight * value[c];
-          weights += weight;
-        }
-        weights += options.epsilon;
-        for (std::size_t c = 0; c < y.size(); ++c) {
-          const double result = !options.normalise ? y[c] : weights == 0 ? 0 : y[c] / weights;
-          if (out.dtype == DType::f64)
-            out.row<double>(b, h, i)[c] = result;
-          else
-            out.row<float>(b, h, i)[c] = static_cast<float>(result);
-        }
-      }
-    }
-  }
+  for (std::int64_t b = 0; b < v.batch() && options.offsets.empty(); ++b)
+    attend(q, k, v, out, options, b, 0, q.length());
+  for (std::size_t s = 0; s + 1 < options.offsets.size(); ++s)
+    attend(q, k, v, out, options, 0, options.offsets[s], options.offsets[s + 1]);
 }
 
 }  // namespace attn::reference

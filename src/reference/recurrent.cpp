@@ -104,7 +104,7 @@ void recurrent(const RecurrentInputs& in, const Tensor& out, const Tensor& state
   kCheck.output("out", out, in.v.shape, in.q.dtype);
   kCheck.output("state", state, state_shape(in, options), in.q.dtype);
   const bool ragged = !options.offsets.empty();
-  for (std::int64_t s = 0; s < sequence_count(in, options); ++s) {
+  for (std::int64_t s = 0; s < sequence_count(in.q.batch(), options.offsets); ++s) {
     const auto place = static_cast<std::size_t>(s);
     const std::int64_t b = ragged ? 0 : s;
     const std::int64_t begin = ragged ? options.offsets[place] : 0;

@@ -132,6 +132,31 @@ def test_shortest_lengths(options, causal, length):
     assert gradients.k.shape == (B, HQ, length, DK)
 
 
+@every_map
+@pytest.mark.parametrize("causal", [True, False])
+def test_ragged_equals_separate(options, causal):
+    x = [y[:1] for y in problem()]
+    offsets = np.array([0, 0, 1, 40, L])
+    out = attn.linear_attention(*x, causal=causal, **options, offsets=offsets)
+    d_out = np.ones_like(out)
+    gradients = attn.linear_attention_backward(*x, d_out, causal=causal, **options, offsets=offsets)
+    close(out, attn.reference.linear_attention(*x, causal=causal, **options, offsets=offsets))
+    for begin, end in zip(offsets, offsets[1:]):
+        part = [y[:, :, begin:end] for y in x]
+        close(out[:, :, begin:end], attn.linear_attention(*part, causal=causal, **options))
+        alone = attn.linear_attention_backward(
+            *part, d_out[:, :, begin:end], causal=causal, **options
+        )
+        for name in "qkv":
+            close(getattr(gradients, name)[:, :, begin:end], getattr(alone, name))
+    if causal:
+        states = attn.linear_attention(*x, **options, offsets=offsets, return_state=True)[1]
+        one = attn.linear_attention(*part, **options, return_state=True)[1]
+        for name, y in states.items():
+            assert y.shape[0] == 4
+            close(y[3], one[name][0])
+
+
 def test_strided_arrays_need_no_copy():
     x = problem(np.float32)
     blhd = [np.ascontiguousarray(y.transpose(0, 2, 1, 3)).transpose(0, 2, 1, 3) for y in x]

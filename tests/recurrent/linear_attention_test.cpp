@@ -22,12 +22,14 @@ struct LinearCase {
   std::int64_t batch = 1, q_heads = 1, heads = 1, length = 1, width = 4, v_width = 3;
   std::int64_t features = 0;
   double size = 1;  // of queries and keys
+  std::vector<std::int64_t> offsets = {};
 
   LinearAttentionOptions options() const {
     LinearAttentionOptions o;
     o.map = map;
     o.causal = causal;
     o.normalise = normalise;
+    o.offsets = offsets;
     if (map == FeatureMap::favor) o.random = std::make_shared<RandomFeatures>(width, features, 7);
     return o;
   }
@@ -74,6 +76,9 @@ std::vector<LinearCase> cases() {
       c.features = 19;
       c.name = std::string(name) + (causal ? "_causal" : "_all");
       all.push_back(c);
+      LinearCase ragged = c;
+      ragged.batch = 1, ragged.offsets = {0, 0, 1, 66, 131}, ragged.name += "_ragged";
+      all.push_back(ragged);
       c.batch = c.heads = 1, c.length = 1, c.name += "_one";
       all.push_back(c);
     }
@@ -172,7 +177,7 @@ TEST_P(Linear, GradientsEqualFiniteDifferences) {
 // Two parts in one state; and two states merged.
 TEST_P(Linear, ContinuesAndMerges) {
   const LinearCase& c = GetParam();
-  if (!c.causal || c.length < 2) return;
+  if (!c.causal || c.length < 2 || !c.offsets.empty()) return;
   const LinearAttentionOptions options = c.options();
   LinearProblem<double> whole(c);
   const Shape sums{c.batch, c.heads, c.map == FeatureMap::favor ? c.features : c.width,
@@ -212,6 +217,51 @@ TEST_P(Linear, ContinuesAndMerges) {
   expect_near(parts.out, whole.out, 1e-10);
   expect_near(first.sums, all.sums, 1e-10);
   expect_near(both.sums, all.sums, 1e-10);
+}
+
+// States too; a single token alone is a step, which rounds otherwise.
+TEST_P(Linear, RaggedEqualsSeparate) {
+  const LinearCase& c = GetParam();
+  if (!c.causal || c.offsets.empty()) return;
+  const auto sequences = static_cast<std::int64_t>(c.offsets.size()) - 1;
+  const std::int64_t rows = c.map == FeatureMap::favor ? c.features : c.width;
+  const std::int64_t columns = c.v_width + (c.normalise ? 1 : 0);
+  struct State {
+    std::vector<float> sums, scale;
+    State(std::int64_t sums_count, std::int64_t scales)
+        : sums(static_cast<std::size_t>(sums_count)),
+          scale(static_cast<std::size_t>(scales), -std::numeric_limits<float>::infinity()) {}
+  };
+  const auto view = [&](State& s, std::int64_t first, std::int64_t count) {
+    LinearState state;
+    state.sums = {s.sums.data() + first * c.heads * rows * columns,
+                  Shape{count, c.heads, rows, columns}};
+    if (c.map == FeatureMap::favor)
+      state.log_scale = {s.scale.data() + first * c.heads, Shape{count, c.heads, 1, 1}};
+    return state;
+  };
+  State together(sequences * c.heads * rows * columns, sequences * c.heads), apart = together;
+  LinearProblem<float> ragged(c), alone(c);
+  linear_attention(ragged.qt(), ragged.kt(), ragged.vt(), ragged.ot(), c.options(),
+                   view(together, 0, sequences));
+  const auto part = [](auto x, std::int64_t begin, std::int64_t end) {
+    x.data = static_cast<decltype(x.data)>(const_cast<float*>(static_cast<const float*>(x.data)) +
+                                           begin * x.strides[2]);
+    x.shape[2] = end - begin;
+    return x;
+  };
+  LinearAttentionOptions options = c.options();
+  options.offsets.clear();
+  for (std::int64_t s = 0; s < sequences; ++s) {
+    const std::int64_t begin = c.offsets[static_cast<std::size_t>(s)],
+                       end = c.offsets[static_cast<std::size_t>(s) + 1];
+    linear_attention(part(alone.qt(), begin, end), part(alone.kt(), begin, end),
+                     part(alone.vt(), begin, end), part(alone.ot(), begin, end), options,
+                     view(apart, s, 1));
+  }
+  expect_near(ragged.out, {alone.out.begin(), alone.out.end()}, 1e-6);
+  expect_near(together.sums, {apart.sums.begin(), apart.sums.end()}, 1e-6);
+  EXPECT_EQ(together.scale, apart.scale);
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, Linear, testing::ValuesIn(cases()),
@@ -384,6 +434,11 @@ TEST(LinearErrors, SayWhatIsWrong) {
   std::vector<float> sums(4 * 4);
   refused("a state is for causal attention", all, {{sums.data(), {1, 1, 4, 4}}, {}});
   refused("state.sums has shape", {}, {{sums.data(), {1, 1, 4, 3}}, {}});
+  LinearAttentionOptions ragged;
+  ragged.offsets = {0, 2};
+  refused("offsets run from 0 to 2, must run from 0 to 3", ragged);
+  ragged.offsets = {0, 1, 3};
+  refused("state.sums has shape", ragged, {{sums.data(), {1, 1, 4, 4}}, {}});
   EXPECT_THROW(RandomFeatures(0, 8, 1), std::invalid_argument);
   EXPECT_THROW(RandomFeatures(8, 0, 1), std::invalid_argument);
 }

@@ -70,7 +70,16 @@ def mamba2(
 
 
 def linear_attention(
-    q, k, v, *, map="elu", causal=True, normalise=True, features=None, epsilon=0.0
+    q,
+    k,
+    v,
+    *,
+    map="elu",
+    causal=True,
+    normalise=True,
+    features=None,
+    epsilon=0.0,
+    offsets=None,
 ):
     """attn.linear_attention() with autograd; without a state. features: an attn.RandomFeatures.
 
@@ -79,7 +88,7 @@ def linear_attention(
     q, k, v = autocast(q, k, v)
     check("linear_attention", q=q, k=k, v=v)
     options = {"map": map, "causal": causal, "normalise": normalise, "features": features}
-    options["epsilon"] = epsilon
+    options |= {"epsilon": epsilon, "offsets": offsets}
     return run("linear_attention", {"q": q, "k": k, "v": v}, options, False, q.dtype)
 
 
