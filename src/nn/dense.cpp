@@ -48,14 +48,17 @@ void dense(const DenseParams& params, const Context& context) {
   const bool small = p.in == 0 || p.rows < kWorthThreads / p.in / p.out;
   const int threads = small ? 1 : threads_to_start(context.threads());
   // Of many rows each thread takes blocks: the activation finds them in its cache, and nobody waits
-  // for a thread that something else delays, as inside a library's call.
-  constexpr std::int64_t kBlock = 256;
+  // for a thread that something else delays, as inside a library's call. As many for each thread,
+  // of nearly the same height.
+  constexpr std::int64_t kBlock = 256, kLeast = 64;
   if (threads == 1 || p.rows < 2 * kBlock) return rows(0, p.rows, threads);
+  const std::int64_t rounds = (p.rows + threads * kBlock - 1) / (threads * kBlock);
+  const std::int64_t block = std::max(kLeast, (p.rows + rounds * threads - 1) / (rounds * threads));
   std::exception_ptr failure;  // may not leave a thread
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
-  for (std::int64_t begin = 0; begin < p.rows; begin += kBlock) {
+  for (std::int64_t begin = 0; begin < p.rows; begin += block) {
     try {
-      rows(begin, std::min(kBlock, p.rows - begin), 1);
+      rows(begin, std::min(block, p.rows - begin), 1);
     } catch (...) {
 #pragma omp critical(attn_dense)
       failure = std::current_exception();
