@@ -27,7 +27,7 @@
 #include "kernels/scores-inl.h"
 #include "kernels/softmax-inl.h"
 #include "kernels/state-inl.h"
-#include "kernels/stored-inl.h"
+#include "kernels/values-inl.h"
 #include "kernels/visible-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -42,18 +42,12 @@ class Forward {
   static constexpr T kMinusInf = -std::numeric_limits<T>::infinity();
   // Strips whose scores are kept side by side, so that keys and values are read once for all.
   static constexpr std::int64_t kFewStrips = 4;
-  // Of values that are multiplied in place before the next ones are: they stay in the first cache.
-  static constexpr std::int64_t kBytesTogether = 16 << 10;
-  // Values of a key, at most, that many rows read in place: a panel of wider ones falls on too few
-  // sets of the first cache.
-  static constexpr std::int64_t kCloseBytes = 256;
 
  public:
   Forward(const ForwardParams& params, const ForwardBlock& block, Arena arena)
       : p_(params),
         block_(block),
         sequence_(block.sequence),
-        values_(params.v, block.sequence, block.kv_head),
         rows_(params, block, arena),
         softmax_(params, block, rows_, arena),
         now_(arena, rows_.count, rows_.v_padded),
@@ -65,7 +59,7 @@ class Forward {
         edge_top_(arena.take<T>(B::kRows * B::kLanes)),
         factor_(arena.take<T>(kFewStrips * B::kRows)),
         visible_words_(arena.take<std::uint64_t>(kFewStrips * B::kRows * kWords)),
-        packed_values_(arena.take<T>(B::kTile * rows_.v_padded)),
+        values_(params, block, few_, rows_.v_padded, arena.take<T>(B::kTile * rows_.v_padded)),
         spans_(arena.take<Span>(rows_.strips)),
         panels_(params, block.sequence, block.kv_head, arena.take<T>(B::kTile * params.width),
                 arena.take<T>(B::kPanel * params.width), few_),
@@ -180,70 +174,40 @@ class Forward {
     visible_.k_count = k_count_;
     panels_.begin_tile(k_begin_, k_count_);
     softmax_.begin_tile(k_begin_, k_count_);
-    load_values();
+    values_.load(k_begin_, k_count_, visible_.partial || modified_);
     if (p_.k.dtype == DType::i8) panels_.read_scales(softmax_.k_scale());
-    if (p_.v.dtype == DType::i8) read_tile_scales(values_, k_begin_, k_count_, softmax_.v_scale());
+    if (p_.v.dtype == DType::i8)
+      read_tile_scales(values_.stored(), k_begin_, k_count_, softmax_.v_scale());
     const std::int64_t together = few_ ? rows_.strips : 1;
     for (std::int64_t strip = 0; strip < rows_.strips; strip += together)
       run_strips(strip, strip + together);
   }
 
-  // Values are read where they lie, or packed. Where a row may hide a key, it must be known whether
-  // they are finite.
-  void load_values() {
-    const bool hides = visible_.partial || modified_;
-    const bool close = p_.v.dtype == dtype_of<T>() && values_.stride() == p_.v_width &&
-                       p_.v_width * static_cast<std::int64_t>(sizeof(T)) <= kCloseBytes;
-    v_finite_ = true;
-    v_in_place_ = p_.v_width % B::kLanes == 0 && ((few_ && !hides) || (close && !few_));
-    if (v_in_place_ && hides) {
-      values_.for_stretches(
-          k_begin_, k_count_, [&](std::int64_t at, std::int64_t /*i*/, std::int64_t n) {
-            v_in_place_ =
-                v_in_place_ && all_finite(static_cast<const T*>(values_.at(at)), n * p_.v_width);
-          });
-    }
-    if (v_in_place_) return;
-    values_.for_stretches(k_begin_, k_count_, [&](std::int64_t at, std::int64_t i, std::int64_t n) {
-      with_type<T>(p_.v.dtype, [&](auto* type) {
-        const auto* from = static_cast<decltype(type)>(values_.at(at));
-        const bool finite =
-            pack_values(from, values_.stride(), n, p_.v_width, packed_values_ + i * B::kPanel);
-        v_finite_ = v_finite_ && finite;
-      });
-    });
-  }
-
-  // A strip of this tile.
-  struct Work {
-    ScoreStrip<T> strip;
-    Columns c;
-    std::int64_t begin, end;  // columns that some row sees
-    const T* factor;          // of its outputs; null: 1
-  };
-
   // Strips [from, to), all their scores first, then all their outputs.
   void run_strips(std::int64_t from, std::int64_t to) {
-    Work all[kFewStrips];
+    StripWork<T> all[kFewStrips];
     int count = 0;
     for (std::int64_t strip = from; strip < to; ++strip) count += look_at(strip, all[count]);
     if (count == 0) return;
-    const std::span<Work> works(all, static_cast<std::size_t>(count));
+    const std::span<StripWork<T>> works(all, static_cast<std::size_t>(count));
 
-    if (few_ && v_in_place_) ahead_.look_at_values(values_, k_begin_, k_count_);
-    if (few_ && !v_in_place_) ahead_.look_at_next_keys();
-    for (const Work& w : works) std::fill_n(w.strip.top, w.strip.height * B::kLanes, kMinusInf);
+    if (few_) {
+      values_.in_place() ? ahead_.look_at_values(values_.stored(), k_begin_, k_count_)
+                         : ahead_.look_at_next_keys();
+    }
+    for (const StripWork<T>& w : works)
+      std::fill_n(w.strip.top, w.strip.height * B::kLanes, kMinusInf);
     std::int64_t begin = B::kTile, end = 0;
-    for (const Work& w : works) {
+    for (const StripWork<T>& w : works) {
       begin = std::min(begin, w.c.from / B::kPanel * B::kPanel);
       end = std::max(end, w.c.to);
     }
     for (std::int64_t j = begin; j < end; j += B::kPanel) {
-      for (const Work& w : works) {
+      for (const StripWork<T>& w : works) {
         if (w.c.from < j + B::kPanel && w.c.to > j) multiply_keys(w, j);
       }
     }
-    for (Work& w : works) {
+    for (StripWork<T>& w : works) {
       const ScoreStrip<T>& s = w.strip;
       if (p_.k.dtype == DType::i8) softmax_.scale_scores(s, w.c);
       if (modified_) {
@@ -254,16 +218,12 @@ class Forward {
       }
       w.factor = softmax_.run(s, w.c, now_) ? s.factor : nullptr;
     }
-    if (v_in_place_ && few_) {
-      ahead_.look_at_next_keys();
-      add_values_of_few(works);
-    } else {
-      for (Work& w : works) v_in_place_ ? add_values_in_place(w) : add_values(w);
-    }
+    if (few_ && values_.in_place()) ahead_.look_at_next_keys();
+    values_.add(works, now_.out, ahead_);
   }
 
   // Which columns of the tile a strip needs; returns whether any.
-  bool look_at(std::int64_t strip, Work& w) {
+  bool look_at(std::int64_t strip, StripWork<T>& w) {
     const std::int64_t first = rows_.strip_begin(strip);
     const int height = static_cast<int>(rows_.strip_begin(strip + 1) - first);
     const std::int64_t at = few_ ? strip * B::kRows : 0;
@@ -301,7 +261,7 @@ class Forward {
 
   // What the rows of a strip see of the tile: columns [begin, end) by some row, [open, close) by
   // all.
-  void read_visible(Work& w, std::int64_t& open, std::int64_t& close) {
+  void read_visible(StripWork<T>& w, std::int64_t& open, std::int64_t& close) {
     std::uint64_t any[kWords] = {}, all[kWords];
     std::fill_n(all, kWords, ~std::uint64_t{0});
     for (int r = 0; r < w.strip.height; ++r) {
@@ -318,7 +278,7 @@ class Forward {
   }
 
   // Scores of the panel at column j.
-  void multiply_keys(const Work& w, std::int64_t j) {
+  void multiply_keys(const StripWork<T>& w, std::int64_t j) {
     const auto index = static_cast<std::size_t>(w.strip.height - 1);
     const T* q = rows_.queries(w.strip.first);
     T* scores = w.strip.scores + j;
@@ -337,72 +297,6 @@ class Forward {
                                               ahead_.key_pace, ahead_.fetches);
   }
 
-  // out = out * factor + p * v, packed values.
-  void add_values(const Work& w) {
-    const ScoreStrip<T>& s = w.strip;
-    T* out = now_.out + s.first * rows_.v_padded;
-    if (s.masked && !v_finite_) {
-      for (std::int64_t c = 0; c < rows_.v_padded; c += B::kPanel) {
-        for (int r = 0; r < s.height; ++r, out += B::kPanel) {
-          value_row(s.scores + r * B::kStride, packed_values_ + c * B::kTile,
-                    s.visible + r * kWords, w.begin, w.end, s.factor[r], out);
-        }
-      }
-      return;
-    }
-    const InPlace<T>& kernel = kInPlace<T>[static_cast<std::size_t>(s.height - 1)];
-    for (std::int64_t c = 0; c < rows_.v_padded; c += B::kPanel, out += s.height * B::kPanel) {
-      (p_.v_width - c <= B::kLanes ? kernel.one : kernel.both)(
-          s.scores + w.begin, packed_values_ + c * B::kTile + w.begin * B::kPanel, B::kPanel,
-          w.end - w.begin, w.factor, out, ahead_.value_pace, ahead_.fetches);
-    }
-  }
-
-  // The same for finite values where they lie.
-  void add_values_in_place(Work& w) {
-    const ScoreStrip<T>& s = w.strip;
-    const InPlace<T>& kernel = kInPlace<T>[static_cast<std::size_t>(s.height - 1)];
-    T* out = now_.out + s.first * rows_.v_padded;
-    values_.for_stretches(k_begin_ + w.begin, w.end - w.begin,
-                          [&](std::int64_t row, std::int64_t i, std::int64_t n) {
-                            const T* v = static_cast<const T*>(values_.at(row));
-                            for (std::int64_t c = 0; c < p_.v_width; c += B::kPanel) {
-                              (p_.v_width - c <= B::kLanes ? kernel.one : kernel.both)(
-                                  s.scores + w.begin + i, v + c, values_.stride(), n, w.factor,
-                                  out + c * s.height, ahead_.value_pace, ahead_.fetches);
-                            }
-                            w.factor = nullptr;
-                          });
-  }
-
-  // The same for few rows: a few keys at a time, so that their values come from memory once, whole.
-  void add_values_of_few(std::span<Work> works) {
-    const std::int64_t keys =
-        std::max<std::int64_t>(16, kBytesTogether / (p_.v_width * element_bytes(p_.v.dtype)));
-    const auto add = [&](std::int64_t row, std::int64_t i, std::int64_t n) {
-      for (std::int64_t j = 0; j < n; j += keys) {
-        const std::int64_t count = std::min(keys, n - j);
-        with_type<T>(p_.v.dtype, [&](auto* type) {
-          const auto* v = static_cast<decltype(type)>(values_.at(row + j));
-          for (Work& w : works) {
-            const ScoreStrip<T>& s = w.strip;
-            const auto& kernel =
-                kInPlace<std::remove_cvref_t<decltype(*type)>>[static_cast<std::size_t>(s.height -
-                                                                                        1)];
-            T* out = now_.out + s.first * rows_.v_padded;
-            for (std::int64_t c = 0; c < p_.v_width; c += B::kPanel) {
-              (p_.v_width - c <= B::kLanes ? kernel.one : kernel.both)(
-                  s.scores + i + j, v + c, values_.stride(), count, w.factor, out + c * s.height,
-                  ahead_.value_pace, ahead_.fetches);
-            }
-            w.factor = nullptr;
-          }
-        });
-      }
-    };
-    values_.for_stretches(k_begin_, k_count_, add);
-  }
-
   // Micro-kernels by height.
   struct Kernels {
     void (*score)(const T*, const T*, std::int64_t, T*, T*, std::int64_t, Ahead&);
@@ -410,12 +304,6 @@ class Forward {
   };
   template <class S>
   using KeysInPlace = void (*)(const T*, const S*, std::int64_t, std::int64_t, T*, T*, Ahead&);
-  template <class S>
-  struct InPlace {
-    void (*both)(const T*, const S*, std::int64_t, std::int64_t, const T*, T*, std::int64_t,
-                 Ahead&);
-    void (*one)(const T*, const S*, std::int64_t, std::int64_t, const T*, T*, std::int64_t, Ahead&);
-  };
   template <std::size_t... kIndex>
   static constexpr std::array<Kernels, sizeof...(kIndex)> make_kernels(
       std::index_sequence<kIndex...>) {
@@ -427,25 +315,15 @@ class Forward {
       std::index_sequence<kIndex...>) {
     return {{&score_in_place<static_cast<int>(kIndex) + 1, S>...}};
   }
-  template <class S, std::size_t... kIndex>
-  static constexpr std::array<InPlace<S>, sizeof...(kIndex)> make_in_place(
-      std::index_sequence<kIndex...>) {
-    return {{{&value_panel_ahead<static_cast<int>(kIndex) + 1, 2, T, S>,
-              &value_panel_ahead<static_cast<int>(kIndex) + 1, 1, T, S>}...}};
-  }
   static constexpr std::array<Kernels, B::kRows> kKernels =
       make_kernels(std::make_index_sequence<B::kRows>());
   template <class S>
   static constexpr std::array<KeysInPlace<S>, B::kRows> kKeysInPlace =
       make_keys_in_place<S>(std::make_index_sequence<B::kRows>());
-  template <class S>
-  static constexpr std::array<InPlace<S>, B::kRows> kInPlace =
-      make_in_place<S>(std::make_index_sequence<B::kRows>());
 
   const ForwardParams& p_;
   const ForwardBlock& block_;
   const Sequence& sequence_;
-  const StoredRows values_;
   BlockRows<T> rows_;
   Softmax<T> softmax_;
   State<T> now_, before_;  // of this segment, of the segments before
@@ -453,7 +331,7 @@ class Forward {
   const bool few_;         // strips over many keys: all of a tile are computed together
   T *scores_, *top_, *edge_top_, *factor_;
   std::uint64_t* visible_words_;
-  T* packed_values_;
+  TileValues<T> values_;
   Span* spans_;  // [strips] when the schedule has intervals
   KeyPanels<T> panels_;
   const bool modified_;
@@ -462,7 +340,6 @@ class Forward {
   VisibleTile<T> visible_;
   // This tile.
   std::int64_t k_begin_ = 0, k_count_ = 0;
-  bool v_finite_ = true, v_in_place_ = false;
 };
 
 template <class T>
