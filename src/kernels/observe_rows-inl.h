@@ -155,12 +155,13 @@ class RowAnswers {
 
   void insert_top(const ObservedRow<T>& row) {
     T* weights = block_.answer(asked_.top.weights, row.at);
+    std::int32_t* keys = top_keys(row.at);
     std::int64_t& count = top_count_[row.at];
     const std::int64_t k = asked_.top.k;
     std::int64_t j = row.from;
     // Until the list is full, every visible key enters, weight 0 or not.
     for (; j < row.end && count < k; ++j) {
-      if (row.sees(j)) insert(weights, top_keys(row.at), count++, row.p[j], key_of(j));
+      if (row.sees(j)) insert(weights, keys, count++, row.p[j], key_of(j));
     }
     if (j >= row.end || !(row.largest > weights[k - 1])) return;
     const std::int64_t filled = j;
@@ -173,7 +174,7 @@ class RowAnswers {
       for (; bits != 0; bits &= bits - 1) {
         const std::int64_t column = j + std::countr_zero(bits);
         if (column < filled || !(row.p[column] > weights[k - 1])) continue;
-        insert(weights, top_keys(row.at), k - 1, row.p[column], key_of(column));
+        insert(weights, keys, k - 1, row.p[column], key_of(column));
       }
     }
   }
