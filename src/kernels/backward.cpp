@@ -12,8 +12,6 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
-#include <stdexcept>
-#include <string>
 #include <thread>
 #include <utility>
 
@@ -22,6 +20,7 @@
 #include "kernels/backward_keys-inl.h"
 #include "kernels/backward_micro-inl.h"
 #include "kernels/backward_terms-inl.h"
+#include "kernels/by_isa.h"
 #include "kernels/micro-inl.h"
 #include "kernels/score_gradient-inl.h"
 #include "kernels/scores-inl.h"
@@ -536,24 +535,7 @@ HWY_AFTER_NAMESPACE();
 namespace attn::kernels {
 
 const BackwardKernel& backward_kernel(Isa isa, DType dtype) {
-  switch (isa) {
-#if HWY_TARGETS & HWY_AVX3
-    case Isa::avx512: return N_AVX3::backward_kernel_of(dtype);
-#endif
-#if HWY_TARGETS & HWY_AVX2
-    case Isa::avx2: return N_AVX2::backward_kernel_of(dtype);
-#endif
-#if HWY_TARGETS & HWY_NEON
-    case Isa::neon: return N_NEON::backward_kernel_of(dtype);
-#endif
-#if HWY_TARGETS & HWY_SCALAR
-    case Isa::scalar: return N_SCALAR::backward_kernel_of(dtype);
-#endif
-#if HWY_TARGETS & HWY_EMU128
-    case Isa::scalar: return N_EMU128::backward_kernel_of(dtype);
-#endif
-    default: throw std::invalid_argument("[kernels] this build has no " + std::string(name(isa)));
-  }
+  ATTN_RETURN_BY_ISA(isa, backward_kernel_of(dtype));
 }
 
 }  // namespace attn::kernels

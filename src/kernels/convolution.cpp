@@ -8,9 +8,7 @@
 #include <hwy/highway.h>
 // clang-format on
 
-#include <stdexcept>
-#include <string>
-
+#include "kernels/by_isa.h"
 #include "kernels/scan_rows-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -152,24 +150,7 @@ HWY_AFTER_NAMESPACE();
 namespace attn::kernels {
 
 const ConvolutionKernel& convolution_kernel(Isa isa, DType dtype) {
-  switch (isa) {
-#if HWY_TARGETS & HWY_AVX3
-    case Isa::avx512: return N_AVX3::convolution_kernel_of(dtype);
-#endif
-#if HWY_TARGETS & HWY_AVX2
-    case Isa::avx2: return N_AVX2::convolution_kernel_of(dtype);
-#endif
-#if HWY_TARGETS & HWY_NEON
-    case Isa::neon: return N_NEON::convolution_kernel_of(dtype);
-#endif
-#if HWY_TARGETS & HWY_SCALAR
-    case Isa::scalar: return N_SCALAR::convolution_kernel_of(dtype);
-#endif
-#if HWY_TARGETS & HWY_EMU128
-    case Isa::scalar: return N_EMU128::convolution_kernel_of(dtype);
-#endif
-    default: throw std::invalid_argument("[kernels] this build has no " + std::string(name(isa)));
-  }
+  ATTN_RETURN_BY_ISA(isa, convolution_kernel_of(dtype));
 }
 
 }  // namespace attn::kernels

@@ -12,13 +12,12 @@
 #include <array>
 #include <limits>
 #include <span>
-#include <stdexcept>
-#include <string>
 #include <type_traits>
 #include <utility>
 
 #include "kernels/ahead-inl.h"
 #include "kernels/arena.h"
+#include "kernels/by_isa.h"
 #include "kernels/inplace-inl.h"
 #include "kernels/look_ahead-inl.h"
 #include "kernels/micro-inl.h"
@@ -388,24 +387,7 @@ HWY_AFTER_NAMESPACE();
 namespace attn::kernels {
 
 const ForwardKernel& forward_kernel(Isa isa, DType dtype) {
-  switch (isa) {
-#if HWY_TARGETS & HWY_AVX3
-    case Isa::avx512: return N_AVX3::kernel_of(dtype);
-#endif
-#if HWY_TARGETS & HWY_AVX2
-    case Isa::avx2: return N_AVX2::kernel_of(dtype);
-#endif
-#if HWY_TARGETS & HWY_NEON
-    case Isa::neon: return N_NEON::kernel_of(dtype);
-#endif
-#if HWY_TARGETS & HWY_SCALAR
-    case Isa::scalar: return N_SCALAR::kernel_of(dtype);
-#endif
-#if HWY_TARGETS & HWY_EMU128
-    case Isa::scalar: return N_EMU128::kernel_of(dtype);
-#endif
-    default: throw std::invalid_argument("[kernels] this build has no " + std::string(name(isa)));
-  }
+  ATTN_RETURN_BY_ISA(isa, kernel_of(dtype));
 }
 
 }  // namespace attn::kernels

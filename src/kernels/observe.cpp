@@ -10,11 +10,10 @@
 
 #include <algorithm>
 #include <array>
-#include <stdexcept>
-#include <string>
 #include <utility>
 
 #include "kernels/arena.h"
+#include "kernels/by_isa.h"
 #include "kernels/exp2-inl.h"
 #include "kernels/micro-inl.h"
 #include "kernels/observe_block-inl.h"
@@ -285,24 +284,7 @@ HWY_AFTER_NAMESPACE();
 namespace attn::kernels {
 
 const ObserveKernel& observe_kernel(Isa isa, DType dtype) {
-  switch (isa) {
-#if HWY_TARGETS & HWY_AVX3
-    case Isa::avx512: return N_AVX3::observe_kernel_of(dtype);
-#endif
-#if HWY_TARGETS & HWY_AVX2
-    case Isa::avx2: return N_AVX2::observe_kernel_of(dtype);
-#endif
-#if HWY_TARGETS & HWY_NEON
-    case Isa::neon: return N_NEON::observe_kernel_of(dtype);
-#endif
-#if HWY_TARGETS & HWY_SCALAR
-    case Isa::scalar: return N_SCALAR::observe_kernel_of(dtype);
-#endif
-#if HWY_TARGETS & HWY_EMU128
-    case Isa::scalar: return N_EMU128::observe_kernel_of(dtype);
-#endif
-    default: throw std::invalid_argument("[kernels] this build has no " + std::string(name(isa)));
-  }
+  ATTN_RETURN_BY_ISA(isa, observe_kernel_of(dtype));
 }
 
 }  // namespace attn::kernels
