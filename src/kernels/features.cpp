@@ -11,10 +11,9 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <stdexcept>
-#include <string>
 
 #include "kernels/arena.h"
+#include "kernels/by_isa.h"
 #include "kernels/exp2-inl.h"
 #include "kernels/product-inl.h"
 
@@ -161,24 +160,7 @@ HWY_AFTER_NAMESPACE();
 namespace attn::kernels {
 
 const FeatureKernel& feature_kernel(Isa isa, DType dtype) {
-  switch (isa) {
-#if HWY_TARGETS & HWY_AVX3
-    case Isa::avx512: return N_AVX3::feature_kernel_of(dtype);
-#endif
-#if HWY_TARGETS & HWY_AVX2
-    case Isa::avx2: return N_AVX2::feature_kernel_of(dtype);
-#endif
-#if HWY_TARGETS & HWY_NEON
-    case Isa::neon: return N_NEON::feature_kernel_of(dtype);
-#endif
-#if HWY_TARGETS & HWY_SCALAR
-    case Isa::scalar: return N_SCALAR::feature_kernel_of(dtype);
-#endif
-#if HWY_TARGETS & HWY_EMU128
-    case Isa::scalar: return N_EMU128::feature_kernel_of(dtype);
-#endif
-    default: throw std::invalid_argument("[kernels] this build has no " + std::string(name(isa)));
-  }
+  ATTN_RETURN_BY_ISA(isa, feature_kernel_of(dtype));
 }
 
 }  // namespace attn::kernels

@@ -10,9 +10,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <stdexcept>
-#include <string>
 
+#include "kernels/by_isa.h"
 #include "kernels/recurrent_chunk-inl.h"
 #include "kernels/recurrent_step-inl.h"
 
@@ -184,24 +183,7 @@ HWY_AFTER_NAMESPACE();
 namespace attn::kernels {
 
 const RecurrentKernel& recurrent_kernel(Isa isa, DType dtype) {
-  switch (isa) {
-#if HWY_TARGETS & HWY_AVX3
-    case Isa::avx512: return N_AVX3::recurrent_kernel_of(dtype);
-#endif
-#if HWY_TARGETS & HWY_AVX2
-    case Isa::avx2: return N_AVX2::recurrent_kernel_of(dtype);
-#endif
-#if HWY_TARGETS & HWY_NEON
-    case Isa::neon: return N_NEON::recurrent_kernel_of(dtype);
-#endif
-#if HWY_TARGETS & HWY_SCALAR
-    case Isa::scalar: return N_SCALAR::recurrent_kernel_of(dtype);
-#endif
-#if HWY_TARGETS & HWY_EMU128
-    case Isa::scalar: return N_EMU128::recurrent_kernel_of(dtype);
-#endif
-    default: throw std::invalid_argument("[kernels] this build has no " + std::string(name(isa)));
-  }
+  ATTN_RETURN_BY_ISA(isa, recurrent_kernel_of(dtype));
 }
 
 }  // namespace attn::kernels

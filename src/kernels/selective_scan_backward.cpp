@@ -17,10 +17,9 @@
 // clang-format on
 
 #include <algorithm>
-#include <stdexcept>
-#include <string>
 
 #include "kernels/arena.h"
+#include "kernels/by_isa.h"
 #include "kernels/scan_rows-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -269,24 +268,7 @@ HWY_AFTER_NAMESPACE();
 namespace attn::kernels {
 
 const ScanBackwardKernel& scan_backward_kernel(Isa isa, DType dtype) {
-  switch (isa) {
-#if HWY_TARGETS & HWY_AVX3
-    case Isa::avx512: return N_AVX3::scan_backward_kernel_of(dtype);
-#endif
-#if HWY_TARGETS & HWY_AVX2
-    case Isa::avx2: return N_AVX2::scan_backward_kernel_of(dtype);
-#endif
-#if HWY_TARGETS & HWY_NEON
-    case Isa::neon: return N_NEON::scan_backward_kernel_of(dtype);
-#endif
-#if HWY_TARGETS & HWY_SCALAR
-    case Isa::scalar: return N_SCALAR::scan_backward_kernel_of(dtype);
-#endif
-#if HWY_TARGETS & HWY_EMU128
-    case Isa::scalar: return N_EMU128::scan_backward_kernel_of(dtype);
-#endif
-    default: throw std::invalid_argument("[kernels] this build has no " + std::string(name(isa)));
-  }
+  ATTN_RETURN_BY_ISA(isa, scan_backward_kernel_of(dtype));
 }
 
 }  // namespace attn::kernels

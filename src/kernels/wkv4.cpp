@@ -9,11 +9,10 @@
 // clang-format on
 
 #include <algorithm>
-#include <stdexcept>
-#include <string>
 
 #include "attn/scan.h"
 #include "kernels/arena.h"
+#include "kernels/by_isa.h"
 #include "kernels/scan_rows-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -342,24 +341,7 @@ HWY_AFTER_NAMESPACE();
 namespace attn::kernels {
 
 const Wkv4Kernel& wkv4_kernel(Isa isa, DType dtype) {
-  switch (isa) {
-#if HWY_TARGETS & HWY_AVX3
-    case Isa::avx512: return N_AVX3::wkv4_kernel_of(dtype);
-#endif
-#if HWY_TARGETS & HWY_AVX2
-    case Isa::avx2: return N_AVX2::wkv4_kernel_of(dtype);
-#endif
-#if HWY_TARGETS & HWY_NEON
-    case Isa::neon: return N_NEON::wkv4_kernel_of(dtype);
-#endif
-#if HWY_TARGETS & HWY_SCALAR
-    case Isa::scalar: return N_SCALAR::wkv4_kernel_of(dtype);
-#endif
-#if HWY_TARGETS & HWY_EMU128
-    case Isa::scalar: return N_EMU128::wkv4_kernel_of(dtype);
-#endif
-    default: throw std::invalid_argument("[kernels] this build has no " + std::string(name(isa)));
-  }
+  ATTN_RETURN_BY_ISA(isa, wkv4_kernel_of(dtype));
 }
 
 }  // namespace attn::kernels
