@@ -3,6 +3,9 @@
 //
 //   dt_t = clamp(softplus(dt_t + dt_bias), dt_min, dt_max)
 //   S_t = exp(dt_t a) S_{t-1} + dt_t b_t x_tᵀ       y_t = c_tᵀ S_t + d x_t
+//
+// States of two parts that were run apart: merge_states() of recurrent.h, whose log_decay
+// [B, H, 1, 1] is the sum of dt_t a over the second part, dt_t after softplus and clamp.
 #pragma once
 
 #include <cstdint>

@@ -3,12 +3,15 @@
 //   S_t = diag(w_t) S_{t-1} + beta_t k_t v_tᵀ      y_t = q_tᵀ S_t
 //
 // A head's state S is [Dk][Dv] however long the sequence is. What decays it makes the mechanism:
-// nothing is linear attention (arXiv 2006.16236), a number a head RetNet (2307.08621), a number a
-// token Mamba-2 (2405.21060), a channel RWKV-5, a channel and token GLA (2312.06635) and RWKV-6.
-// With a `bonus` u, RWKV's reading: y_t = q_tᵀ (S_{t-1} + diag(u) k_t v_tᵀ), before the decay. With
-// the delta rule (DeltaNet 2406.06484, gated 2412.06464) a token corrects what the state holds for
-// its key: beta_t k_t (v_t - k_tᵀ diag(w_t) S_{t-1})ᵀ is written. With a rank-one term the state
-// goes through diag(w_t) + a_t b_tᵀ: RWKV-7 with b = kappa^, a = -(kappa^ o a).
+// nothing is linear attention (arXiv 2006.16236), a number a head RetNet (2307.08621),
+// a number a token Mamba-2 (2405.21060), a number a channel RWKV-5 (2404.05892),
+// a number a channel and token GLA (2312.06635) and RWKV-6 (2404.05892).
+//
+// With a `bonus` u, RWKV's reading: y_t = q_tᵀ (S_{t-1} + diag(u) k_t v_tᵀ), before the decay.
+// With the delta rule (DeltaNet 2406.06484, gated 2412.06464) a token corrects what the state holds
+// for its key: beta_t k_t (v_t - k_tᵀ diag(w_t) S_{t-1})ᵀ is written.
+// With a rank-one term the state goes through diag(w_t) + a_t b_tᵀ: RWKV-7 (2503.14456) with
+// b = kappa^ and a = -(kappa^ o its a).
 //
 //   attn::recurrent({.q = q, .k = k, .v = v, .log_decay = w}, out);   // a text
 //   attn::recurrent({.q = q, .k = k, .v = v, .state = s}, out, s);    // then a token
@@ -73,13 +76,14 @@ void recurrent(const RecurrentInputs& inputs, const Tensor& out, const Tensor& s
 // The state of a sequence in two parts, from those of the parts, for sequences that are spread over
 // machines: `state` = diag(w) first + second, where `second` was run from nothing and w is the
 // product of its decays; log_decay [B, H, 1, Dk] holds their sum, any dimension may be 1. `state`
-// may be the memory of either. Of StateRule::add; throws std::invalid_argument when shapes or types
-// do not fit.
+// may be the memory of either. Of StateRule::add without a and b, so also of Mamba-2: log_decay
+// [B, H, 1, 1] is then the sum of dt_t a. Throws std::invalid_argument when shapes or types do not
+// fit.
 void merge_states(const ConstTensor& first, const ConstTensor& second, const ConstTensor& log_decay,
                   const Tensor& state);
-// The same of StateRule::delta: `state` = transition first + second. The transition [B, H, Dk, Dk]
-// of the second part is the state that it makes of the identity when all its values are 0. `state`
-// may be the memory of `second`.
+// The same of StateRule::delta, or with a and b (RWKV-7): `state` = transition first + second. The
+// transition [B, H, Dk, Dk] of the second part is the state that it makes of the identity when all
+// its values, then [B, H, L, Dk], are 0. `state` may be the memory of `second`.
 void merge_delta_states(const ConstTensor& first, const ConstTensor& second,
                         const ConstTensor& transition, const Tensor& state);
 
