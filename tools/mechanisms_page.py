@@ -12,7 +12,7 @@ TEXTS = ROOT / "docs/mechanisms"
 SECTIONS = ["Define", "Why", "Intuition", "Fails when", "Trade-offs"]
 # In the order of reading; texts that are not named come after them.
 ORDER = ["exact", "window", "longformer", "bigbird", "additive", "luong", "linear", "performer",
-         "retnet", "gla", "rwkv4", "rwkv", "delta", "mamba", "mamba2"]
+         "retnet", "gla", "rwkv4", "rwkv", "delta", "rwkv7", "mamba", "mamba2"]
 HEAD = """# Mechanisms
 
 <!-- Assembled by tools/mechanisms_page.py from docs/mechanisms/: edit those. -->

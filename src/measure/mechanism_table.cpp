@@ -75,6 +75,8 @@ std::vector<Entry> make_entries() {
   list.push_back(gated({"delta", "DeltaNet", "delta", ""}, {.delta = true}));
   list.push_back(gated({"gated-delta", "Gated DeltaNet", "delta", ""},
                        {.decay = Decay::token, .delta = true}));
+  list.push_back(gated({"rwkv7", "RWKV-7", "rwkv7", ""},
+                       {.decay = Decay::token_and_channel, .rank_one = true}));
   list.push_back({.about = {"mamba2", "Mamba-2", "mamba2", ""},
                   .make = mamba2_state,
                   .cost = [](const AttentionShape& s) { return state_cost(s, s.width); }});

@@ -78,17 +78,20 @@ class MatrixState : public StateProblem {
       options_.rule = StateRule::delta;
       beta_ = drawn(s.dtype, {s.batch, s.q_heads, s.q_len, 1}, 7,
                     [](double x) { return between(x, 0.05, 0.95); });
-      s.dtype == DType::f64 ? normalise_keys<double>() : normalise_keys<float>();
+      s.dtype == DType::f64 ? normalise<double>(k_) : normalise<float>(k_);
     }
+    if (gates.rank_one) s.dtype == DType::f64 ? make_rank_one<double>() : make_rank_one<float>();
     inputs_ = {.q = q_.view(), .k = k_.view(), .v = v_.view(), .state = state()};
     if (gates.decay != Decay::none) inputs_.log_decay = decay_.view();
     if (gates.bonus) inputs_.bonus = bonus_.view();
     if (gates.delta) inputs_.beta = beta_.view();
+    if (gates.rank_one) inputs_.a = a_.view(), inputs_.b = b_.view();
     if (backward_wanted()) make_gradients(gates);
   }
 
  private:
-  // As in the models: RetNet's heads; GLA's sigmoid(x)^(1/16); RWKV's exp(-exp(x)).
+  // As in the models: RetNet's heads; GLA's sigmoid(x)^(1/16); RWKV's exp(-exp(x)), here above
+  // RWKV-7's least, exp(-exp(-1/2)).
   void make_decay(Decay decay) {
     const AttentionShape& s = shape_;
     if (decay == Decay::none) return;
@@ -106,16 +109,26 @@ class MatrixState : public StateProblem {
               5, [](double x) { return -std::exp(between(x, -6, -1)); });
   }
 
+  // Every row to length 1.
   template <class T>
-  void normalise_keys() {
-    const Tensor k = k_.view();
-    T* x = static_cast<T*>(k.data);
+  void normalise(const Buffer& rows) const {
+    T* x = static_cast<T*>(rows.view().data);
     const std::int64_t width = shape_.width;
-    for (std::int64_t row = 0; row < elements(k.shape) / width; ++row, x += width) {
+    for (std::int64_t row = 0; row < elements(rows.view().shape) / width; ++row, x += width) {
       T sum = 0;
       for (std::int64_t c = 0; c < width; ++c) sum += x[c] * x[c];
       for (std::int64_t c = 0; c < width; ++c) x[c] /= std::sqrt(sum);
     }
+  }
+
+  template <class T>
+  void make_rank_one() {
+    const Shape keys = k_.view().shape;
+    b_ = Buffer::random(shape_.dtype, keys, 8);
+    normalise<T>(b_);
+    const T* b = static_cast<const T*>(b_.view().data);
+    a_ = drawn(shape_.dtype, keys, 9,
+               [&](double x) { return -between(x, 0.05, 0.95) * static_cast<double>(*b++); });
   }
 
   void make_gradients(const Gates& gates) {
@@ -127,6 +140,10 @@ class MatrixState : public StateProblem {
     if (gates.decay != Decay::none) gradients_.log_decay = like(d_decay_, inputs_.log_decay);
     if (gates.bonus) gradients_.bonus = like(d_bonus_, inputs_.bonus);
     if (gates.delta) gradients_.beta = like(d_beta_, inputs_.beta);
+    if (gates.rank_one) {
+      gradients_.a = like(d_a_, inputs_.a);
+      gradients_.b = like(d_b_, inputs_.b);
+    }
   }
 
   void forward() override { recurrent(inputs_, out_.view(), state(), options_, context_); }
@@ -137,7 +154,7 @@ class MatrixState : public StateProblem {
   RecurrentOptions options_;
   RecurrentInputs inputs_;
   RecurrentGradients gradients_;
-  Buffer decay_, bonus_, beta_, d_decay_, d_bonus_, d_beta_;
+  Buffer decay_, bonus_, beta_, a_, b_, d_decay_, d_bonus_, d_beta_, d_a_, d_b_;
 };
 
 class Linear : public StateProblem {

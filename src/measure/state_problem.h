@@ -15,8 +15,9 @@ enum class Decay : std::uint8_t { none, head, channel, token, token_and_channel 
 // A recurrence of recurrent.h.
 struct Gates {
   Decay decay = Decay::none;
-  bool bonus = false;  // RWKV's reading
-  bool delta = false;  // the rule, with a beta a token and keys of length 1
+  bool bonus = false;     // RWKV's reading
+  bool delta = false;     // the rule, with a beta a token and keys of length 1
+  bool rank_one = false;  // RWKV-7's: b of length 1, a = -(b o rate), a rate in (0, 1) a channel
 };
 
 std::unique_ptr<Problem> matrix_state(const Gates& gates, const Workload& workload,

@@ -134,6 +134,17 @@ TEST(ExplainMechanism, TakesTheNameOfOneOfATopic) {
   EXPECT_TRUE(report.at("mechanisms")[0].at("lengths")[0].at("ms").is_null());
 }
 
+TEST(ExplainMechanism, HasRwkv7ByItself) {
+  const auto report = explained({"rwkv7", "--no-time", "--shape", "1,2,2,512,512,16"});
+  EXPECT_EQ(report.at("topic"), "rwkv7");
+  EXPECT_THAT(report.at("text").get<std::string>(), HasSubstr("arXiv 2503.14456"));
+  const auto& all = report.at("mechanisms");
+  ASSERT_EQ(all.size(), 2U);  // and causal beside
+  EXPECT_EQ(all[0].at("name"), "rwkv7");
+  EXPECT_EQ(all[0].at("lengths").back().at("state_bytes"), 2 * 16 * 16 * 4);
+  EXPECT_EQ(all[0].at("lengths").back().at("step_flops"), 2 * 4 * 16 * 16);
+}
+
 TEST(ExplainMechanism, SaysFromWhereOnItIsFaster) {
   const auto report = explained({"retnet", "--shape", "1,2,2,2048,2048,16", "--threads", "1"});
   const auto& from = report.at("mechanisms")[0].at("faster_than_causal_from");

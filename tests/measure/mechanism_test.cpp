@@ -45,6 +45,15 @@ TEST(Mechanisms, EachHasItsText) {
   }
 }
 
+// RWKV-7 has a text of its own: it reads after the decay and removes as it writes.
+TEST(Mechanisms, Rwkv7IsNotAnotherRwkv6) {
+  EXPECT_EQ(mechanism("rwkv7").title, "RWKV-7");
+  EXPECT_THAT(mechanism_text(mechanism("rwkv7").topic),
+              AllOf(HasSubstr("arXiv 2503.14456"), HasSubstr("y_t = r_t^T S_t ")));
+  EXPECT_EQ(mechanism("rwkv5").topic, mechanism("rwkv6").topic);
+  EXPECT_NE(mechanism("rwkv7").topic, mechanism("rwkv6").topic);
+}
+
 TEST(Mechanisms, UnknownNamesAreAnsweredWithTheKnown) {
   EXPECT_THAT(error_of([] { mechanism("glaa"); }), AllOf(HasSubstr("'glaa'"), HasSubstr("gla, ")));
   EXPECT_THAT(error_of([] { mechanism_text("glaa"); }), HasSubstr("'glaa', must be one of "));
@@ -72,6 +81,8 @@ TEST(MechanismCost, OfAStateDoesNotGrow) {
     const MechanismCost gla = mechanism_cost("gla", s), linear = mechanism_cost("linear", s);
     EXPECT_EQ(gla.state_bytes, heads * 16 * 24 * 4);
     EXPECT_EQ(linear.state_bytes, heads * 16 * 25 * 4);
+    EXPECT_EQ(mechanism_cost("rwkv7", s).state_bytes, gla.state_bytes);
+    EXPECT_EQ(mechanism_cost("rwkv7", s).flops, gla.flops);
     EXPECT_EQ(gla.step_flops, heads * 4 * 16 * 24);
     EXPECT_EQ(gla.flops, heads * static_cast<double>(length) * (4 * 16 * 24 + 64 * (16 + 24)));
     EXPECT_EQ(mechanism_cost("performer", s).state_bytes, heads * 256 * 25 * 4);
@@ -110,10 +121,12 @@ TEST(MeasureMechanisms, RunsThemAll) {
 }
 
 TEST(MeasureMechanisms, InDoublePrecisionToo) {
-  Workload w = workload_of("gated-delta", shape(1, 65, 8));
-  w.shape.dtype = DType::f64;
-  const auto rows = measure({w}, {.threads = 2, .samples = 1});
-  EXPECT_EQ(rows[0].bytes, 2 * 8 * 65 * 8 * 4);
+  for (const char* name : {"gated-delta", "rwkv7"}) {
+    Workload w = workload_of(name, shape(1, 65, 8));
+    w.shape.dtype = DType::f64;
+    const auto rows = measure({w}, {.threads = 2, .samples = 1});
+    EXPECT_EQ(rows[0].bytes, 2 * 8 * 65 * 8 * 4) << name;
+  }
 }
 
 // A ceiling of scaling belongs to its row: reading keys is judged by reading.
