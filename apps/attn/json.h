@@ -121,7 +121,14 @@ struct MechanismReport {
   struct Costs {
     Mechanism about;
     std::vector<Length> lengths;
-    std::int64_t crossing = 0;  // 0: none, or not measured
+    // From how many tokens on it is faster than causal exact attention: measured, for a mask by
+    // operations; 0: none, or not measured.
+    std::int64_t crossing = 0;
+
+    // Of exact attention, but neither all pairs nor the causal ones.
+    bool sparse() const {
+      return !about.mask.empty() && about.mask != "full" && about.mask != "causal";
+    }
   };
   std::string topic;
   std::string text;  // Markdown

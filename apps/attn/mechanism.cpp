@@ -95,6 +95,22 @@ void add_costs(MechanismReport& report) {
   }
 }
 
+// From how many tokens on another mask takes less time than the causal one, when an operation takes
+// `ratio` times as long: one kernel runs both. 0: not up to the longest length that is shown.
+std::int64_t counted_crossing(const std::string& name, const AttentionShape& shape, double ratio) {
+  const auto less = [&](std::int64_t length) {
+    const AttentionShape s = at_length(shape, length);
+    return ratio * mechanism_cost(name, s).flops < mechanism_cost("causal", s).flops;
+  };
+  std::int64_t not_yet = 0, high = std::end(kLengths)[-1];
+  if (!less(high)) return 0;
+  while (high - not_yet > 1) {
+    const std::int64_t middle = (not_yet + high) / 2;
+    (less(middle) ? high : not_yet) = middle;
+  }
+  return high;
+}
+
 void add_times(MechanismReport& report, const ExplainOptions& options) {
   std::vector<Workload> workloads;
   for (const MechanismReport::Costs& c : report.mechanisms) {
@@ -105,13 +121,14 @@ void add_times(MechanismReport& report, const ExplainOptions& options) {
   const std::vector<Measured> rows = measure(workloads, {.isa = isa_from_name(options.common.isa),
                                                          .threads = options.common.threads,
                                                          .samples = kSamples});
-  for (std::size_t i = 0; i < rows.size(); ++i) {
+  double of_causal = 0;  // seconds an operation; causal attention is the last
+  for (std::size_t i = rows.size(); i-- > 0;) {
     MechanismReport::Costs& c = report.mechanisms[i];
+    const double a_flop = rows[i].seconds / mechanism_cost(c.about.name, report.shape).flops;
+    if (c.about.name == "causal") of_causal = a_flop;
+    for (MechanismReport::Length& l : c.lengths) l.ms = a_flop * 1e3 * l.cost.flops;
     c.crossing = rows[i].crossing;
-    const double flops = mechanism_cost(c.about.name, report.shape).flops;
-    for (MechanismReport::Length& l : c.lengths) {
-      l.ms = rows[i].seconds * 1e3 * l.cost.flops / flops;
-    }
+    if (c.sparse()) c.crossing = counted_crossing(c.about.name, report.shape, a_flop / of_causal);
   }
   report.measured = true;
 }
@@ -150,9 +167,9 @@ std::string numbers(const MechanismReport& report) {
   if (!report.measured) return out + "Not measured.\n";
   out += fmt::format("Times were measured now at {} tokens, and scaled by operations.\n", s.q_len);
   for (const MechanismReport::Costs& c : report.mechanisms) {
-    if (c.about.mask.empty() && c.crossing > 0) {
-      out += fmt::format("{} is faster than causal exact attention from {} tokens on (measured).\n",
-                         c.about.name, c.crossing);
+    if (c.crossing > 0) {
+      out += fmt::format("{} is faster than causal exact attention from {} tokens on ({}).\n",
+                         c.about.name, c.crossing, c.sparse() ? "by operations" : "measured");
     } else if (c.about.mask.empty()) {
       out +=
           fmt::format("{} is not faster than causal exact attention up to {} tokens (measured).\n",

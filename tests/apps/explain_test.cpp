@@ -153,6 +153,18 @@ TEST(ExplainMechanism, SaysFromWhereOnItIsFaster) {
   EXPECT_LE(from, 2048);
 }
 
+// Of 515 keys a token, causal attention sees fewer up to some 1,000 tokens.
+TEST(ExplainMechanism, CountsFromWhereOnAMaskIsFaster) {
+  const auto report = explained({"longformer", "--shape", "1,2,2,2048,2048,16", "--threads", "1"});
+  const auto& from = report.at("mechanisms")[0].at("faster_than_causal_from");
+  ASSERT_TRUE(from.is_number());
+  EXPECT_GE(from, 256);
+  EXPECT_LE(from, 16384);
+  const auto exact = explained({"exact", "--shape", "1,1,1,64,64,8", "--threads", "1"});
+  for (const auto& m : exact.at("mechanisms"))
+    EXPECT_TRUE(m.at("faster_than_causal_from").is_null()) << m.at("name");
+}
+
 // States do not grow, nor does a step; work grows with the length.
 TEST(ExplainMechanism, AnswersForEveryMechanismWithAState) {
   int states = 0;

@@ -43,8 +43,10 @@ TEST_P(Poison, OneKeyOrValue) {
       const Tensor where = in_key ? bad.kt() : bad.vt();
       where.row<float>(b, h, key)[random.below(where.width())] = poison;
       bad.run(c.options, context);
+      // What an infinity makes of a row that sees it depends on its sign and place.
+      const bool is_nan = poison != poison;
       Problem<double> oracle = in_double(bad);
-      oracle.run_reference(c.options);
+      if (is_nan) oracle.run_reference(c.options);
       const std::int64_t group = s.q_heads / s.kv_heads;
       for (std::int64_t bb = 0; bb < s.batch; ++bb) {
         for (std::int64_t hh = 0; hh < s.q_heads; ++hh) {
@@ -58,7 +60,7 @@ TEST_P(Poison, OneKeyOrValue) {
               if (!sees) {
                 ASSERT_EQ(before[d], after[d])
                     << name(isa) << " q " << q << " key " << key << " trial " << trial;
-              } else if (poison != poison) {
+              } else if (is_nan) {
                 ASSERT_EQ(std::isfinite(truth[d]), std::isfinite(after[d]))
                     << name(isa) << " q " << q << " trial " << trial;
               }

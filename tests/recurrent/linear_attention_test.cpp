@@ -77,7 +77,8 @@ std::vector<LinearCase> cases() {
       c.name = std::string(name) + (causal ? "_causal" : "_all");
       all.push_back(c);
       LinearCase ragged = c;
-      ragged.batch = 1, ragged.offsets = {0, 0, 1, 66, 131}, ragged.name += "_ragged";
+      ragged.batch = 1, ragged.length = 70, ragged.offsets = {0, 0, 1, 66, 70};
+      ragged.name += "_ragged";
       all.push_back(ragged);
       c.batch = c.heads = 1, c.length = 1, c.name += "_one";
       all.push_back(c);
@@ -140,7 +141,7 @@ TEST_P(Linear, EqualsEveryPair) {
 
 TEST_P(Linear, GradientsEqualFiniteDifferences) {
   LinearCase c = GetParam();
-  if (c.length > 200) c.length = 70, c.size = 1;
+  if (c.length > 100) c.length = 70, c.size = 1;  // the oracle runs for every slope
   LinearProblem<double> p(c);
   const LinearAttentionOptions options = c.options();
   std::vector<double> d_out(p.out.size());
