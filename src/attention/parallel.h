@@ -1,6 +1,7 @@
 // One parallel loop over numbered units of work, taken in order by whoever is free.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <exception>
@@ -40,6 +41,18 @@ void parallel_units(int threads, std::int64_t units, const Work& work) {
     }
   }
   if (error) std::rethrow_exception(error);
+}
+
+// The same for small units whose memory follows each other's: a thread takes many in a row, since
+// what it fetches ahead of one belongs to the next, and another thread would have to take it back.
+template <class Work>
+void parallel_stretches(int threads, std::int64_t units, const Work& work) {
+  constexpr std::int64_t kOfThread = 2;
+  const std::int64_t stretches = std::min(units, threads > 1 ? kOfThread * threads : 1);
+  parallel_units(threads, stretches, [&](int thread, std::int64_t i) {
+    for (std::int64_t unit = units * i / stretches; unit < units * (i + 1) / stretches; ++unit)
+      work(thread, unit);
+  });
 }
 
 }  // namespace attn

@@ -76,11 +76,16 @@ void run_recurrent(const RecurrentInputs& inputs, const Tensor& out, const Tenso
   parts = (p.v_width + columns - 1) / columns;
   const std::size_t bytes = one_token ? 0 : kernel.workspace_bytes(p, std::min(columns, p.v_width));
   const ContextUse use(context);
+  const auto unit_of = [&](std::int64_t head) {
+    kernels::RecurrentUnit unit = problem.sequences[static_cast<std::size_t>(head / v_heads)];
+    unit.head = head % v_heads;
+    return unit;
+  };
+  if (one_token)
+    return parallel_stretches(threads, heads,
+                              [&](int, std::int64_t head) { kernel.step(p, unit_of(head)); });
   parallel_units(threads, heads * parts, [&](int thread, std::int64_t number) {
-    kernels::RecurrentUnit unit =
-        problem.sequences[static_cast<std::size_t>(number / parts / v_heads)];
-    unit.head = number / parts % v_heads;
-    if (one_token) return kernel.step(p, unit);
+    kernels::RecurrentUnit unit = unit_of(number / parts);
     unit.column = number % parts * columns;
     unit.columns = std::min(columns, p.v_width - unit.column);
     kernel.run(p, unit, context.workspace(thread, bytes));

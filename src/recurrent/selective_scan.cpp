@@ -26,13 +26,18 @@ void selective_scan(const ScanInputs& in, const ScanOutputs& to, const ScanOptio
                                                       .width = kernel.channels(params.states),
                                                       .states = params.states,
                                                       .threads = context.threads()});
-  parallel_units(work.threads, static_cast<std::int64_t>(work.blocks.size()),
-                 [&](int thread, std::int64_t unit) {
-                   const kernels::ChannelBlock& block = work.blocks[static_cast<std::size_t>(unit)];
-                   kernel.run(params, block,
-                              context.workspace(thread, kernel.workspace_bytes(params, block.length,
-                                                                               block.channels)));
-                 });
+  const auto run = [&](int thread, std::int64_t unit) {
+    const kernels::ChannelBlock& block = work.blocks[static_cast<std::size_t>(unit)];
+    kernel.run(
+        params, block,
+        context.workspace(thread, kernel.workspace_bytes(params, block.length, block.channels)));
+  };
+  const auto units = static_cast<std::int64_t>(work.blocks.size());
+  // Of one token the states of the next sequence are fetched ahead.
+  const bool one_token = std::all_of(work.blocks.begin(), work.blocks.end(),
+                                     [](const auto& block) { return block.length == 1; });
+  one_token ? parallel_stretches(work.threads, units, run)
+            : parallel_units(work.threads, units, run);
 }
 
 }  // namespace attn
