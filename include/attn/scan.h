@@ -108,7 +108,7 @@ struct ScanOutputGradients {
   ConstTensor out, state = {};
 };
 // States are kept every so many tokens, about the root of the length, and computed again between:
-// memory O(L channels + sqrt(L) N channels).
+// memory O(L channels (1 + N / 64) + sqrt(L) N channels).
 void selective_scan_backward(const ScanInputs& inputs, const ScanOutputGradients& d,
                              const ScanGradients& to, const ScanOptions& options = {},
                              const Context& context = Context());
