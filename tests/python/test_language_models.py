@@ -1,12 +1,12 @@
 """Language models from Python: a small folder with weights by formula, and SmolLM2 where it is."""
 
 import json
-import struct
 from pathlib import Path
 
 import attn
 import numpy as np
 import pytest
+from random_weights import write_weights
 
 DATA = Path(__file__).parent.parent / "data"
 CONFIG = {
@@ -42,17 +42,7 @@ def folder(tmp_path_factory):
         layer + "mlp.up_proj.weight": (64, 48),
         layer + "mlp.down_proj.weight": (48, 64),
     }
-    rng = np.random.default_rng(5)
-    header, data = {}, b""
-    for name, shape in shapes.items():
-        values = rng.standard_normal(shape).astype(np.float32)
-        values = values / 7 if len(shape) == 2 else 1 + values / 10
-        begin = len(data)
-        data += values.astype(np.float32).tobytes()
-        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [begin, len(data)]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    (path / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + data)
+    write_weights(path, shapes)
     (path / "config.json").write_text(json.dumps(CONFIG))
     (path / "tokenizer.json").write_bytes((DATA / "tokenizers/gpt2.json").read_bytes())
     return path

@@ -1,12 +1,12 @@
 """Models with a state from Python: small Mamba and RWKV folders with random weights."""
 
 import json
-import struct
 from pathlib import Path
 
 import attn
 import numpy as np
 import pytest
+from random_weights import write_weights
 
 DATA = Path(__file__).parent.parent / "data"
 
@@ -16,17 +16,7 @@ def model(request, tmp_path_factory):
     """Settings and shapes of the golden models."""
     path = tmp_path_factory.mktemp(request.param)
     given = json.loads((DATA / "recurrent.json").read_text())["cases"][request.param]
-    rng = np.random.default_rng(5)
-    header, data = {}, b""
-    for name, shape in given["tensors"].items():
-        values = rng.standard_normal(shape)
-        values = values / 7 if len(shape) > 1 else 1 + values / 10
-        begin = len(data)
-        data += values.astype(np.float32).tobytes()
-        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [begin, len(data)]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    (path / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + data)
+    write_weights(path, given["tensors"])
     (path / "config.json").write_text(json.dumps(given["config"]))
     tokenizer = json.loads((DATA / "tokenizers/gpt2.json").read_text())
     tokenizer["model"]["vocab"] = {chr(97 + i) if i < 26 else f"t{i}": i for i in range(101)}
